@@ -1,0 +1,170 @@
+"""Fit the grid of a coding unit, and with it the network, by direct rate-distortion optimisation.
+
+Symbols are integers throughout. In every iteration the gradient of the distortion and its curvature predict
+what moving a symbol would do; a random half of the symbols take the neighbouring value with the lowest
+rate-distortion cost. The network takes an Adam step on the same integers. No rounding is simulated, so
+what is optimised is what is coded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nvcodec.encoder.rate import LevelRate, laplace_bits, level_rates
+from nvcodec.encoder.twin import Twin
+from nvcodec.gop import CodingUnit
+from nvcodec.model.grid import APPEARANCE_LEVELS, SYMBOL_BOUND, FrameGeometry, expand_grid
+from nvcodec.model.warprnn import AppearanceSide, Compensated
+
+__all__ = ["FitSettings", "UnitFit", "UnitResult", "sample_weights"]
+
+SAMPLE_STEP = 4.0
+"""Working samples have 10 bits: four steps are one 8-bit grey level."""
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """``lmbda``: squared 8-bit error per bit. ``iterations``: of symbols and network together."""
+
+    lmbda: float
+    iterations: int
+    train_network: bool = True
+    share: float = 0.5
+    damping: float = 2.0
+
+
+@dataclass
+class UnitResult:
+    """Of each frame of a unit, (B,): weighted squared error (8-bit), and bits."""
+
+    error: Tensor
+    bits: Tensor
+
+
+def sample_weights(chroma_weight: float) -> Tensor:
+    """(1, 6, 1, 1): weight of the squared error of each working channel."""
+    return torch.tensor([1.0, 1.0, 1.0, 1.0, chroma_weight, chroma_weight]).reshape(1, 6, 1, 1)
+
+
+class UnitFit:
+    """The grid of one unit while it is being fitted."""
+
+    def __init__(
+        self,
+        unit: CodingUnit,
+        geometry: FrameGeometry,
+        target: Tensor,
+        inputs: Compensated,
+        appearance: list[Tensor],
+        weights: Tensor,
+    ) -> None:
+        """``target``: (B, 6, h, w) source samples with 10 bits. ``appearance``: the levels to start from."""
+        self.unit = unit
+        self.target = target
+        self.inputs = inputs
+        self.levels = [level.clone() for level in appearance]
+        self.weights = weights
+        self.side = AppearanceSide(inputs.prediction, inputs.difference, geometry)
+
+    def run(self, twin: Twin, settings: FitSettings) -> UnitResult:
+        """Optimise the levels in place (and the network behind ``twin``).
+
+        Moves that overshoot are taken back: when the cost rises, the best symbols so far return and the moves
+        become more careful.
+        """
+        best_cost, best = float("inf"), self.levels
+        caution = settings.damping
+        for _ in range(settings.iterations):
+            leaves = [level.detach().requires_grad_() for level in self.levels]
+            error = self._error(twin, leaves).sum()
+            parameters = twin.synthesis if settings.train_network else []
+            gradients = torch.autograd.grad(error, [*leaves, *parameters])
+            rates = self._rates(twin, settings.train_network)
+            cost = float(error.detach()) + settings.lmbda * sum(float(r.bits.sum()) for r in rates)
+            if cost > best_cost * 1.01:
+                self.levels, caution = best, caution * 1.5
+                best_cost = cost if settings.train_network and caution > 16 * settings.damping else best_cost
+                continue
+            if cost < best_cost:
+                best_cost, best = cost, self.levels
+            if settings.train_network:
+                twin.step_synthesis(gradients[len(leaves) :], settings.lmbda)
+            curvature = self._curvature(twin, caution)
+            self.levels = [
+                self._moved(level, gradients[k], curvature[k], rates[k], settings)
+                for k, level in enumerate(self.levels)
+            ]
+        result = self.measure(twin)
+        if float(result.error.sum() + settings.lmbda * result.bits.sum()) > best_cost:
+            self.levels = best
+            result = self.measure(twin)
+        return result
+
+    @torch.no_grad()
+    def measure(self, twin: Twin) -> UnitResult:
+        """Error and bits of the present integers."""
+        rates = level_rates(self.levels, self.side, twin.network().context("appearance"), self.unit.depth)
+        return UnitResult(self._error(twin, self.levels), torch.stack([r.bits for r in rates]).sum(0))
+
+    def _error(self, twin: Twin, levels: list[Tensor]) -> Tensor:
+        samples = self._synthesise(twin, levels)
+        return ((samples - self.target).square() * self.weights).flatten(1).sum(1) * (1 / SAMPLE_STEP**2)
+
+    def _synthesise(self, twin: Twin, levels: list[Tensor]) -> Tensor:
+        network = twin.network()
+        residual = expand_grid(levels, network.gains(self.unit.depth), twin.rounding)
+        inputs = self.inputs
+        samples, _ = network.cell(
+            residual, inputs.prediction, inputs.difference, inputs.hidden, self.unit.reference_count == 0,
+            twin.rounding, twin.dtype,
+        )
+        return samples
+
+    def _rates(self, twin: Twin, train: bool) -> list[LevelRate]:
+        if not train:
+            with torch.no_grad():
+                context = twin.network().context("appearance")
+                return level_rates(self.levels, self.side, context, self.unit.depth)
+        rates = level_rates(self.levels, self.side, twin.network().context("appearance"), self.unit.depth)
+        total = torch.stack([r.bits for r in rates]).sum()
+        if total.requires_grad:
+            twin.step_context("appearance", torch.autograd.grad(total, twin.context["appearance"]))
+        return [LevelRate(r.bits.detach(), r.location.detach(), r.scale.detach()) for r in rates]
+
+    @torch.no_grad()
+    def _curvature(self, twin: Twin, factor: float) -> list[Tensor]:
+        """``factor`` times the second derivative of the error by each symbol, (1, C, 1, 1) for each level.
+
+        The bands are orthonormal, so the gain is the amplitude; the cell's own gain is left to ``factor``.
+        """
+        gains = twin.network().gains(self.unit.depth)
+        result = []
+        for k, level in enumerate(self.levels):
+            gain = gains[k].repeat(level.shape[1])
+            gain[9:] = gains[APPEARANCE_LEVELS]
+            plane = torch.ones_like(gain)
+            if k:
+                plane[3:9] = self.weights[0, 4, 0, 0]
+                plane[10:] = self.weights[0, 4, 0, 0]
+            result.append((2 * factor / SAMPLE_STEP**2 * gain.square() * plane).reshape(1, -1, 1, 1))
+        return result
+
+    @torch.no_grad()
+    def _moved(
+        self, level: Tensor, gradient: Tensor, curvature: Tensor, rate: LevelRate, settings: FitSettings
+    ) -> Tensor:
+        """The level after one round: a random share of the symbols takes its best value."""
+        goal = torch.round(level - gradient / curvature)
+        best = level
+        cost = settings.lmbda * laplace_bits(level, rate.location, rate.scale)
+        for candidate in (goal, goal - torch.sign(goal), level - torch.sign(gradient), torch.zeros_like(level)):
+            candidate = candidate.clamp(-SYMBOL_BOUND, SYMBOL_BOUND)
+            delta = candidate - level
+            bits = laplace_bits(candidate, rate.location, rate.scale)
+            other = gradient * delta + 0.5 * curvature * delta * delta + settings.lmbda * bits
+            better = other < cost
+            best, cost = torch.where(better, candidate, best), torch.where(better, other, cost)
+        return torch.where(torch.rand(level.shape, device=level.device) < settings.share, best, level)

@@ -1,0 +1,193 @@
+"""Motion search of a coding unit: the corrections that the grid adds to the predicted motion.
+
+Top down through the motion levels (strides 32, 16, 8): at each level every cell of the grid looks for the
+correction with the lowest rate-distortion cost given what the coarser levels already corrected. The distortion is
+the squared error of the blended, exactly warped luma; a bit is priced as everywhere else. All cells of a
+level try the same offset at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from nvcodec.encoder.rate import laplace_bits
+from nvcodec.gop import CodedFrame
+from nvcodec.model.grid import MOTION_LEVELS, SYMBOL_BOUND
+from nvcodec.model.motion import MotionPrediction, add_grid_motion
+from nvcodec.model.warp import BLOCK, Reference, unpack_luma
+
+__all__ = ["LevelPrice", "search_motion"]
+
+_DIRECTIONS = ((-1, 0), (1, 0), (0, -1), (0, 1), (-1, -1), (-1, 1), (1, -1), (1, 1))
+_WIDE_STEPS = (64, 32, 16, 8, 4, 2, 1)
+_FINE_STEPS = (16, 8, 4, 2, 1)
+_ERROR_UNIT = 1 / 16
+"""10-bit squared error to 8-bit."""
+
+
+_NEAR_BITS = 2.0
+_APART_BITS = 4.0
+"""A symbol like its neighbours costs about this, whatever the context model says while they are still zero."""
+
+
+@dataclass(frozen=True)
+class LevelPrice:
+    """What the context model makes of one level of one frame: (channels, rows, columns) each."""
+
+    location: Tensor
+    scale: Tensor
+
+    def bits(self, symbols: Tensor, channels: slice) -> Tensor:
+        """Bits of a field of symbols (channels, rows, columns), summed over channels: (rows, columns)."""
+        priced = laplace_bits(symbols, self.location[channels], self.scale[channels])
+        mean = _neighbour_mean(symbols)
+        apart = (symbols - mean).abs()
+        near = _NEAR_BITS + _APART_BITS * apart.clamp(max=1) + 2 * torch.log2(1 + apart)
+        return torch.where(mean == 0, priced, torch.minimum(priced, near)).sum(0)
+
+
+def _neighbour_mean(symbols: Tensor) -> Tensor:
+    """Mean of the eight neighbours, borders repeated, (channels, rows, columns)."""
+    padded = F.pad(symbols[None], (1, 1, 1, 1), mode="replicate")
+    return ((F.avg_pool2d(padded, 3, 1) * 9)[0] - symbols) / 8
+
+
+class _Search:
+    """The state of the search for one frame."""
+
+    def __init__(
+        self,
+        target: Tensor,
+        references: tuple[Reference, ...],
+        prediction: MotionPrediction,
+        frame: CodedFrame,
+        levels: list[Tensor],
+        lmbda: float,
+        prices: list[LevelPrice],
+    ) -> None:
+        self.target = unpack_luma(target[:4])
+        self.references = references
+        self.prediction = prediction
+        self.frame = frame
+        self.levels = levels
+        self.lmbda = lmbda
+        self.prices = prices
+
+    def warped(self, levels: list[Tensor]) -> list[Tensor]:
+        """Luma of every reference, displaced by the motion that ``levels`` give."""
+        fields, _ = add_grid_motion(self.prediction.fields, levels, self.frame.distances)
+        height, width = self.target.shape
+        return [
+            r.luma.gather(f.repeat_interleave(BLOCK, 1).repeat_interleave(BLOCK, 2)[:, :height, :width])[0]
+            for r, f in zip(self.references, fields, strict=True)
+        ]
+
+    def errors(self, levels: list[Tensor]) -> Tensor:
+        """Squared error of each block under its blend, (block rows, block columns)."""
+        warped = self.warped(levels)
+        if len(warped) == 1:
+            return _block_sums((warped[0] - self.target).square())
+        height, width = self.target.shape
+        blend = levels[0][4:5].repeat_interleave(BLOCK, 1).repeat_interleave(BLOCK, 2)[0, :height, :width]
+        mixed = 0.5 * (warped[0] * (1 + blend) + warped[1] * (1 - blend))
+        return _block_sums((mixed - self.target).square())
+
+    def cost(self, level: int, channels: slice, candidate: Tensor) -> Tensor:
+        """Cost of each cell of ``level`` if its ``channels`` took the values of ``candidate``."""
+        levels = list(self.levels)
+        changed = levels[level].clone()
+        changed[channels] = candidate
+        levels[level] = changed
+        errors = self.errors(levels)
+        scale = 1 << level
+        if level:
+            errors = F.avg_pool2d(
+                F.pad(errors, (0, -errors.shape[1] % scale, 0, -errors.shape[0] % scale))[None, None],
+                scale,
+                divisor_override=1,
+            )[0, 0]
+        return errors + self.lmbda * self.prices[level].bits(candidate, channels)
+
+    def improve(self, level: int, channels: slice, steps: tuple[int, ...]) -> None:
+        """Search ``channels`` (y, x) of one level: offsets of falling size, then the neighbours' values."""
+        best = self.levels[level][channels].clone()
+        cost = self.cost(level, channels, best)
+        zero = torch.zeros_like(best)
+        best, cost = self._keep_better(level, channels, best, cost, zero)
+        for step in steps:
+            centre = best
+            for dy, dx in _DIRECTIONS:
+                offset = torch.tensor([dy * step, dx * step], dtype=best.dtype, device=best.device)[:, None, None]
+                candidate = (centre + offset).clamp(-SYMBOL_BOUND, SYMBOL_BOUND)
+                best, cost = self._keep_better(level, channels, best, cost, candidate)
+            if step in (steps[0], 4, 1):
+                best, cost = self._from_neighbours(level, channels, best, cost)
+        best, cost = self._keep_better(level, channels, best, cost, zero)
+        self.levels[level][channels] = best
+
+    def _from_neighbours(self, level: int, channels: slice, best: Tensor, cost: Tensor) -> tuple[Tensor, Tensor]:
+        for reach in (1, 2):
+            centre = best
+            for dy, dx in _DIRECTIONS[:4]:
+                moved = torch.roll(centre, (dy * reach, dx * reach), (1, 2))
+                best, cost = self._keep_better(level, channels, best, cost, moved)
+        return best, cost
+
+    def _keep_better(
+        self, level: int, channels: slice, best: Tensor, cost: Tensor, candidate: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        other = self.cost(level, channels, candidate)
+        better = other < cost
+        return torch.where(better, candidate, best), torch.where(better, other, cost)
+
+    def choose_blend(self) -> None:
+        """Average, first or second reference for each block."""
+        costs = []
+        for value in (0, 1, -1):
+            blend = torch.full_like(self.levels[0][4:5], float(value))
+            levels = [self.levels[0].clone(), *self.levels[1:]]
+            levels[0][4:5] = blend
+            costs.append(self.errors(levels) + self.lmbda * self.prices[0].bits(blend, slice(4, 5)))
+        choice = torch.stack(costs).argmin(0)
+        self.levels[0][4] = torch.tensor([0.0, 1.0, -1.0], device=choice.device)[choice]
+
+
+def _block_sums(error: Tensor) -> Tensor:
+    height, width = error.shape
+    padded = F.pad(error, (0, -width % BLOCK, 0, -height % BLOCK))
+    return F.avg_pool2d(padded[None, None], BLOCK, divisor_override=1)[0, 0] * _ERROR_UNIT
+
+
+@torch.no_grad()
+def search_motion(
+    target: Tensor,
+    references: tuple[Reference, ...],
+    prediction: MotionPrediction,
+    frame: CodedFrame,
+    start: list[Tensor],
+    lmbda: float,
+    prices: list[LevelPrice],
+) -> list[Tensor]:
+    """Motion levels (finest first) for one frame.
+
+    ``target``: (6, h, w) source samples with 10 bits. ``start``: levels to start from, each (channels, rows,
+    columns). ``lmbda``: squared 8-bit luma error per bit. ``prices``: what the context model asks, for each level.
+    """
+    search = _Search(target, references, prediction, frame, [level.clone() for level in start], lmbda, prices)
+    fresh = not any(bool(level.any()) for level in start)
+    common, own = slice(0, 2), slice(2, 4)
+    for level in reversed(range(MOTION_LEVELS)):
+        steps = (_WIDE_STEPS if level else _FINE_STEPS) if fresh else (4, 2, 1)
+        search.improve(level, common, steps)
+        if len(references) == 2:
+            search.improve(level, own, _FINE_STEPS if fresh else (4, 2, 1))
+    if len(references) == 2:
+        search.choose_blend()
+        search.improve(0, common, (2, 1))
+        search.improve(0, own, (2, 1))
+        search.choose_blend()
+    return search.levels

@@ -1,0 +1,180 @@
+"""A segment while it is being encoded: passes over its coding units, each closed-loop.
+
+One pass visits every unit in coding order: predict motion, search the corrections, fit the residual symbols (and
+the network, while it is still free), rebuild the frames, go on. The references are always the frames as they
+came out of the same pass, so that errors do not pile up unseen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from nvcodec.encoder.fit import FitSettings, UnitFit, sample_weights
+from nvcodec.encoder.motion_search import LevelPrice, search_motion
+from nvcodec.encoder.rate import level_rates
+from nvcodec.encoder.twin import Twin
+from nvcodec.fixedpoint import Rounding
+from nvcodec.gop import CodingUnit, coding_units
+from nvcodec.model.grid import MOTION_LEVELS, FrameGeometry, expand_grid
+from nvcodec.model.motion import MotionState
+from nvcodec.model.network import Network
+from nvcodec.model.unit import (
+    Grid,
+    compensate_unit,
+    key_unit_inputs,
+    motion_context,
+    predict_unit,
+)
+from nvcodec.model.warp import Reference
+from nvcodec.model.warprnn import Compensated, FrameState
+
+__all__ = ["PassSettings", "SegmentFit", "SegmentSource", "UnitReport"]
+
+CHROMA_WEIGHT = 1.3
+"""Weight of chroma errors: about what the 6:1:1 mean of PSNRs asks for where chroma is the easier plane."""
+MOTION_CONTEXT_STEPS = 12
+"""Steps on the motion context model for each unit of a training pass."""
+_MAX_DEPTH_FOR_LAMBDA = 4
+
+
+@dataclass(frozen=True)
+class PassSettings:
+    """``lmbda``: price of a bit in the key frame. ``depth_factor``: its growth for each depth of the hierarchy."""
+
+    lmbda: float
+    depth_factor: float
+    iterations: int
+    key_iterations: int
+    learning: float
+    train: bool = True
+    search: bool = True
+
+    def lmbda_at(self, depth: int) -> float:
+        return self.lmbda * self.depth_factor ** min(depth, _MAX_DEPTH_FOR_LAMBDA)
+
+
+@dataclass(frozen=True)
+class SegmentSource:
+    """``samples``: (T, 6, h, w) working samples of the source, 10 bits, float32."""
+
+    samples: Tensor
+    geometry: FrameGeometry
+    gop: int
+
+    @property
+    def luma_samples(self) -> int:
+        return len(self.samples) * self.geometry.width * self.geometry.height
+
+
+@dataclass
+class UnitReport:
+    """What a pass made of one unit: bits, and mean squared 8-bit errors (B, 3) of Y, U, V."""
+
+    unit: CodingUnit
+    motion_bits: float
+    appearance_bits: float
+    errors: Tensor
+
+
+@dataclass
+class SegmentFit:
+    """The grids of all units, carried from pass to pass."""
+
+    source: SegmentSource
+    units: list[CodingUnit] = field(init=False)
+    grids: list[Grid] = field(init=False)
+    fresh: bool = True
+
+    def __post_init__(self) -> None:
+        self.units = coding_units(len(self.source.samples), self.source.gop)
+        device = self.source.samples.device
+        self.grids = [Grid.zeros(u, self.source.geometry, device) for u in self.units]
+
+    def run_pass(
+        self, twin: Twin, settings: PassSettings, on_unit: Callable[[UnitReport], None] = lambda report: None
+    ) -> list[UnitReport]:
+        """One pass with the float twin; its references are its own reconstructions, rounded."""
+        states: dict[int, FrameState] = {}
+        reports = []
+        for number, unit in enumerate(self.units):
+            grid, inputs, motion_states, motion_bits = self._motion(number, twin, states, settings)
+            target = self.targets(unit)
+            fit = UnitFit(unit, self.source.geometry, target, inputs, grid.appearance, sample_weights(CHROMA_WEIGHT))
+            key = unit.reference_count == 0
+            result = fit.run(
+                twin,
+                FitSettings(
+                    settings.lmbda_at(unit.depth),
+                    settings.key_iterations if key else settings.iterations,
+                    train_network=settings.train,
+                ),
+            )
+            self.grids[number] = Grid(grid.motion, fit.levels)
+            samples, hidden = reconstruct(twin.network(), unit, inputs, fit.levels)
+            for b, frame in enumerate(unit.frames):
+                states[frame.display] = FrameState(Reference(samples[b], hidden[b]), motion_states[b])
+            reports.append(UnitReport(unit, motion_bits, float(result.bits.sum()), _plane_errors(samples, target)))
+            on_unit(reports[-1])
+        self.fresh = False
+        return reports
+
+    def targets(self, unit: CodingUnit) -> Tensor:
+        return self.source.samples[[f.display for f in unit.frames]]
+
+    def _motion(
+        self, number: int, twin: Twin, states: dict[int, FrameState], settings: PassSettings
+    ) -> tuple[Grid, Compensated, list[MotionState], float]:
+        unit, grid = self.units[number], self.grids[number]
+        if unit.reference_count == 0:
+            inputs = key_unit_inputs(unit, self.source.geometry, twin.shape.hidden, self.source.samples.device)
+            return grid, inputs, [MotionState((), ())], 0.0
+        with torch.no_grad():
+            predictions = predict_unit(unit, states, self.source.geometry)
+            motion = grid.motion
+            if settings.search:
+                target, lmbda = self.targets(unit), settings.lmbda_at(unit.depth)
+                rates = level_rates(
+                    motion, motion_context(predictions, self.source.geometry), twin.network().context("motion"), unit.depth
+                )
+                found = [
+                    search_motion(
+                        target[b],
+                        tuple(states[r].appearance for r in frame.references),
+                        predictions[b],
+                        frame,
+                        [level[b] for level in motion],
+                        lmbda,
+                        [LevelPrice(r.location[b], r.scale[b]) for r in rates],
+                    )
+                    for b, frame in enumerate(unit.frames)
+                ]
+                motion = [torch.stack([levels[k] for levels in found]) for k in range(MOTION_LEVELS)]
+            inputs, motion_states = compensate_unit(unit, states, predictions, motion)
+        side = motion_context(predictions, self.source.geometry)
+        for _ in range(MOTION_CONTEXT_STEPS if settings.train else 1):
+            rates = level_rates(motion, side, twin.network().context("motion"), unit.depth)
+            bits = torch.stack([r.bits.sum() for r in rates]).sum()
+            if settings.train and bits.requires_grad:
+                twin.step_context("motion", torch.autograd.grad(bits, twin.context["motion"]))
+        return Grid(motion, grid.appearance), inputs, motion_states, float(bits.detach())
+
+
+@torch.no_grad()
+def reconstruct(network: Network, unit: CodingUnit, inputs: Compensated, levels: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Samples and hidden features by float parameters, rounded to the integers that references are made of."""
+    residual = expand_grid(levels, network.gains(unit.depth))
+    samples, hidden = network.cell(
+        residual, inputs.prediction, inputs.difference, inputs.hidden, unit.reference_count == 0, Rounding.NONE
+    )
+    return torch.floor(samples + 0.5).clamp(0, 1023), torch.floor(hidden + 0.5)
+
+
+def _plane_errors(samples: Tensor, target: Tensor) -> Tensor:
+    """(B, 3): mean squared 8-bit error of Y, U and V, after the rounding to 8 bits."""
+    output = torch.floor((samples + 2) * 0.25).clamp(0, 255)
+    squares = (output - target * 0.25).square().mean((2, 3))
+    return torch.stack([squares[:, :4].mean(1), squares[:, 4], squares[:, 5]], dim=1)

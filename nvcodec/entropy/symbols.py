@@ -1,0 +1,159 @@
+"""Symbols in and out of the range coder, one stage of a level at a time.
+
+``code_level`` is the one path for encoder and decoder. It is handed a channel: a ``SymbolWriter`` puts the
+symbols it is given into the coder, a ``SymbolReader`` takes them out. Within a stage the symbols are coded
+in ascending order of their table, then frame, channel, row, column: a handful of calls for thousands of
+symbols.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import constriction
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from nvcodec.entropy.context import STAGES, ContextWeights, at_stages, features, location_and_scale, stage_of
+from nvcodec.entropy.tables import FRACTIONS, TABLE_BOUND, model, table_bits
+from nvcodec.errors import SyntaxViolation, TruncatedError
+from nvcodec.fixedpoint import Rounding
+from nvcodec.model.grid import SYMBOL_BOUND
+
+__all__ = ["SymbolChannel", "SymbolReader", "SymbolWriter", "code_level", "pad_even"]
+
+_BIT = constriction.stream.model.Categorical(np.full(2, (1 << 23) - 1, dtype=np.float64), perfect=False)
+
+
+class SymbolChannel(Protocol):
+    """Where symbols go to or come from; ``bits`` is what they cost so far."""
+
+    bits: float
+
+    def exchange(self, tables: np.ndarray, symbols: np.ndarray | None) -> np.ndarray:
+        """Code one symbol for each table index, in order of (table, position). Symbols lie in -127 .. 127."""
+
+    def exchange_flags(self, flags: np.ndarray | None, count: int) -> np.ndarray:
+        """Code ``count`` equiprobable bits."""
+
+
+class SymbolWriter:
+    """Writes symbols to a range coder and keeps account of what they cost."""
+
+    def __init__(self) -> None:
+        self._coder = constriction.stream.queue.RangeEncoder()
+        self.bits = 0.0
+
+    def exchange(self, tables: np.ndarray, symbols: np.ndarray | None) -> np.ndarray:
+        assert symbols is not None
+        order = np.argsort(tables, kind="stable")
+        coded = np.ascontiguousarray((symbols[order] + TABLE_BOUND).astype(np.int32))
+        for table, start, end in _runs(tables[order]):
+            self._coder.encode(coded[start:end], model(table))
+        self.bits += float(table_bits()[tables, symbols.astype(np.int64) + TABLE_BOUND].sum(dtype=np.float64))
+        return symbols
+
+    def exchange_flags(self, flags: np.ndarray | None, count: int) -> np.ndarray:
+        assert flags is not None
+        self._coder.encode(flags.astype(np.int32), _BIT)
+        self.bits += count
+        return flags
+
+    def finish(self) -> bytes:
+        """The coded words, little endian."""
+        return bytes(self._coder.get_compressed().astype("<u4").tobytes())
+
+
+class SymbolReader:
+    """Reads symbols from the words that a SymbolWriter wrote."""
+
+    def __init__(self, data: bytes) -> None:
+        if len(data) % 4:
+            raise SyntaxViolation(f"entropy-coded data of {len(data)} bytes is not a whole number of 32-bit words")
+        self._coder = constriction.stream.queue.RangeDecoder(np.frombuffer(data, dtype="<u4").astype(np.uint32))
+        self.bits = 0.0
+
+    def exchange(self, tables: np.ndarray, symbols: np.ndarray | None = None) -> np.ndarray:
+        order = np.argsort(tables, kind="stable")
+        out = np.empty(len(tables), dtype=np.int32)
+        try:
+            for table, start, end in _runs(tables[order]):
+                out[order[start:end]] = self._coder.decode(model(table), end - start)
+        except AssertionError:
+            raise TruncatedError("entropy-coded data ends early or is damaged") from None
+        out -= TABLE_BOUND
+        self.bits += float(table_bits()[tables, out + TABLE_BOUND].sum(dtype=np.float64))
+        return out
+
+    def exchange_flags(self, flags: np.ndarray | None, count: int) -> np.ndarray:
+        try:
+            out = self._coder.decode(_BIT, count)
+        except AssertionError:
+            raise TruncatedError("entropy-coded data ends early or is damaged") from None
+        self.bits += count
+        return np.asarray(out)
+
+    def finish(self) -> None:
+        """Raise SyntaxViolation unless all data has been used."""
+        if not self._coder.maybe_exhausted():
+            raise SyntaxViolation("entropy-coded data goes on after its last symbol")
+
+
+def _runs(sorted_tables: np.ndarray) -> list[tuple[int, int, int]]:
+    """(table, start, end) of the runs of equal values."""
+    if not len(sorted_tables):
+        return []
+    starts = np.flatnonzero(np.diff(sorted_tables, prepend=-1))
+    ends = np.append(starts[1:], len(sorted_tables))
+    return [(int(sorted_tables[s]), int(s), int(e)) for s, e in zip(starts, ends, strict=True)]
+
+
+def pad_even(x: Tensor) -> Tensor:
+    """(..., rows, columns) zero-padded below and right to even sizes."""
+    return F.pad(x, (0, x.shape[-1] % 2, 0, x.shape[-2] % 2))
+
+
+def code_level(
+    channel: SymbolChannel,
+    symbols: Tensor | None,
+    size: tuple[int, int, int, int],
+    side: Tensor,
+    weights: ContextWeights,
+    output_bias: Tensor,
+) -> Tensor:
+    """Code one level of a coding unit; ``symbols`` (B, C, rows, columns) to write, None to read.
+
+    ``size``: (B, C, rows, columns). ``side``: (B, C + 2, rows, columns). ``output_bias``: (C, 2).
+    Returns the symbols, float32 integers on the device of ``side``.
+    """
+    batch, channels, rows, columns = size
+    side = pad_even(side)
+    level = torch.zeros(batch, channels, rows + rows % 2, columns + columns % 2, device=side.device)
+    target = pad_even(symbols) if symbols is not None else None
+    inside = pad_even(torch.ones(1, channels, rows, columns)).bool()
+    for stage in range(STAGES):
+        stages = (stage,)
+        inputs = features(level, stages, side, Rounding.EXACT)
+        location, scale = location_and_scale(inputs, weights, stages, output_bias, Rounding.EXACT)
+        whole = torch.floor(location * (1.0 / FRACTIONS))
+        tables = (scale * FRACTIONS + location - whole * FRACTIONS)[:, 0].to(torch.uint8).cpu().numpy()
+        centre = whole[:, 0].to(torch.int32).cpu().numpy().clip(-SYMBOL_BOUND, SYMBOL_BOUND)
+        coded = np.broadcast_to(at_stages(inside, stages)[:, 0].numpy(), tables.shape)
+        values = np.zeros(tables.shape, dtype=np.int32)
+        known = None
+        if target is not None:
+            values = at_stages(target, stages)[:, 0].to(torch.int32).cpu().numpy()
+            known = (values - centre)[coded]
+            if len(known) and int(np.abs(known).max()) > TABLE_BOUND:
+                raise ValueError("a symbol lies too far from its location")
+        got = channel.exchange(tables[coded], known)
+        if target is None:
+            values[coded] = got + centre[coded]
+            if len(got) and int(np.abs(values).max()) > SYMBOL_BOUND:
+                raise SyntaxViolation(f"a grid symbol lies outside -{SYMBOL_BOUND} .. {SYMBOL_BOUND}")
+        read = torch.from_numpy(values.astype(np.float32)).to(level.device)
+        for c, (row, column) in enumerate(stage_of(channels)[stage]):
+            level[:, c, row::2, column::2] = read[:, c]
+    return level[:, :, :rows, :columns]

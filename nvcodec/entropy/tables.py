@@ -1,0 +1,95 @@
+"""The normative probability tables: discretised Laplace distributions with heavy tails, in integers.
+
+Table ``(scale, fraction)`` gives the 24-bit frequencies of the symbols -127 .. 127 around a location of
+``fraction / 4``. The scale grows by 2**(1/7) a step. Every decoder must hold the same integers, so they are
+derived with integer arithmetic only, from two short lists of constants; no ``exp`` decides a bit.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import constriction
+import numpy as np
+
+__all__ = ["FRACTIONS", "PRECISION_BITS", "SCALES", "TABLE_BOUND", "WIDE_SCALE", "WIDE_SHARE_BITS", "model", "table_bits", "table_frequencies"]
+
+PRECISION_BITS = 24
+SCALES = 64
+"""Scale index i stands for b = 0.05 * 2**(i / 7)."""
+WIDE_SCALE = 56
+WIDE_SHARE_BITS = 4
+"""A sixteenth of the probability of not being zero belongs to a Laplace of scale index WIDE_SCALE: heavy tails."""
+FRACTIONS = 4
+"""The location has quarter-symbol steps."""
+TABLE_BOUND = 127
+
+_FIXED_BITS = 60
+_ONE = 1 << _FIXED_BITS
+_LN2 = 799144290325165978  # floor(ln 2 * 2**60)
+_ROOT = 1272928543325453668  # floor(2**(1/7) * 2**60)
+
+
+def _multiply(a: int, b: int) -> int:
+    return (a * b) >> _FIXED_BITS
+
+
+def _exp_minus(x: int) -> int:
+    """exp(-x) for x >= 0, both with 60 fractional bits: halve by ln 2, then 24 terms of the series."""
+    halvings, rest = divmod(x, _LN2)
+    if halvings >= _FIXED_BITS:
+        return 0
+    total, term = 0, _ONE
+    for n in range(1, 25):
+        total += term if n % 2 else -term
+        term = _multiply(term, rest) // n
+    return total >> halvings
+
+
+def _inverse_scale(scale: int) -> int:
+    """1 / b with 60 fractional bits."""
+    b = _ONE // 20
+    for _ in range(scale):
+        b = _multiply(b, _ROOT)
+    return _ONE * _ONE // b
+
+
+def _cdf(eighths: int, inverse: int) -> int:
+    """Cumulative Laplace distribution at ``eighths`` / 8 symbols, 60 fractional bits."""
+    tail = _exp_minus(abs(eighths) * inverse >> 3) >> 1
+    return tail if eighths < 0 else _ONE - tail
+
+
+@lru_cache(maxsize=None)
+def table_frequencies(scale: int, fraction: int) -> np.ndarray:
+    """int64 (255,): frequency of symbol k - 127 given a location of fraction/4; the sum is 2**24, each >= 1."""
+    narrow, wide = _inverse_scale(scale), _inverse_scale(WIDE_SCALE)
+    share = _exp_minus(narrow >> 1) >> WIDE_SHARE_BITS if scale < WIDE_SCALE else 0
+    edges = []
+    for k in range(-TABLE_BOUND, TABLE_BOUND + 2):
+        eighths = 8 * k - 4 - 2 * fraction
+        edge = _cdf(eighths, narrow)
+        edges.append(edge + _multiply(_cdf(eighths, wide) - edge, share))
+    symbols = 2 * TABLE_BOUND + 1
+    free = (1 << PRECISION_BITS) - symbols
+    span = edges[-1] - edges[0]
+    cumulative = [(e - edges[0]) * free // span for e in edges]
+    return np.diff(np.array(cumulative, dtype=np.int64)) + 1
+
+
+@lru_cache(maxsize=None)
+def model(table: int) -> constriction.stream.model.Categorical:
+    """The entropy model of table index ``scale * FRACTIONS + fraction``; it codes symbol + 127.
+
+    Given frequencies less one that sum to 2**24 - 255, constriction's fast quantisation scales them by
+    exactly 1 and adds one to each, so the integers of the table are what drives the coder.
+    """
+    frequencies = table_frequencies(table // FRACTIONS, table % FRACTIONS)
+    return constriction.stream.model.Categorical((frequencies - 1).astype(np.float64), perfect=False)
+
+
+@lru_cache(maxsize=1)
+def table_bits() -> np.ndarray:
+    """float32 (SCALES * FRACTIONS, 255): the cost of each symbol in bits, for decisions and reports."""
+    rows = [table_frequencies(s, f) for s in range(SCALES) for f in range(FRACTIONS)]
+    return (PRECISION_BITS - np.log2(np.array(rows, dtype=np.float64))).astype(np.float32)

@@ -1,0 +1,90 @@
+"""Every error that nvcodec raises on purpose.
+
+::
+
+    NvcodecError                    .reason is a stable, machine-readable code
+    |-- InputError                  the source video or an argument cannot be used
+    |-- OutputError                 the output cannot be written
+    |-- EncodeError                 the encoder could not do what was asked
+    |   |-- TargetError             the requested size is out of reach
+    |   `-- MismatchError           the finished file does not decode to what the encoder meant
+    `-- BitstreamError(ValueError)  the .cwrv file is at fault
+        |-- SignatureError          not a .cwrv file
+        |-- UnsupportedError        a version or feature that this decoder does not know
+        |-- TruncatedError          the file ends early
+        |-- ChecksumError           a CRC or a frame hash does not match
+        |-- LimitError              a value is beyond the limits of the format
+        `-- SyntaxViolation         a value contradicts the specification
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BitstreamError",
+    "ChecksumError",
+    "EncodeError",
+    "InputError",
+    "LimitError",
+    "MismatchError",
+    "NvcodecError",
+    "OutputError",
+    "SignatureError",
+    "SyntaxViolation",
+    "TargetError",
+    "TruncatedError",
+    "UnsupportedError",
+]
+
+
+class NvcodecError(Exception):
+    """Base of all errors; ``reason`` names the kind and never changes between versions."""
+
+    reason = "error"
+
+
+class InputError(NvcodecError):
+    reason = "input"
+
+
+class OutputError(NvcodecError):
+    reason = "output"
+
+
+class EncodeError(NvcodecError):
+    reason = "encode"
+
+
+class TargetError(EncodeError):
+    reason = "target"
+
+
+class MismatchError(EncodeError):
+    reason = "mismatch"
+
+
+class BitstreamError(NvcodecError, ValueError):
+    reason = "bitstream"
+
+
+class SignatureError(BitstreamError):
+    reason = "signature"
+
+
+class UnsupportedError(BitstreamError):
+    reason = "unsupported"
+
+
+class TruncatedError(BitstreamError):
+    reason = "truncated"
+
+
+class ChecksumError(BitstreamError):
+    reason = "checksum"
+
+
+class LimitError(BitstreamError):
+    reason = "limit"
+
+
+class SyntaxViolation(BitstreamError):
+    reason = "syntax"

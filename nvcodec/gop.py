@@ -1,0 +1,74 @@
+"""Coding structure: which frame refers to which, and in which order they are coded.
+
+Inside a segment the first frame is a key frame (I). The frames at multiples of the GOP length, and the last
+frame, are P frames that refer to the one before them. The frames between two of these are B frames in a
+dyadic hierarchy::
+
+    display order   0   1   2   3   4   5   6   7   8
+    type            I   B   B   B   B   B   B   B   P
+    depth           0   4   3   4   2   4   3   4   1
+
+All B frames of one depth in one GOP form a coding unit: none refers to another, so a decoder may process
+them as one batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["MAX_DEPTH", "CodedFrame", "CodingUnit", "coding_units"]
+
+MAX_DEPTH = 7
+"""Depth of the deepest B frame: GOP lengths up to 64."""
+
+
+@dataclass(frozen=True)
+class CodedFrame:
+    """``display``: position in the segment. ``references``: display positions, 0, 1 or 2 of them."""
+
+    display: int
+    depth: int
+    references: tuple[int, ...]
+
+    @property
+    def distances(self) -> tuple[int, ...]:
+        """Signed distance in frames to each reference."""
+        return tuple(r - self.display for r in self.references)
+
+
+@dataclass(frozen=True)
+class CodingUnit:
+    """Frames of one depth that are coded together; all have the same number of references."""
+
+    frames: tuple[CodedFrame, ...]
+
+    @property
+    def depth(self) -> int:
+        return self.frames[0].depth
+
+    @property
+    def reference_count(self) -> int:
+        return len(self.frames[0].references)
+
+
+def coding_units(frame_count: int, gop: int) -> list[CodingUnit]:
+    """The coding units of a segment in coding order.
+
+    ``frame_count``: at least 1. ``gop``: distance between P frames, 1 .. 64.
+    """
+    if frame_count < 1 or not 1 <= gop <= 1 << (MAX_DEPTH - 1):
+        raise ValueError(f"no coding structure for {frame_count} frames with GOP {gop}")
+    units = [CodingUnit((CodedFrame(0, 0, ()),))]
+    anchor = 0
+    while anchor < frame_count - 1:
+        far = min(anchor + gop, frame_count - 1)
+        units.append(CodingUnit((CodedFrame(far, 1, (anchor,)),)))
+        intervals, depth = [(anchor, far)], 2
+        while intervals := [(a, b) for a, b in intervals if b - a > 1]:
+            middles = [CodedFrame((a + b) // 2, depth, (a, b)) for a, b in intervals]
+            units.append(CodingUnit(tuple(middles)))
+            intervals = [pair for (a, b), m in zip(intervals, middles, strict=True)
+                         for pair in ((a, m.display), (m.display, b))]
+            depth += 1
+        anchor = far
+    return units

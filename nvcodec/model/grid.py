@@ -1,0 +1,141 @@
+"""The mixed residual grid: which symbols a frame has, and how they reach the cell.
+
+A frame's grid is a pyramid of integer tensors. The appearance levels have strides 2, 4, 8, 16, 32 luma
+samples and hold the bands of a wavelet transform: three bands of luma at the finest level, three of each
+plane at the others, and the means at the coarsest. They are critically sampled, one symbol a sample, and
+orthogonal enough that each symbol can be decided by itself. The motion levels have strides 8, 16, 32.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from nvcodec.fixedpoint import Rounding, shift_right
+
+__all__ = [
+    "APPEARANCE_CHANNELS",
+    "APPEARANCE_LEVELS",
+    "APPEARANCE_GAINS",
+    "MOTION_LEVELS",
+    "MOTION_CHANNELS_ONE_REFERENCE",
+    "MOTION_CHANNELS",
+    "RESIDUAL_BOUND",
+    "SYMBOL_BOUND",
+    "FrameGeometry",
+    "expand_grid",
+]
+
+APPEARANCE_CHANNELS = (3, 9, 9, 9, 12)
+"""Channels of the appearance levels, finest first: bands of Y, then U, then V; at the coarsest also the means."""
+APPEARANCE_LEVELS = len(APPEARANCE_CHANNELS)
+APPEARANCE_GAINS = APPEARANCE_LEVELS + 1
+"""One gain for each level, and one for the means."""
+
+MOTION_LEVELS = 3
+MOTION_CHANNELS = 5
+"""Correction of the first motion vector (y, x), of the second one (y, x), and the blend."""
+MOTION_CHANNELS_ONE_REFERENCE = 2
+
+SYMBOL_BOUND = 127
+"""Symbols lie in -SYMBOL_BOUND .. SYMBOL_BOUND."""
+
+RESIDUAL_BOUND = 1023
+"""Magnitude of the residual that the grid expands to."""
+
+_BAND_BOUND = 14336
+"""Magnitude of a band sample: symbol times gain, and every intermediate plane."""
+_LOW_TAPS = ((0, -21, 404, -21, 0), (0, -33, 214, 214, -33))
+_HIGH_TAPS = ((12, -193, -193, 12, 0), (19, -57, 437, -57, 19))
+"""Synthesis filters of the 9/7 wavelet (Cohen, Daubechies, Feauveau 1992) in their orthonormal scaling, /512:
+contributions of five low (high) samples around i to the output samples 2i and 2i + 1."""
+_TAP_SHIFT = 9
+
+
+@dataclass(frozen=True)
+class FrameGeometry:
+    """Sizes of everything that belongs to a picture of ``width`` x ``height`` luma samples."""
+
+    width: int
+    height: int
+
+    @property
+    def half(self) -> tuple[int, int]:
+        """(h, w) of the working domain."""
+        return (self.height + 1) // 2, (self.width + 1) // 2
+
+    @property
+    def blocks(self) -> tuple[int, int]:
+        """(rows, columns) of 8x8 luma blocks."""
+        return (self.height + 7) // 8, (self.width + 7) // 8
+
+    def appearance_size(self, level: int) -> tuple[int, int]:
+        """(rows, columns) of appearance level ``level`` (0 is the finest)."""
+        return _ceil_shift(self.half, level)
+
+    def motion_size(self, level: int) -> tuple[int, int]:
+        """(rows, columns) of motion level ``level`` (0 is the finest, one sample for a block)."""
+        return _ceil_shift(self.blocks, level)
+
+
+def _ceil_shift(size: tuple[int, int], bits: int) -> tuple[int, int]:
+    return -(-size[0] >> bits), -(-size[1] >> bits)
+
+
+def _merge_kernel() -> Tensor:
+    return torch.stack(
+        [torch.tensor([low, high], dtype=torch.float32) for low, high in zip(_LOW_TAPS, _HIGH_TAPS, strict=True)]
+    )  # (2 output phases, low and high, 5)
+
+
+_MERGE_KERNEL = _merge_kernel()
+
+
+def _merge(low: Tensor, high: Tensor, length: int, rounding: Rounding) -> Tensor:
+    """(N, rows, columns) each to (N, rows, length): one wavelet synthesis step along the columns.
+
+    Samples beyond the border repeat it.
+    """
+    count, rows, columns = low.shape
+    pair = F.pad(torch.stack([low, high], dim=1), (2, 2, 0, 0), mode="replicate")
+    both = F.conv2d(pair, _MERGE_KERNEL.to(pair).unsqueeze(2))
+    out = both.permute(0, 2, 3, 1).reshape(count, rows, 2 * columns)[:, :, :length]
+    return shift_right(out, _TAP_SHIFT, rounding).clamp(-_BAND_BOUND, _BAND_BOUND)
+
+
+def _synthesise(low: Tensor, bands: Tensor, size: tuple[int, int], rounding: Rounding) -> Tensor:
+    """One level in two dimensions: low (N, r, c) and bands (N, 3, r, c) to (N, *size).
+
+    Bands: high along columns, high along rows, high along both.
+    """
+    upper = _merge(low, bands[:, 0], size[1], rounding)
+    lower = _merge(bands[:, 1], bands[:, 2], size[1], rounding)
+    turned = _merge(upper.transpose(1, 2), lower.transpose(1, 2), size[0], rounding)
+    return turned.transpose(1, 2)
+
+
+def expand_grid(levels: list[Tensor], gains: Tensor, rounding: Rounding = Rounding.EXACT) -> Tensor:
+    """Appearance levels (finest first), each (B, C_k, h_k, w_k), to the residual (B, 6, h, w).
+
+    ``gains``: (APPEARANCE_GAINS,), the amplitude of symbol 1 at each level and, last, of the mean.
+    The coarsest level ends with the three means; the finest level has luma bands only.
+    """
+
+    def amplitude(symbols: Tensor, gain: Tensor) -> Tensor:
+        return (symbols * gain).clamp(-_BAND_BOUND, _BAND_BOUND)
+
+    coarsest = levels[-1]
+    batch = coarsest.shape[0]
+    planes = amplitude(coarsest[:, 9:], gains[APPEARANCE_LEVELS]).flatten(0, 1)  # (B * 3, r, c)
+    for k in reversed(range(1, APPEARANCE_LEVELS)):
+        bands = amplitude(levels[k][:, :9], gains[k]).unflatten(1, (3, 3)).flatten(0, 1)
+        finer = (levels[k - 1].shape[2], levels[k - 1].shape[3])
+        planes = _synthesise(planes, bands, finer, rounding)
+    planes = planes.unflatten(0, (batch, 3))
+    size = (2 * planes.shape[2], 2 * planes.shape[3])
+    luma = _synthesise(planes[:, 0], amplitude(levels[0], gains[0]), size, rounding)
+    packed = torch.cat([F.pixel_unshuffle(luma.unsqueeze(1), 2), planes[:, 1:]], dim=1)
+    return packed.clamp(-RESIDUAL_BOUND, RESIDUAL_BOUND)

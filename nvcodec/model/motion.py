@@ -1,0 +1,175 @@
+"""The motion half of the coupled WarpRNN: a frame's motion from its references' motion states.
+
+The motion state of a decoded frame is its block field towards each of its references. For a new frame the
+states of its references are scaled by temporal distance and offered as candidates; with two references,
+what the warp reveals decides between them: the candidate whose two warped references agree best wins and is
+then refined in the same way. None of this costs a bit. The grid carries only the remainder::
+
+    reference states --scale--> candidates --agreement of the warped references--> predicted motion
+                                                        grid (strides 32, 16, 8) --(+)--> motion
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from nvcodec.model.grid import MOTION_LEVELS, FrameGeometry
+from nvcodec.model.warp import Reference
+
+__all__ = ["VECTOR_BOUND", "MotionPrediction", "MotionState", "add_grid_motion", "predict_motion", "scale_vectors"]
+
+VECTOR_BOUND = 2047
+"""Magnitude of a vector component, quarter luma samples."""
+
+_CELL = 4
+"""Agreement is measured on every second luma sample of both directions: 4x4 of them in a block."""
+_WINDOW_WIDE = 5
+_WINDOW_NEAR = ((1, 2, 1), (2, 4, 2), (1, 2, 1))
+_NEIGHBOURS = ((-1, 0), (1, 0), (0, -1), (0, 1), (-1, -1), (-1, 1), (1, -1), (1, 1))
+_NEIGHBOUR_PENALTY = 64
+"""Added to the agreement of a candidate taken from a neighbour, so that ties keep the simpler choice."""
+_REFINEMENT = ((4, 128), (2, 91), (1, 64))
+"""(step in quarter samples, penalty) of the search around the best candidate."""
+
+
+_DISAGREEMENT_UNIT = 64
+
+@dataclass(frozen=True)
+class MotionState:
+    """Motion of a decoded frame. ``fields[k]``: (2, block rows, block columns) towards the k-th reference, which
+    lies ``distances[k]`` frames away (signed). A key frame has none."""
+
+    fields: tuple[Tensor, ...]
+    distances: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class MotionPrediction:
+    """``fields``: one (2, block rows, block columns) for each reference, integers. ``disagreement``: (1, block
+    rows, block columns), how much the two warped references differ there (0 with one reference)."""
+
+    fields: tuple[Tensor, ...]
+    disagreement: Tensor
+
+
+def scale_vectors(vectors: Tensor, numerator: int, denominator: int) -> Tensor:
+    """``floor(v * numerator / denominator + 1/2)``, clipped to VECTOR_BOUND; exact for integer vectors."""
+    if denominator < 0:
+        numerator, denominator = -numerator, -denominator
+    doubled = vectors.to(torch.int32) * (2 * numerator) + denominator
+    scaled = torch.div(doubled, 2 * denominator, rounding_mode="floor")
+    return scaled.clamp(-VECTOR_BOUND, VECTOR_BOUND).to(vectors.dtype)
+
+
+def predict_motion(
+    references: tuple[Reference, ...],
+    states: tuple[MotionState, ...],
+    distances: tuple[int, ...],
+    geometry: FrameGeometry,
+) -> MotionPrediction:
+    """Predict the block fields of one frame from its references (one or two) and their motion states."""
+    like = references[0].packed
+    zero = torch.zeros(2, *geometry.blocks, dtype=like.dtype, device=like.device)
+    candidates = [
+        scale_vectors(field, distances[0], distance)
+        for state in states
+        for field, distance in zip(state.fields, state.distances, strict=True)
+    ]
+    if len(references) == 1:
+        return MotionPrediction((candidates[0] if candidates else zero,), zero[:1])
+    agreement = _Agreement(references, distances, geometry)
+    first = agreement.search(zero, candidates)
+    disagreement = torch.floor(agreement.cost(first, wide=False) * (1.0 / _DISAGREEMENT_UNIT))
+    return MotionPrediction((first, scale_vectors(first, distances[1], distances[0])), disagreement[None])
+
+
+class _Agreement:
+    """Searches the block field whose two warped references differ least (bilateral matching)."""
+
+    def __init__(self, references: tuple[Reference, ...], distances: tuple[int, ...], geometry: FrameGeometry) -> None:
+        self.planes = [r.luma for r in references]
+        self.distances = distances
+        self.rows, self.columns = geometry.half
+        kernel = torch.tensor(_WINDOW_NEAR, dtype=torch.float32, device=references[0].packed.device)
+        self.near = kernel.reshape(1, 1, 3, 3)
+
+    def cost(self, field: Tensor, wide: bool) -> Tensor:
+        """(block rows, block columns): windowed sum of absolute differences of the warped references."""
+        warped = []
+        for plane, vectors in zip(
+            self.planes, (field, scale_vectors(field, self.distances[1], self.distances[0])), strict=True
+        ):
+            dense = vectors.repeat_interleave(_CELL, 1).repeat_interleave(_CELL, 2)
+            warped.append(plane.gather(dense[:, : self.rows, : self.columns], step=2)[0])
+        difference = (warped[0] - warped[1]).abs()
+        pad = (0, -self.columns % _CELL, 0, -self.rows % _CELL)
+        sums = F.avg_pool2d(F.pad(difference, pad)[None, None], _CELL, divisor_override=1)
+        if wide:
+            return F.avg_pool2d(sums, _WINDOW_WIDE, 1, _WINDOW_WIDE // 2, divisor_override=1)[0, 0]
+        return F.conv2d(sums, self.near, padding=1)[0, 0]
+
+    def search(self, start: Tensor, candidates: list[Tensor]) -> Tensor:
+        """Wide window: the candidates, then their neighbours. Near window: refinement, then neighbours."""
+        best, cost = start, self.cost(start, wide=True)
+        for candidate in candidates:
+            best, cost = self._keep_better(best, cost, candidate, 0, wide=True)
+        for candidate in candidates:
+            for reach in (1, 2):
+                for dy, dx in _NEIGHBOURS:
+                    moved = _shifted(candidate, dy * reach, dx * reach)
+                    best, cost = self._keep_better(best, cost, moved, _NEIGHBOUR_PENALTY, wide=True)
+        best, _ = self._spread(best, cost, wide=True)
+        cost = self.cost(best, wide=False)
+        for step, penalty in _REFINEMENT:
+            centre = best
+            for dy, dx in _NEIGHBOURS:
+                offset = torch.tensor([dy * step, dx * step], dtype=best.dtype, device=best.device)
+                moved = (centre + offset[:, None, None]).clamp(-VECTOR_BOUND, VECTOR_BOUND)
+                best, cost = self._keep_better(best, cost, moved, penalty, wide=False)
+        return self._spread(best, cost, wide=False)[0]
+
+    def _spread(self, best: Tensor, cost: Tensor, *, wide: bool) -> tuple[Tensor, Tensor]:
+        centre = best
+        for reach in (1, 2):
+            for dy, dx in _NEIGHBOURS[:4]:
+                moved = _shifted(centre, dy * reach, dx * reach)
+                best, cost = self._keep_better(best, cost, moved, _NEIGHBOUR_PENALTY, wide=wide)
+        return best, cost
+
+    def _keep_better(
+        self, best: Tensor, cost: Tensor, candidate: Tensor, penalty: int, *, wide: bool
+    ) -> tuple[Tensor, Tensor]:
+        other = self.cost(candidate, wide) + penalty
+        better = other < cost
+        return torch.where(better, candidate, best), torch.where(better, other, cost)
+
+
+def _shifted(field: Tensor, dy: int, dx: int) -> Tensor:
+    """The field of the neighbour: ``out[y, x] = field[y - dy, x - dx]``, indices modulo the size."""
+    return torch.roll(field, (dy, dx), (1, 2))
+
+
+def add_grid_motion(
+    predicted: tuple[Tensor, ...], levels: list[Tensor], distances: tuple[int, ...]
+) -> tuple[tuple[Tensor, ...], Tensor]:
+    """Motion and blend of one frame from the prediction and the grid's motion levels (finest first).
+
+    ``levels[k]``: (channels, rows >> k, columns >> k) integers. Channels 0-1 correct the first vector, and the
+    second one in proportion to its distance; channels 2-3 correct the second vector alone; channel 4 of the
+    finest level is the blend, which is clipped to -1 .. 1 (0 averages the references, 1 takes the first, -1 the
+    second). Returns the fields and the blend (1, block rows, block columns).
+    """
+    rows, columns = predicted[0].shape[1:]
+    total = torch.zeros_like(levels[0])
+    for k in range(MOTION_LEVELS):
+        scale = 1 << k
+        total[: levels[k].shape[0]] += levels[k].repeat_interleave(scale, 1).repeat_interleave(scale, 2)[:, :rows, :columns]
+    first = (predicted[0] + total[0:2]).clamp(-VECTOR_BOUND, VECTOR_BOUND)
+    if len(predicted) == 1:
+        return (first,), torch.ones_like(total[:1])
+    second = predicted[1] + scale_vectors(total[0:2], distances[1], distances[0]) + total[2:4]
+    return (first, second.clamp(-VECTOR_BOUND, VECTOR_BOUND)), levels[0][4:5].clamp(-1, 1)

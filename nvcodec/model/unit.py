@@ -1,0 +1,225 @@
+"""One coding unit through the whole model: the decode process, shared with the encoder's last pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nvcodec.entropy.context import ContextWeights
+from nvcodec.entropy.symbols import SymbolChannel, code_level
+from nvcodec.gop import CodingUnit
+from nvcodec.model.grid import (
+    APPEARANCE_CHANNELS,
+    APPEARANCE_LEVELS,
+    MOTION_CHANNELS,
+    MOTION_CHANNELS_ONE_REFERENCE,
+    MOTION_LEVELS,
+    FrameGeometry,
+    expand_grid,
+)
+from nvcodec.model.motion import MotionPrediction, MotionState, add_grid_motion, predict_motion
+from nvcodec.model.network import Network
+from nvcodec.model.warp import Reference
+from nvcodec.model.warprnn import (
+    AppearanceSide,
+    Compensated,
+    FrameState,
+    MotionSide,
+    compensate,
+    key_frame_inputs,
+)
+
+__all__ = [
+    "Grid",
+    "UnitBits",
+    "code_unit",
+    "compensate_unit",
+    "key_unit_inputs",
+    "motion_channels",
+    "motion_context",
+    "predict_unit",
+    "synthesise",
+]
+
+
+@dataclass
+class Grid:
+    """The mixed residual grid of a coding unit, finest level first, each (B, channels, rows, columns)."""
+
+    motion: list[Tensor]
+    appearance: list[Tensor]
+
+    @staticmethod
+    def zeros(unit: CodingUnit, geometry: FrameGeometry, device: torch.device) -> Grid:
+        batch = len(unit.frames)
+        motion = []
+        if unit.reference_count:
+            motion = [
+                torch.zeros(batch, motion_channels(unit, k), *geometry.motion_size(k), device=device)
+                for k in range(MOTION_LEVELS)
+            ]
+        appearance = [
+            torch.zeros(batch, channels, *geometry.appearance_size(k), device=device)
+            for k, channels in enumerate(APPEARANCE_CHANNELS)
+        ]
+        return Grid(motion, appearance)
+
+
+@dataclass
+class UnitBits:
+    """Bits of each motion and appearance level of a coding unit, coarsest first."""
+
+    motion: list[float] = field(default_factory=list)
+    appearance: list[float] = field(default_factory=list)
+
+
+def motion_channels(unit: CodingUnit, level: int) -> int:
+    """Channels of a motion level: the blend is at the finest level of frames with two references only."""
+    if unit.reference_count == 1:
+        return MOTION_CHANNELS_ONE_REFERENCE
+    return MOTION_CHANNELS if level == 0 else MOTION_CHANNELS - 1
+
+
+def predict_unit(
+    unit: CodingUnit, states: Mapping[int, FrameState], geometry: FrameGeometry
+) -> list[MotionPrediction]:
+    """Predicted motion of each frame of a unit with references."""
+    return [
+        predict_motion(
+            tuple(states[r].appearance for r in frame.references),
+            tuple(states[r].motion for r in frame.references),
+            frame.distances,
+            geometry,
+        )
+        for frame in unit.frames
+    ]
+
+
+def compensate_unit(
+    unit: CodingUnit,
+    states: Mapping[int, FrameState],
+    predictions: list[MotionPrediction],
+    motion: list[Tensor],
+) -> tuple[Compensated, list[MotionState]]:
+    """Warp the references of every frame by its final motion; batched inputs of the cell, and motion states."""
+    compensated, motion_states = [], []
+    for b, frame in enumerate(unit.frames):
+        fields, blend = add_grid_motion(predictions[b].fields, [m[b] for m in motion], frame.distances)
+        references = tuple(states[r].appearance for r in frame.references)
+        compensated.append(compensate(references, fields, blend))
+        motion_states.append(MotionState(fields, frame.distances))
+    return _stack(compensated), motion_states
+
+
+def _stack(parts: list[Compensated]) -> Compensated:
+    return Compensated(
+        torch.stack([p.prediction for p in parts]),
+        torch.stack([p.difference for p in parts]),
+        torch.stack([p.hidden for p in parts]),
+    )
+
+
+def key_unit_inputs(unit: CodingUnit, geometry: FrameGeometry, hidden: int, device: torch.device) -> Compensated:
+    """Batched inputs of the cell for a unit without references."""
+    return _stack([key_frame_inputs(geometry, hidden, device)] * len(unit.frames))
+
+
+def motion_context(predictions: list[MotionPrediction], geometry: FrameGeometry) -> MotionSide:
+    """Side features of a unit's motion levels."""
+    return MotionSide(
+        torch.stack([p.disagreement for p in predictions]), torch.stack([p.fields[0] for p in predictions]), geometry
+    )
+
+
+def synthesise(network: Network, unit: CodingUnit, inputs: Compensated, appearance: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Samples (B, 6, h, w) and hidden features (B, hidden, h, w) of a unit, exactly."""
+    residual = expand_grid(appearance, network.gains(unit.depth))
+    return network.cell(residual, inputs.prediction, inputs.difference, inputs.hidden, unit.reference_count == 0)
+
+
+def code_unit(
+    channel: SymbolChannel,
+    network: Network,
+    unit: CodingUnit,
+    states: Mapping[int, FrameState],
+    geometry: FrameGeometry,
+    grid: Grid | None = None,
+    account: UnitBits | None = None,
+) -> tuple[Grid, dict[int, FrameState]]:
+    """Code one unit: read its grid from ``channel``, or write ``grid`` to it; then rebuild its frames.
+
+    ``states``: at least the references of the unit, by display position. Returns the grid and the states of the
+    unit's frames; ``account`` is told what each level cost.
+    """
+    account = account if account is not None else UnitBits()
+    batch = len(unit.frames)
+    device = network.tensors["grid.gain"].device
+    motion: list[Tensor] = []
+    motion_states = [MotionState((), ())] * batch
+    if unit.reference_count:
+        predictions = predict_unit(unit, states, geometry)
+        motion = _code_levels(
+            channel,
+            grid.motion if grid else None,
+            [(batch, motion_channels(unit, k), *geometry.motion_size(k)) for k in range(MOTION_LEVELS)],
+            motion_context(predictions, geometry),
+            network.context("motion"),
+            unit.depth,
+            account.motion,
+        )
+        inputs, motion_states = compensate_unit(unit, states, predictions, motion)
+    else:
+        inputs = key_unit_inputs(unit, geometry, network.shape.hidden, device)
+    appearance = _code_levels(
+        channel,
+        grid.appearance if grid else None,
+        [(batch, APPEARANCE_CHANNELS[k], *geometry.appearance_size(k)) for k in range(APPEARANCE_LEVELS)],
+        AppearanceSide(inputs.prediction, inputs.difference, geometry),
+        network.context("appearance"),
+        unit.depth,
+        account.appearance,
+    )
+    samples, hidden = synthesise(network, unit, inputs, appearance)
+    decoded = {
+        frame.display: FrameState(Reference(samples[b], hidden[b]), motion_states[b])
+        for b, frame in enumerate(unit.frames)
+    }
+    return Grid(motion, appearance), decoded
+
+
+def _code_levels(
+    channel: SymbolChannel,
+    given: list[Tensor] | None,
+    sizes: list[tuple[int, int, int, int]],
+    side: AppearanceSide | MotionSide,
+    weights: ContextWeights,
+    depth: int,
+    bits: list[float],
+) -> list[Tensor]:
+    """Levels from coarse to fine; a flag for each frame says whether its level holds anything but zeros.
+
+    Appends the bits of each level to ``bits``, coarsest first.
+    """
+    levels: list[Tensor] = [torch.zeros(size, device=weights.hidden.device) for size in sizes]
+    for k in reversed(range(len(sizes))):
+        before = channel.bits
+        flags = None
+        if given is not None:
+            flags = given[k].flatten(1).any(1).cpu().numpy().astype(np.int32)
+        used = torch.from_numpy(np.flatnonzero(channel.exchange_flags(flags, sizes[k][0])))
+        if len(used):
+            features = side(k, sizes[k][1], levels[k + 1] if k + 1 < len(sizes) else None)[used]
+            levels[k][used] = code_level(
+                channel,
+                given[k][used] if given is not None else None,
+                (len(used), *sizes[k][1:]),
+                features,
+                weights,
+                weights.bias(depth, k, sizes[k][1]),
+            )
+        bits.append(channel.bits - before)
+    return levels

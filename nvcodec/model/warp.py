@@ -1,0 +1,134 @@
+"""Motion compensation in integers: interpolate a reference once, then gather.
+
+::
+
+    packed frame (6, h, w) --> luma (2h, 2w)  --8 taps--> 16 quarter-sample planes --+
+                           --> chroma (2, h, w) --4 taps--> 16 quarter-sample planes -+-- gather by vector
+                           --> hidden (C, h, w), whole samples only ------------------+
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from nvcodec.fixedpoint import Rounding, shift_right
+
+__all__ = ["BLOCK", "SAMPLE_MAX", "InterpolatedPlane", "Reference", "pack_luma", "unpack_luma"]
+
+BLOCK = 8
+"""Motion is constant over blocks of BLOCK x BLOCK luma samples."""
+
+SAMPLE_MAX = 1023
+"""Decoded samples are kept with 10 bits."""
+
+_LUMA_TAPS = (
+    (0, 0, 0, 64, 0, 0, 0, 0),
+    (-1, 4, -10, 58, 17, -5, 1, 0),
+    (-1, 4, -11, 40, 40, -11, 4, -1),
+    (0, 1, -5, 17, 58, -10, 4, -1),
+)
+"""Quarter-sample filters, /64 (the DCT-based filters of H.265, table 8-11)."""
+_CHROMA_TAPS = ((0, 64, 0, 0), (-4, 54, 16, -2), (-4, 36, 36, -4), (-2, 16, 54, -4))
+"""Quarter-sample filters, /64 (H.265, table 8-12, every second row)."""
+_TAP_SHIFT = 12
+_MARGIN = 8
+"""Planes reach this far beyond the picture; vectors that point further see the repeated border."""
+
+
+def pack_luma(luma: Tensor) -> Tensor:
+    """(..., 2h, 2w) to (..., 4, h, w): the four samples of a 2x2 cell in raster order."""
+    return F.pixel_unshuffle(luma.unsqueeze(-3), 2)
+
+
+def unpack_luma(packed: Tensor) -> Tensor:
+    """(..., 4, h, w) to (..., 2h, 2w)."""
+    return F.pixel_shuffle(packed, 2).squeeze(-3)
+
+
+@dataclass(frozen=True)
+class InterpolatedPlane:
+    """All quarter-sample positions of C planes, ready to gather from.
+
+    ``samples``: (C, 16 * padded_height * padded_width), the index is (phase * H + row) * W + column with
+    phase = 4 * (column fraction) + (row fraction).
+    """
+
+    samples: Tensor
+    height: int
+    width: int
+
+    @staticmethod
+    def build(planes: Tensor, taps: tuple[tuple[int, ...], ...], rounding: Rounding) -> InterpolatedPlane:
+        """Interpolate ``planes`` (C, H, W) of samples 0 .. SAMPLE_MAX; the result is rounded and clipped."""
+        count, height, width = planes.shape
+        length = len(taps[0])
+        before, after = length // 2 - 1, length // 2
+        kernel = torch.tensor(taps, dtype=planes.dtype, device=planes.device)  # (4, length)
+        pad = (_MARGIN + before, _MARGIN + after)
+        padded = F.pad(planes.unsqueeze(1), (*pad, *pad), mode="replicate")
+        across = F.conv2d(padded, kernel.reshape(4, 1, 1, length))
+        both = F.conv2d(across.flatten(0, 1).unsqueeze(1), kernel.reshape(4, 1, length, 1))
+        samples = shift_right(both, _TAP_SHIFT, rounding).clamp(0, SAMPLE_MAX)
+        return InterpolatedPlane(samples.reshape(count, -1), height, width)
+
+    def gather(self, vectors: Tensor, step: int = 1) -> Tensor:
+        """(C, rows, columns) of every ``step``-th sample, displaced by ``vectors`` (2, rows, columns).
+
+        Vectors (y, x) are integers in quarter samples.
+        """
+        rows, columns = vectors.shape[1:]
+        full_h, full_w = self.height + 2 * _MARGIN, self.width + 2 * _MARGIN
+        y, x = vectors.to(torch.int32)
+        top = torch.arange(0, rows * step, step, dtype=torch.int32, device=y.device)[:, None]
+        left = torch.arange(0, columns * step, step, dtype=torch.int32, device=y.device)[None]
+        row = (top + _MARGIN + (y >> 2)).clamp(0, full_h - 1)
+        column = (left + _MARGIN + (x >> 2)).clamp(0, full_w - 1)
+        index = (((x & 3) * 4 + (y & 3)) * full_h + row) * full_w + column
+        return self.samples.index_select(1, index.reshape(-1)).reshape(-1, rows, columns)
+
+
+def _spread(vectors: Tensor, size: int, rows: int, columns: int) -> Tensor:
+    """A block field (2, block rows, block columns) to one vector a sample, blocks of ``size`` samples."""
+    return vectors.repeat_interleave(size, 1).repeat_interleave(size, 2)[:, :rows, :columns]
+
+
+class Reference:
+    """A decoded frame as later frames see it: 10-bit samples and hidden features, interpolated on demand."""
+
+    def __init__(self, packed: Tensor, hidden: Tensor, rounding: Rounding = Rounding.EXACT) -> None:
+        """``packed``: (6, h, w) samples 0 .. SAMPLE_MAX; ``hidden``: (C, h, w) features."""
+        self.packed = packed
+        self.hidden = hidden
+        self.rounding = rounding
+
+    @cached_property
+    def luma(self) -> InterpolatedPlane:
+        return InterpolatedPlane.build(unpack_luma(self.packed[:4]).unsqueeze(0), _LUMA_TAPS, self.rounding)
+
+    @cached_property
+    def chroma(self) -> InterpolatedPlane:
+        return InterpolatedPlane.build(self.packed[4:], _CHROMA_TAPS, self.rounding)
+
+    def warp(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
+        """Displace by the block field ``vectors`` (2, block rows, block columns), quarter luma samples.
+
+        Returns the packed samples (6, h, w) and the hidden features (C, h, w).
+        """
+        rows, columns = self.packed.shape[1:]
+        luma = pack_luma(self.luma.gather(_spread(vectors, BLOCK, 2 * rows, 2 * columns))[0])
+        half = _spread(vectors, BLOCK // 2, rows, columns)
+        chroma = self.chroma.gather(torch.floor((half + 1) * 0.5))
+        return torch.cat([luma, chroma]), self._warp_hidden(half)
+
+    def _warp_hidden(self, vectors: Tensor) -> Tensor:
+        count, rows, columns = self.hidden.shape
+        whole = torch.floor((vectors + 4) * 0.125).to(torch.int32)
+        row = (torch.arange(rows, dtype=torch.int32, device=whole.device)[:, None] + whole[0]).clamp(0, rows - 1)
+        column = (torch.arange(columns, dtype=torch.int32, device=whole.device)[None] + whole[1]).clamp(0, columns - 1)
+        flat = self.hidden.reshape(count, -1)
+        return flat.index_select(1, (row * columns + column).reshape(-1)).reshape(count, rows, columns)

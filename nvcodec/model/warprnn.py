@@ -1,0 +1,148 @@
+"""The coupled WarpRNN: states in, prediction and context out.
+
+::
+
+    states of the references          grid, motion levels              grid, appearance levels
+       motion      appearance                 |                                 |
+         |             |                      v                                 v
+         +--> predict_motion --> (+) --> add_grid_motion --> compensate --> cell --> samples, hidden
+                 ^  warped references disagree here               |
+                 +------ (motion follows appearance) -------------+ (appearance follows motion)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from nvcodec.entropy.context import log_feature
+from nvcodec.fixedpoint import Rounding, shift_right
+from nvcodec.model.grid import FrameGeometry
+from nvcodec.model.motion import MotionState
+from nvcodec.model.network import GREY, SAMPLE_CHANNELS
+from nvcodec.model.warp import Reference
+
+__all__ = ["AppearanceSide", "Compensated", "FrameState", "MotionSide", "compensate", "key_frame_inputs"]
+
+_LUMA_CHANNELS = 4
+
+
+@dataclass(frozen=True)
+class FrameState:
+    """What a decoded frame hands on: its appearance state and its motion state."""
+
+    appearance: Reference
+    motion: MotionState
+
+
+@dataclass(frozen=True)
+class Compensated:
+    """What the references say about a frame, each (channels, h, w) in the working domain."""
+
+    prediction: Tensor
+    difference: Tensor
+    hidden: Tensor
+
+
+def key_frame_inputs(geometry: FrameGeometry, hidden: int, device: torch.device) -> Compensated:
+    """The inputs of a frame without references."""
+    h, w = geometry.half
+    return Compensated(
+        torch.full((SAMPLE_CHANNELS, h, w), float(GREY), device=device),
+        torch.zeros(SAMPLE_CHANNELS, h, w, device=device),
+        torch.zeros(hidden, h, w, device=device),
+    )
+
+
+def compensate(
+    references: tuple[Reference, ...], fields: tuple[Tensor, ...], blend: Tensor, rounding: Rounding = Rounding.EXACT
+) -> Compensated:
+    """Warp the references by their fields and blend them, ``(first (1 + b) + second (1 - b) + 1) >> 1``.
+
+    ``fields``: one (2, block rows, block columns) per reference. ``blend``: (1, block rows, block columns).
+    """
+    warped = [r.warp(field) for r, field in zip(references, fields, strict=True)]
+    if len(warped) == 1:
+        samples, hidden = warped[0]
+        return Compensated(samples, torch.zeros_like(samples), hidden)
+    (first, first_hidden), (second, second_hidden) = warped
+    rows, columns = first.shape[1:]
+    b = blend.repeat_interleave(4, 1).repeat_interleave(4, 2)[:, :rows, :columns]
+
+    def mix(x: Tensor, y: Tensor) -> Tensor:
+        return shift_right(x * (1 + b) + y * (1 - b), 1, rounding)
+
+    return Compensated(mix(first, second), first - second, mix(first_hidden, second_hidden))
+
+
+def _pool(plane: Tensor, level: int) -> Tensor:
+    """(B, 1, h, w) to its level's size: ``Round2(sum over the 2**level x 2**level cell, 2 * level)``."""
+    if level == 0:
+        return plane
+    side = 1 << level
+    padded = F.pad(plane, (0, -plane.shape[3] % side, 0, -plane.shape[2] % side))
+    return shift_right(F.avg_pool2d(padded, side, divisor_override=1), 2 * level)
+
+
+def _parent(coarser: Tensor | None, channels: int, size: tuple[int, int], like: Tensor) -> Tensor:
+    """(B, channels, *size): magnitudes of the same channel at the coarser level, log feature of eight times the
+    sample above plus a 3x3 sum around it; 0 where the coarser level has no such channel."""
+    out = torch.zeros(like.shape[0], channels, *size, device=like.device)
+    if coarser is not None:
+        shared = min(channels, coarser.shape[1])
+        magnitude = coarser[:, :shared].abs()
+        around = F.avg_pool2d(magnitude, 3, 1, 1, divisor_override=1) + 8 * magnitude
+        logs = log_feature(4 * around, Rounding.EXACT)
+        out[:, :shared] = logs.repeat_interleave(2, 2).repeat_interleave(2, 3)[:, :, : size[0], : size[1]]
+    return out
+
+
+def _gradient(plane: Tensor) -> Tensor:
+    """(B, C, h, w) to (B, 1, h, w): absolute differences to the upper and left neighbour, summed over C."""
+    vertical = F.pad((plane[:, :, 1:] - plane[:, :, :-1]).abs(), (0, 0, 1, 0))
+    horizontal = F.pad((plane[:, :, :, 1:] - plane[:, :, :, :-1]).abs(), (1, 0))
+    return (vertical + horizontal).sum(1, keepdim=True)
+
+
+class AppearanceSide:
+    """Side features of the appearance levels of a coding unit, (B, channels + 2, rows, columns) for each level."""
+
+    def __init__(self, prediction: Tensor, difference: Tensor, geometry: FrameGeometry) -> None:
+        self.mismatch = difference[:, :_LUMA_CHANNELS].abs().sum(1, keepdim=True)
+        self.activity = _gradient(prediction[:, :_LUMA_CHANNELS])
+        self.geometry = geometry
+
+    def __call__(self, level: int, channels: int, coarser: Tensor | None) -> Tensor:
+        size = self.geometry.appearance_size(level)
+        return torch.cat(
+            [
+                _parent(coarser, channels, size, self.mismatch),
+                log_feature(_pool(self.mismatch, level), Rounding.EXACT),
+                log_feature(_pool(self.activity, level), Rounding.EXACT),
+            ],
+            dim=1,
+        )
+
+
+class MotionSide:
+    """Side features of the motion levels: disagreement of the references, and unrest of the predicted field."""
+
+    def __init__(self, disagreement: Tensor, predicted: Tensor, geometry: FrameGeometry) -> None:
+        """``disagreement``: (B, 1, block rows, block columns). ``predicted``: (B, 2, block rows, block columns)."""
+        self.mismatch = disagreement
+        self.activity = _gradient(predicted)
+        self.geometry = geometry
+
+    def __call__(self, level: int, channels: int, coarser: Tensor | None) -> Tensor:
+        size = self.geometry.motion_size(level)
+        return torch.cat(
+            [
+                _parent(coarser, channels, size, self.mismatch),
+                log_feature(_pool(self.mismatch, level), Rounding.EXACT),
+                log_feature(_pool(self.activity, level), Rounding.EXACT),
+            ],
+            dim=1,
+        )

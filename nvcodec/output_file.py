@@ -1,0 +1,103 @@
+"""Output files that appear whole or not at all.
+
+A file is written under a temporary name next to its target and takes the target's name only when it is
+complete and on disk. A crash, an error or Ctrl-C leaves the target as it was: absent, or the old file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from nvcodec.errors import OutputError
+
+__all__ = ["atomic_output", "check_target"]
+
+
+def check_target(path: Path, *, overwrite: bool) -> None:
+    """Whether ``path`` can be written, as far as can be told before any work is done.
+
+    Raises:
+        OutputError: it is a directory or another thing that is not a file, its directory does not exist or is
+            not writable, or it exists and ``overwrite`` is not set.
+    """
+    try:
+        if path.is_dir():
+            raise OutputError(f"{path} is a directory")
+        if path.exists() and not path.is_file():
+            raise OutputError(f"{path} is not a regular file")
+        if os.path.lexists(path) and not overwrite:
+            raise OutputError(f"{path} exists; use -y to overwrite")
+        if not path.parent.is_dir():
+            raise OutputError(f"cannot write {path}: directory {path.parent} does not exist")
+        if not os.access(path.parent, os.W_OK | os.X_OK):
+            raise OutputError(f"cannot write {path}: directory {path.parent} is not writable")
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {_explain(error)}") from error
+
+
+@contextmanager
+def atomic_output(path: Path, *, overwrite: bool) -> Iterator[Path]:
+    """Yields a temporary path to write to; on leaving without an exception it becomes ``path``.
+
+    The temporary file lies in the same directory, has the same suffix (muxers choose the format by it) and
+    already exists, empty. It is synced to disk before it is renamed, and removed on any exception, Ctrl-C
+    included. Without ``overwrite``, a file that appeared at ``path`` meanwhile is kept and an error raised.
+    A symbolic link is followed: the file it points to is replaced.
+
+    Raises:
+        OutputError: as :func:`check_target`, or the operating system failed while writing (``OSError`` from
+            the body included, a full disk for one).
+    """
+    check_target(path, overwrite=overwrite)
+    try:
+        target = path.resolve()
+        temporary = target.with_name(f".{target.stem[:80]}.{secrets.token_hex(4)}.part{target.suffix}")
+        # Mode 0o666 less the umask: what the finished file would have had if opened directly.
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        raise OutputError(f"cannot write {path}: {_explain(error)}") from error
+    try:
+        yield temporary
+        _sync(temporary)
+        _publish(temporary, target, overwrite=overwrite)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {_explain(error)}") from error
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            temporary.unlink()
+
+
+def _explain(error: OSError | ValueError) -> str:
+    """The reason alone, without errno and file names."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
+def _sync(path: Path) -> None:
+    """Forces a file, or the entries of a directory, to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _publish(temporary: Path, target: Path, *, overwrite: bool) -> None:
+    """Gives the finished file its name, in one step."""
+    if overwrite:
+        os.replace(temporary, target)
+    else:
+        try:
+            os.link(temporary, target)  # fails, and touches nothing, when the name is taken
+        except FileExistsError:
+            raise OutputError(f"{target} exists; use -y to overwrite") from None
+        except OSError:  # a file system without hard links: the best that is left is to look once more
+            if os.path.lexists(target):
+                raise OutputError(f"{target} exists; use -y to overwrite") from None
+            os.replace(temporary, target)
+    with contextlib.suppress(OSError):  # some file systems cannot sync a directory
+        _sync(target.parent)
