@@ -8,6 +8,7 @@ what is optimised is what is coded.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -15,14 +16,21 @@ from torch import Tensor
 
 from nvcodec.encoder.rate import LevelRate, laplace_bits, level_rates
 from nvcodec.encoder.twin import Twin
+from nvcodec.fixedpoint import Rounding
 from nvcodec.gop import CodingUnit
 from nvcodec.model.grid import APPEARANCE_LEVELS, SYMBOL_BOUND, FrameGeometry, expand_grid
+from nvcodec.model.warp import SAMPLE_MAX
 from nvcodec.model.warprnn import AppearanceSide, Compensated
 
-__all__ = ["FitSettings", "UnitFit", "UnitResult", "sample_weights"]
+__all__ = ["FitSettings", "UnitFit", "UnitResult", "context_sensitivity", "sample_weights"]
 
 SAMPLE_STEP = 4.0
 """Working samples have 10 bits: four steps are one 8-bit grey level."""
+
+
+_START_CAUTION = 1.3
+_DEAD_ZONE = 0.66
+"""Of a quantiser step: smaller coefficients start as zero."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,22 @@ def sample_weights(chroma_weight: float) -> Tensor:
     return torch.tensor([1.0, 1.0, 1.0, 1.0, chroma_weight, chroma_weight]).reshape(1, 6, 1, 1)
 
 
+def context_sensitivity(
+    twin: Twin, kind: str, levels: list[Tensor], rates: list[LevelRate]
+) -> dict[str, Tensor]:
+    """Bits lost per squared unit of a context model's parameters: the Fisher information of the symbols."""
+    names = [n for n in twin.values if n.startswith(f"context.{kind}.")]
+    probe = torch.zeros(())
+    for level, rate in zip(levels, rates, strict=True):
+        if bool(level.any()):
+            bits = laplace_bits(level, rate.location, rate.scale)
+            probe = probe + (bits * (torch.randint(0, 2, bits.shape, device=bits.device) * 2.0 - 1)).sum()
+    if not probe.requires_grad:
+        return {n: torch.zeros_like(twin.values[n]) for n in names}
+    gradients = torch.autograd.grad(probe, [twin.values[n] for n in names])
+    return {n: g.square() * (0.5 * math.log(2)) for n, g in zip(names, gradients, strict=True)}
+
+
 class UnitFit:
     """The grid of one unit while it is being fitted."""
 
@@ -68,6 +92,20 @@ class UnitFit:
         self.levels = [level.clone() for level in appearance]
         self.weights = weights
         self.side = AppearanceSide(inputs.prediction, inputs.difference, geometry)
+
+    def start(self, twin: Twin, iterations: int = 12) -> None:
+        """Begin with the transform of the prediction's error, every symbol rounded towards zero."""
+        gains = twin.network().gains(self.unit.depth).detach()
+        goal = (self.target - self.inputs.prediction) * self.weights.sqrt()
+        levels = [level.clone() for level in self.levels]
+        curvature = self._curvature(twin, _START_CAUTION)
+        for _ in range(iterations):
+            leaves = [level.requires_grad_() for level in levels]
+            error = (expand_grid(leaves, gains, Rounding.NONE) * self.weights.sqrt() - goal).square().sum()
+            slopes = torch.autograd.grad(error * (1 / SAMPLE_STEP**2), leaves)
+            levels = [(level - g / c).detach() for level, g, c in zip(levels, slopes, curvature, strict=True)]
+        rounded = [torch.sign(x) * torch.floor(x.abs() + 1 - _DEAD_ZONE) for x in levels]
+        self.levels = [x.clamp(-SYMBOL_BOUND, SYMBOL_BOUND) for x in rounded]
 
     def run(self, twin: Twin, settings: FitSettings) -> UnitResult:
         """Optimise the levels in place (and the network behind ``twin``).
@@ -109,6 +147,11 @@ class UnitFit:
         rates = level_rates(self.levels, self.side, twin.network().context("appearance"), self.unit.depth)
         return UnitResult(self._error(twin, self.levels), torch.stack([r.bits for r in rates]).sum(0))
 
+    @torch.no_grad()
+    def samples(self, twin: Twin) -> Tensor:
+        """The reconstruction (B, 6, h, w) as references hold it: integers 0 .. 1023."""
+        return torch.floor(self._synthesise(twin, self.levels) + 0.5).clamp(0, SAMPLE_MAX)
+
     def _error(self, twin: Twin, levels: list[Tensor]) -> Tensor:
         samples = self._synthesise(twin, levels)
         return ((samples - self.target).square() * self.weights).flatten(1).sum(1) * (1 / SAMPLE_STEP**2)
@@ -127,12 +170,26 @@ class UnitFit:
         if not train:
             with torch.no_grad():
                 context = twin.network().context("appearance")
-                return level_rates(self.levels, self.side, context, self.unit.depth)
-        rates = level_rates(self.levels, self.side, twin.network().context("appearance"), self.unit.depth)
+                return level_rates(self.levels, self.side, context, self.unit.depth, free_empty=False)
+        context = twin.network().context("appearance")
+        rates = level_rates(self.levels, self.side, context, self.unit.depth, free_empty=False)
         total = torch.stack([r.bits for r in rates]).sum()
         if total.requires_grad:
             twin.step_context("appearance", torch.autograd.grad(total, twin.context["appearance"]))
         return [LevelRate(r.bits.detach(), r.location.detach(), r.scale.detach()) for r in rates]
+
+    def sensitivity(self, twin: Twin, lmbda: float) -> dict[str, Tensor]:
+        """Bits lost per squared unit of each parameter, one random probe (Hutchinson's estimator)."""
+        network = twin.network()
+        samples = self._synthesise(twin, self.levels)
+        signs = torch.randint(0, 2, samples.shape, device=samples.device) * 2.0 - 1
+        probe = (samples * signs * self.weights.sqrt()).sum() * (1 / SAMPLE_STEP)
+        leaves = {n: v for n, v in twin.values.items() if n.startswith("cell.")}
+        found = dict(zip(leaves, torch.autograd.grad(probe, list(leaves.values())), strict=True))
+        result = {name: g.square() / lmbda for name, g in found.items()}
+        rates = level_rates(self.levels, self.side, network.context("appearance"), self.unit.depth)
+        result.update(context_sensitivity(twin, "appearance", self.levels, rates))
+        return result
 
     @torch.no_grad()
     def _curvature(self, twin: Twin, factor: float) -> list[Tensor]:

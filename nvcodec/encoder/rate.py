@@ -69,23 +69,27 @@ def level_rates(
     side: AppearanceSide | MotionSide,
     weights: ContextWeights,
     depth: int,
-    rounding: Rounding = Rounding.NONE,
-    want_bits: bool = True,
+    *,
+    free_empty: bool = True,
 ) -> list[LevelRate]:
-    """Rates of all levels (finest first) of a coding unit; integer ``levels``, (B, C, rows, columns)."""
+    """Rates of all levels (finest first) of a coding unit; integer ``levels``, (B, C, rows, columns).
+
+    A level without symbols costs its flag only; with ``free_empty=False`` its zeros are priced as if they were
+    coded, so that the model learns how likely they are.
+    """
     rates = []
     for k, level in enumerate(levels):
         rows, columns = level.shape[2:]
         padded = pad_even(level)
         known = pad_even(side(k, level.shape[1], levels[k + 1] if k + 1 < len(levels) else None))
-        inputs = features(padded, _ALL_STAGES, known, rounding)
+        inputs = features(padded, _ALL_STAGES, known, Rounding.NONE)
         bias = weights.bias(depth, k, level.shape[1])
-        location, scale = location_and_scale(inputs, weights, _ALL_STAGES, bias, rounding)
+        location, scale = location_and_scale(inputs, weights, _ALL_STAGES, bias, Rounding.NONE)
         location = _from_stages(location, rows, columns) * (1.0 / FRACTIONS)
         scale = _from_stages(scale, rows, columns)
-        bits = torch.zeros(level.shape[0])
-        if want_bits:
-            used = level.detach().flatten(1).any(1)
-            bits = laplace_bits(level, location, scale).flatten(1).sum(1) * used + 1
+        bits = laplace_bits(level, location, scale).flatten(1).sum(1)
+        if free_empty:
+            bits = bits * level.detach().flatten(1).any(1)
+        bits = bits + 1
         rates.append(LevelRate(bits, location, scale))
     return rates

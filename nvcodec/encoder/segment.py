@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from nvcodec.encoder.fit import FitSettings, UnitFit, sample_weights
+from nvcodec.encoder.fit import FitSettings, UnitFit, context_sensitivity, sample_weights
 from nvcodec.encoder.motion_search import LevelPrice, search_motion
 from nvcodec.encoder.rate import level_rates
 from nvcodec.encoder.twin import Twin
@@ -43,7 +43,8 @@ _MAX_DEPTH_FOR_LAMBDA = 4
 
 @dataclass(frozen=True)
 class PassSettings:
-    """``lmbda``: price of a bit in the key frame. ``depth_factor``: its growth for each depth of the hierarchy."""
+    """``lmbda``: price of a bit in the key frame. ``depth_factor``: its growth for each depth of the hierarchy.
+    ``search``: look for motion again. ``collect``: gather the sensitivity of the parameters on the way."""
 
     lmbda: float
     depth_factor: float
@@ -52,6 +53,7 @@ class PassSettings:
     learning: float
     train: bool = True
     search: bool = True
+    collect: bool = False
 
     def lmbda_at(self, depth: int) -> float:
         return self.lmbda * self.depth_factor ** min(depth, _MAX_DEPTH_FOR_LAMBDA)
@@ -80,6 +82,20 @@ class UnitReport:
     errors: Tensor
 
 
+@dataclass(frozen=True)
+class UnitWork:
+    """One unit after its fit."""
+
+    unit: CodingUnit
+    fit: UnitFit
+    motion_states: list[MotionState]
+    motion_bits: float
+    appearance_bits: float
+
+    def report(self, samples: Tensor) -> UnitReport:
+        return UnitReport(self.unit, self.motion_bits, self.appearance_bits, _plane_errors(samples, self.fit.target))
+
+
 @dataclass
 class SegmentFit:
     """The grids of all units, carried from pass to pass."""
@@ -87,7 +103,7 @@ class SegmentFit:
     source: SegmentSource
     units: list[CodingUnit] = field(init=False)
     grids: list[Grid] = field(init=False)
-    fresh: bool = True
+    sensitivity: dict[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.units = coding_units(len(self.source.samples), self.source.gop)
@@ -100,27 +116,37 @@ class SegmentFit:
         """One pass with the float twin; its references are its own reconstructions, rounded."""
         states: dict[int, FrameState] = {}
         reports = []
+        self.sensitivity = {}
         for number, unit in enumerate(self.units):
-            grid, inputs, motion_states, motion_bits = self._motion(number, twin, states, settings)
-            target = self.targets(unit)
-            fit = UnitFit(unit, self.source.geometry, target, inputs, grid.appearance, sample_weights(CHROMA_WEIGHT))
-            key = unit.reference_count == 0
-            result = fit.run(
-                twin,
-                FitSettings(
-                    settings.lmbda_at(unit.depth),
-                    settings.key_iterations if key else settings.iterations,
-                    train_network=settings.train,
-                ),
-            )
-            self.grids[number] = Grid(grid.motion, fit.levels)
-            samples, hidden = reconstruct(twin.network(), unit, inputs, fit.levels)
+            work = self.fit_unit(number, twin, states, settings)
+            samples, hidden = reconstruct(twin.network(), unit, work.fit.inputs, work.fit.levels)
             for b, frame in enumerate(unit.frames):
-                states[frame.display] = FrameState(Reference(samples[b], hidden[b]), motion_states[b])
-            reports.append(UnitReport(unit, motion_bits, float(result.bits.sum()), _plane_errors(samples, target)))
+                states[frame.display] = FrameState(Reference(samples[b], hidden[b]), work.motion_states[b])
+            reports.append(work.report(samples))
             on_unit(reports[-1])
-        self.fresh = False
         return reports
+
+    def fit_unit(
+        self, number: int, twin: Twin, states: dict[int, FrameState], settings: PassSettings
+    ) -> UnitWork:
+        """Motion and residual of one unit on the given references; its grid is kept."""
+        unit = self.units[number]
+        grid, inputs, motion_states, motion_bits = self._motion(number, twin, states, settings)
+        target = self.targets(unit)
+        fit = UnitFit(unit, self.source.geometry, target, inputs, grid.appearance, sample_weights(CHROMA_WEIGHT))
+        lmbda = settings.lmbda_at(unit.depth)
+        iterations = settings.iterations if unit.reference_count else settings.key_iterations
+        if not any(bool(level.any()) for level in grid.appearance):
+            fit.start(twin)
+        result = fit.run(twin, FitSettings(lmbda, iterations, train_network=settings.train))
+        if settings.collect:
+            self._collect(fit.sensitivity(twin, lmbda))
+        self.grids[number] = Grid(grid.motion, fit.levels)
+        return UnitWork(unit, fit, motion_states, motion_bits, float(result.bits.sum()))
+
+    def _collect(self, found: dict[str, Tensor]) -> None:
+        for name, value in found.items():
+            self.sensitivity[name] = self.sensitivity[name] + value if name in self.sensitivity else value
 
     def targets(self, unit: CodingUnit) -> Tensor:
         return self.source.samples[[f.display for f in unit.frames]]
@@ -156,10 +182,15 @@ class SegmentFit:
             inputs, motion_states = compensate_unit(unit, states, predictions, motion)
         side = motion_context(predictions, self.source.geometry)
         for _ in range(MOTION_CONTEXT_STEPS if settings.train else 1):
-            rates = level_rates(motion, side, twin.network().context("motion"), unit.depth)
+            rates = level_rates(
+                motion, side, twin.network().context("motion"), unit.depth, free_empty=not settings.train
+            )
             bits = torch.stack([r.bits.sum() for r in rates]).sum()
             if settings.train and bits.requires_grad:
                 twin.step_context("motion", torch.autograd.grad(bits, twin.context["motion"]))
+        if settings.collect:
+            rates = level_rates(motion, side, twin.network().context("motion"), unit.depth)
+            self._collect(context_sensitivity(twin, "motion", motion, rates))
         return Grid(motion, grid.appearance), inputs, motion_states, float(bits.detach())
 
 

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from nvcodec.fixedpoint import Rounding
-from nvcodec.model.network import Network, NetworkShape
+from nvcodec.model.network import GAIN_STEPS, Network, NetworkShape
 
 __all__ = ["Twin"]
 
-_RATES = {"weight": 0.2, "bias": 0.6, "gain": 0.04}
+_RATES = {"weight": 0.2, "bias": 0.6}
 """Learning rate of each kind of tensor, in its integer units."""
 _CONTEXT_RATE = 0.4
 
@@ -20,27 +20,29 @@ _CONTEXT_RATE = 0.4
 class Twin:
     """Float parameters in the units of the integer network, with their optimisers.
 
-    ``synthesis`` and ``context[kind]`` list the leaves that the distortion and the rate depend on.
+    ``synthesis`` and ``context[kind]`` list the leaves that the distortion and the rate depend on. The gains are
+    not among them: on integer symbols a smaller gain always lowers the distortion, and the bits it costs have no
+    gradient. They follow lambda instead (``shift_gains``).
     """
 
     def __init__(self, shape: NetworkShape, start: dict[str, Tensor], dtype: torch.dtype = torch.bfloat16) -> None:
         self.shape = shape
-        self.start = start
         self.values = {spec.name: start[spec.name].clone().float().requires_grad_() for spec in shape.tensors}
+        self.steps: dict[str, int] = {}
+        self.gain_offset = 0
+        self._base_gain = start["grid.gain"]
+        self.start = dict(start)
         self.rounding = Rounding.NONE
         self.dtype = dtype
         names = [spec.name for spec in shape.tensors]
-        self.synthesis = [self.values[n] for n in names if not n.startswith("context.")]
+        cell = [n for n in names if n.startswith("cell.")]
+        self.synthesis = [self.values[n] for n in cell]
         self.context = {
             kind: [self.values[n] for n in names if n.startswith(f"context.{kind}.")] for kind in ("appearance", "motion")
         }
         self._learning = 1.0
         self._synthesis_optimiser = torch.optim.Adam(
-            [
-                {"params": [self.values[n]], "lr": _RATES[n.rsplit(".", 1)[1]]}
-                for n in names
-                if not n.startswith("context.")
-            ],
+            [{"params": [self.values[n]], "lr": _RATES[n.rsplit(".", 1)[1]]} for n in cell],
             betas=(0.9, 0.99),
         )
         self._context_optimiser = {
@@ -49,8 +51,15 @@ class Twin:
         self._base_rates = [g["lr"] for g in self._synthesis_optimiser.param_groups]
 
     def network(self) -> Network:
-        """The network on the present values."""
-        return Network(self.shape, self.values)
+        """The network on the present values, rounded to steps where ``steps`` says so (straight through)."""
+        if not self.steps:
+            return Network(self.shape, self.values)
+        tensors = dict(self.values)
+        for name, step in self.steps.items():
+            value, start = self.values[name], self.start[name]
+            rounded = start + step * torch.round((value.detach() - start) / step)
+            tensors[name] = value + (rounded - value.detach())
+        return Network(self.shape, tensors)
 
     def set_learning(self, factor: float) -> None:
         """Scale all learning rates by ``factor``."""
@@ -71,3 +80,21 @@ class Twin:
         for leaf, gradient in zip(self.context[kind], gradients, strict=True):
             leaf.grad = gradient
         self._context_optimiser[kind].step()
+
+    @torch.no_grad()
+    def shift_gains(self, steps: float) -> None:
+        """Move all gains; whole steps move the start as well, so that they cost no bits."""
+        whole = round(steps)
+        self.gain_offset += whole
+        self.start["grid.gain"] = (self._base_gain + self.gain_offset).clamp(0, GAIN_STEPS - 1)
+        self.values["grid.gain"].add_(whole).clamp_(0, GAIN_STEPS - 1)
+
+    @staticmethod
+    def frozen(network: Network) -> Twin:
+        """A twin that computes exactly what the integer ``network`` does, and does not learn."""
+        twin = Twin(network.shape, network.tensors, torch.float32)
+        twin.values = {name: t.detach() for name, t in network.tensors.items()}
+        twin.synthesis = []
+        twin.context = {kind: [] for kind in twin.context}
+        twin.rounding = Rounding.STRAIGHT_THROUGH
+        return twin

@@ -110,6 +110,11 @@ def _runs(sorted_tables: np.ndarray) -> list[tuple[int, int, int]]:
     return [(int(sorted_tables[s]), int(s), int(e)) for s, e in zip(starts, ends, strict=True)]
 
 
+def _wrapped(x: np.ndarray) -> np.ndarray:
+    """x modulo 255 in -127 .. 127: every symbol can be coded around every location."""
+    return (x + TABLE_BOUND) % (2 * TABLE_BOUND + 1) - TABLE_BOUND
+
+
 def pad_even(x: Tensor) -> Tensor:
     """(..., rows, columns) zero-padded below and right to even sizes."""
     return F.pad(x, (0, x.shape[-1] % 2, 0, x.shape[-2] % 2))
@@ -145,14 +150,10 @@ def code_level(
         known = None
         if target is not None:
             values = at_stages(target, stages)[:, 0].to(torch.int32).cpu().numpy()
-            known = (values - centre)[coded]
-            if len(known) and int(np.abs(known).max()) > TABLE_BOUND:
-                raise ValueError("a symbol lies too far from its location")
+            known = _wrapped(values - centre)[coded]
         got = channel.exchange(tables[coded], known)
         if target is None:
-            values[coded] = got + centre[coded]
-            if len(got) and int(np.abs(values).max()) > SYMBOL_BOUND:
-                raise SyntaxViolation(f"a grid symbol lies outside -{SYMBOL_BOUND} .. {SYMBOL_BOUND}")
+            values[coded] = _wrapped(got + centre[coded])
         read = torch.from_numpy(values.astype(np.float32)).to(level.device)
         for c, (row, column) in enumerate(stage_of(channels)[stage]):
             level[:, c, row::2, column::2] = read[:, c]

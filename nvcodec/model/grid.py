@@ -97,10 +97,11 @@ _MERGE_KERNEL = _merge_kernel()
 def _merge(low: Tensor, high: Tensor, length: int, rounding: Rounding) -> Tensor:
     """(N, rows, columns) each to (N, rows, length): one wavelet synthesis step along the columns.
 
-    Samples beyond the border repeat it.
+    Bands continue periodically: every symbol then weighs the same, at the border too, and can be decided by itself.
     """
     count, rows, columns = low.shape
-    pair = F.pad(torch.stack([low, high], dim=1), (2, 2, 0, 0), mode="replicate")
+    around = torch.arange(-2, columns + 2, device=low.device) % columns
+    pair = torch.stack([low, high], dim=1).index_select(3, around)
     both = F.conv2d(pair, _MERGE_KERNEL.to(pair).unsqueeze(2))
     out = both.permute(0, 2, 3, 1).reshape(count, rows, 2 * columns)[:, :, :length]
     return shift_right(out, _TAP_SHIFT, rounding).clamp(-_BAND_BOUND, _BAND_BOUND)

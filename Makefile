@@ -1,0 +1,46 @@
+# Needs python3 (3.11 or newer, with venv) and make; everything else goes into .venv.
+#
+#   make test   lint, format, types and tests: all that must pass
+#   make demo   encode and decode the demo clip, and measure it
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+DEMO := demo-out
+
+.PHONY: setup test check lint types unit demo clean
+.DEFAULT_GOAL := test
+.DELETE_ON_ERROR:
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "nvcodec needs Python 3.11 or newer: make PYTHON=python3.11 ..." >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+test check: lint types unit
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/mypy
+
+unit: $(READY)
+	$(BIN)/pytest
+
+demo: $(READY)
+	mkdir -p $(DEMO)
+	$(BIN)/cwrv encode tests/data/bunny_demo.mkv -o $(DEMO)/bunny_demo.cwrv --bpp 0.15 --effort fast -y
+	$(BIN)/cwrv decode $(DEMO)/bunny_demo.cwrv -o $(DEMO)/bunny_demo.mp4 -y
+	@$(BIN)/python tools/measure.py $(DEMO)/bunny_demo.cwrv tests/data/bunny_demo.mkv
+	@echo "decoded video: $(DEMO)/bunny_demo.mp4"
+
+clean:
+	rm -rf $(VENV) $(DEMO) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find nvcodec tests tools -name __pycache__ -type d -prune -exec rm -rf {} +

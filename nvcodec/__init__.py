@@ -1,0 +1,69 @@
+"""CWRNN-INVR: an implicit neural video codec with a real bitstream and bit-exact decoding.
+
+::
+
+    import nvcodec
+
+    nvcodec.encode("clip.mkv", "clip.cwrv", nvcodec.EncodeOptions(bpp=0.1))
+    with nvcodec.Decoder("clip.cwrv") as decoder:
+        for frame in decoder:
+            ...
+
+What stands here is loaded when it is first used, so that a program that only decodes never loads the encoder,
+nor PyAV.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nvcodec.decoder import Decoder
+    from nvcodec.encoder.pipeline import EncodeOptions, EncodeReport, Progress, encode
+    from nvcodec.errors import BitstreamError, EncodeError, InputError, NvcodecError, OutputError
+    from nvcodec.frame import Frame, VideoProperties
+
+__all__ = [
+    "BitstreamError",
+    "Decoder",
+    "EncodeError",
+    "EncodeOptions",
+    "EncodeReport",
+    "Frame",
+    "InputError",
+    "NvcodecError",
+    "OutputError",
+    "Progress",
+    "VideoProperties",
+    "__version__",
+    "encode",
+]
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Decoder": "nvcodec.decoder",
+    "EncodeOptions": "nvcodec.encoder.pipeline",
+    "EncodeReport": "nvcodec.encoder.pipeline",
+    "Progress": "nvcodec.encoder.pipeline",
+    "encode": "nvcodec.encoder.pipeline",
+    "BitstreamError": "nvcodec.errors",
+    "EncodeError": "nvcodec.errors",
+    "InputError": "nvcodec.errors",
+    "NvcodecError": "nvcodec.errors",
+    "OutputError": "nvcodec.errors",
+    "Frame": "nvcodec.frame",
+    "VideoProperties": "nvcodec.frame",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_HOMES[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,299 @@
+"""The command ``cwrv``: encode, decode, info, verify.
+
+No logic here: options are turned into calls, errors into one line on standard error. Exit status: 0 done,
+1 an error, 2 wrong usage, 130 interrupted. What the commands need is loaded when they run, so that help is
+instant and decoding never loads the encoder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import click
+
+from nvcodec import __version__
+from nvcodec.cli_progress import StatusLine, format_duration
+from nvcodec.cli_types import BITRATE, FRAMES, SIZE
+from nvcodec.errors import BitstreamError, InputError, NvcodecError
+
+if TYPE_CHECKING:
+    from nvcodec.decoder import Decoder
+    from nvcodec.frame import Frame
+
+__all__ = ["main"]
+
+EFFORTS = ("fast", "medium", "slow")
+DEVICES = ("auto", "cpu", "cuda")
+OUTPUT_CODECS = ("h264", "hevc", "av1", "ffv1")
+STDIN = "-"
+EXIT_ERROR, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 130, 128 + signal.SIGTERM
+
+
+@dataclass
+class Run:
+    """What the commands share. ``source``: the .cwrv file that is at fault when a bitstream is."""
+
+    debug: bool = False
+    source: str = ""
+
+
+class Commands(click.Group):
+    """Commands whose every failure is one line and an exit status."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        ctx.obj = Run()
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise  # click's own: usage errors, and a reader of our output that hung up
+        except KeyboardInterrupt:
+            message, status = "cwrv: interrupted", EXIT_INTERRUPTED
+        except Exception as error:
+            message, status = f"cwrv: error: {_explain(error, ctx.obj)}", EXIT_ERROR
+            if ctx.obj.debug:
+                traceback.print_exc()
+        click.echo(message, err=True)
+        ctx.exit(status)
+
+
+def _explain(error: Exception, run: Run) -> str:
+    if isinstance(error, BitstreamError) and run.source:
+        text = f"{run.source}: {error}"
+    elif isinstance(error, NvcodecError):
+        text = str(error)
+    elif isinstance(error, OSError):
+        name = f"{error.filename}: " if error.filename else ""
+        text = name + (error.strerror or str(error))
+    else:
+        text = f"internal error, {type(error).__name__}: {error} (--debug shows where)"
+    return " ".join(text.split())
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    sys.exit(EXIT_TERMINATED)  # through every finally: no half file is left
+
+
+_device = click.option(
+    "--device",
+    type=click.Choice(DEVICES),
+    default="auto",
+    show_default=True,
+    help="Where to compute. Decoded frames are the same everywhere.",
+)
+_threads = click.option(
+    "--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads. Default: what PyTorch chooses."
+)
+_overwrite = click.option("-y", "--overwrite", is_flag=True, help="Replace the output if it exists.")
+
+
+def _frames(what: str) -> Callable[[Any], Any]:
+    text = f"{what} frames A up to, not including, B; either may be left out. Default: all."
+    return click.option("--frames", type=FRAMES, metavar="A:B", help=text)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="cwrv", message="%(prog)s %(version)s")
+@click.option("--debug", is_flag=True, help="On an error, show where in the program it happened.")
+@click.pass_context
+def main(context: click.Context, debug: bool) -> None:
+    """An implicit neural video codec: a video becomes one small .cwrv file, and decodes bit-exactly."""
+    context.obj.debug = debug
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminate)
+
+
+@main.command()
+@click.argument("source", metavar="INPUT")
+@click.option("-o", "--output", required=True, metavar="OUT.cwrv", help="The file to write.")
+@click.option(
+    "--bpp",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="F",
+    help="Target: bits of the whole file per pixel. Default, without any target: 0.1.",
+)
+@click.option("--bitrate", type=BITRATE, metavar="R", help="Target: bits per second, as 400k or 1.5M.")
+@click.option("--size", type=SIZE, metavar="S", help="Target: size of the file, as 60kB, 2MB or 1MiB.")
+@click.option(
+    "--quality",
+    type=click.FloatRange(0, 60),
+    metavar="Q",
+    help="Target: constant quality, whatever the size; 0 to 60, lower is better, like the QP of H.265.",
+)
+@click.option(
+    "--effort",
+    type=click.Choice(EFFORTS),
+    default="medium",
+    show_default=True,
+    help="How long to search for a better picture at the same size.",
+)
+@_frames("Encode")
+@click.option("--gop", type=click.IntRange(1, 64), metavar="N", help="Frames between P-frames. Default: 8.")
+@click.option(
+    "--segment",
+    type=click.IntRange(1, 1024),
+    metavar="N",
+    help="At most so many frames share a network and decode without the others. Default: 129.",
+)
+@click.option(
+    "--width",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Channels of the network: 8, 24, 48, 96, 192 or 512. Default: by the bits that there are.",
+)
+@_device
+@_threads
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, metavar="N", help="Of random choices."
+)
+@_overwrite
+def encode(
+    source: str,
+    output: str,
+    frames: tuple[int, int | None] | None,
+    overwrite: bool,
+    **settings: Any,
+) -> None:
+    """Compress the video INPUT (anything that FFmpeg reads) into a .cwrv file.
+
+    At most one target: --bpp, --bitrate, --size or --quality.
+    """
+    targets = [name for name in ("bpp", "bitrate", "size", "quality") if settings[name] is not None]
+    if len(targets) > 1:
+        raise click.UsageError(f"only one target: --{targets[0]} or --{targets[1]}")
+
+    from nvcodec.output_file import check_target
+
+    check_target(Path(output), overwrite=overwrite)
+    _check_distinct(source, output)
+
+    from nvcodec.encoder.pipeline import EncodeOptions
+    from nvcodec.encoder.pipeline import encode as encode_video
+
+    with StatusLine() as line:
+        report = encode_video(
+            source,
+            output,
+            EncodeOptions(**settings),
+            frames=frames,
+            overwrite=overwrite,
+            progress=line.encoding if line.is_shown else None,
+        )
+    click.echo(
+        f"{output}: {report.file_bytes} bytes, {report.bpp:.4f} bpp, PSNR Y {report.psnr_y:.2f} dB, "
+        f"6:1:1 {report.psnr_yuv:.2f} dB, {report.frames} frames in {format_duration(report.seconds)}",
+        err=True,
+    )
+
+
+@main.command()
+@click.argument("source", metavar="IN.cwrv")
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    metavar="OUT",
+    help="The video to write: .mp4, .mkv, .y4m, or - for y4m on standard output.",
+)
+@_frames("Decode")
+@_device
+@click.option(
+    "--codec",
+    type=click.Choice(OUTPUT_CODECS),
+    help="How to compress .mp4 and .mkv; ffv1 is lossless. Default: h264.",
+)
+@click.option(
+    "--crf", type=click.IntRange(min=0), metavar="N", help="Constant rate factor; lower is better and larger."
+)
+@_threads
+@_overwrite
+@click.pass_obj
+def decode(
+    run: Run,
+    source: str,
+    output: str,
+    frames: tuple[int, int | None] | None,
+    device: str,
+    codec: str | None,
+    crf: int | None,
+    threads: int | None,
+    overwrite: bool,
+) -> None:
+    """Decode IN.cwrv (- for standard input) into a video file."""
+    from nvcodec.video_io import check_output, write_video
+
+    check_output(output, codec, crf, overwrite=overwrite)
+    _check_distinct(source, output)
+    start, stop = frames or (0, None)
+    with _open(run, source, device=device, threads=threads) as decoder, StatusLine() as line:
+        total = (decoder.frame_count if stop is None else stop) - start
+        pictures = decoder.frames(start, stop)
+        pictures = line.count("decode", _from_zero(pictures) if start else pictures, total)
+        count = write_video(output, decoder.properties, pictures, codec=codec, crf=crf, overwrite=overwrite)
+        line.note(f"{output}: {count} frames, {count / line.elapsed_seconds:.1f} fps")
+
+
+@main.command()
+@click.argument("source", metavar="FILE")
+@click.option("--json", "as_json", is_flag=True, help="As one JSON object, for programs.")
+@click.pass_obj
+def info(run: Run, source: str, as_json: bool) -> None:
+    """Show the properties of a .cwrv file (- for standard input), and where every byte of it went."""
+    from nvcodec.cli_info import describe, format_info
+
+    with _open(run, source) as decoder:
+        described = describe(decoder, source)
+    click.echo(json.dumps(described, indent=2) if as_json else format_info(described))
+
+
+@main.command()
+@click.argument("source", metavar="FILE")
+@_device
+@_threads
+@click.pass_obj
+def verify(run: Run, source: str, device: str, threads: int | None) -> None:
+    """Check a whole .cwrv file (- for standard input): all checksums, and the hash of the decoded frames.
+
+    Exit status 0 only if everything holds.
+    """
+    with _open(run, source, device=device, threads=threads) as decoder, StatusLine() as line:
+        decoder.verify(lambda done: line.counting("verify", done, decoder.frame_count))
+    click.echo(f"{source}: all checksums and the hash of {decoder.frame_count} decoded frames hold")
+
+
+@contextmanager
+def _open(run: Run, source: str, **options: Any) -> Iterator[Decoder]:
+    from nvcodec.decoder import Decoder
+
+    run.source = source
+    with Decoder(_standard_input() if source == STDIN else source, **options) as decoder:
+        yield decoder
+
+
+def _standard_input() -> BinaryIO:
+    if sys.stdin.isatty():
+        raise InputError("will not read a .cwrv file from a terminal")
+    return sys.stdin.buffer
+
+
+def _check_distinct(source: str, output: str) -> None:
+    if os.path.exists(source) and os.path.exists(output) and os.path.samefile(source, output):
+        raise InputError(f"{output} is the input: it would overwrite itself")
+
+
+def _from_zero(frames: Iterator[Frame]) -> Iterator[Frame]:
+    """Timestamps that count from the first frame of a part."""
+    first: int | None = None
+    for frame in frames:
+        first = frame.pts if first is None else first
+        yield replace(frame, pts=frame.pts - first)

@@ -1,0 +1,46 @@
+"""Look at the source before anything is fitted: where segments begin."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from nvcodec.frame import Frame
+from nvcodec.model.warp import pack_luma
+
+__all__ = ["CutDetector", "working_samples"]
+
+_CUT_DIFFERENCE = 18.0
+"""Mean absolute difference of the thumbnails, in grey levels, below which nothing is a cut."""
+_CUT_RATIO = 3.0
+"""A cut changes this much more than the frames before it did."""
+_THUMBNAIL = 16
+
+
+def working_samples(frame: Frame) -> Tensor:
+    """(6, h, w) working samples of a frame, 10 bits in float32; odd sizes repeat the last row and column."""
+    luma = frame.y[None, None].float()
+    height, width = luma.shape[2:]
+    luma = F.pad(luma, (0, width % 2, 0, height % 2), mode="replicate")[0, 0]
+    return torch.cat([pack_luma(luma), torch.stack([frame.u, frame.v]).float()]) * 4
+
+
+class CutDetector:
+    """Tells scene cuts from the differences of small thumbnails, frame by frame."""
+
+    def __init__(self) -> None:
+        self._last: Tensor | None = None
+        self._usual = 0.0
+
+    def is_cut(self, samples: Tensor) -> bool:
+        """Whether the frame with these working samples (6, h, w) begins a new scene."""
+        mean = samples[:4].mean(0)[None, None]
+        thumbnail = F.avg_pool2d(mean, min(_THUMBNAIL, *mean.shape[2:]), ceil_mode=True)[0, 0] / 4
+        last, self._last = self._last, thumbnail
+        if last is None:
+            return False
+        change = float((thumbnail - last).abs().mean())
+        cut = change > max(_CUT_DIFFERENCE, _CUT_RATIO * self._usual)
+        self._usual = 0.0 if cut else max(change, 0.7 * self._usual)
+        return cut

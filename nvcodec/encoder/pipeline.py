@@ -1,0 +1,312 @@
+"""From a video file to a .cwrv file.
+
+::
+
+    VideoReader -> cut into segments -> encode_segment (fit, refine, quantise, tune, final) -> container
+                                                           -> decode the finished bytes, compare -> file
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from nvcodec.container import Segment, write_container
+from nvcodec.decoder import Decoder, FrameHash, choose_device, output_planes, thread_limit
+from nvcodec.encoder.analyse import CutDetector, working_samples
+from nvcodec.encoder.rate_control import Target, lambda_for_quality
+from nvcodec.encoder.segment import SegmentSource
+from nvcodec.encoder.segment_encoder import EFFORTS, CodedSegment, StageReport, check_reachable, encode_segment, smallest_payload
+from nvcodec.errors import EncodeError, MismatchError
+from nvcodec.frame import Frame, VideoProperties
+from nvcodec.limits import MAX_SEGMENT_FRAMES, level_for, max_segment_frames
+from nvcodec.metrics import FramePsnr, frame_psnr, mean_psnr
+from nvcodec.model.base import WIDTHS
+from nvcodec.model.grid import FrameGeometry
+from nvcodec.output_file import atomic_output, check_target
+from nvcodec.segment import MAX_GOP
+from nvcodec.syntax import StreamHeader
+from nvcodec.video_io import VideoReader
+
+__all__ = ["EncodeOptions", "EncodeReport", "Progress", "encode"]
+
+DEFAULT_BPP = 0.1
+DEFAULT_GOP = 8
+DEFAULT_SEGMENT = 129
+DEPTH_FACTOR = 1.7
+"""Growth of lambda for each depth of the hierarchy: bits belong to the frames that others refer to."""
+_SECTION_BYTES = 28
+"""A SEGMENT section beside its payload: type, length, CRC, hash, and its entry in the index."""
+_SMALLEST_SAMPLES = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeOptions:
+    """At most one of ``bpp`` (bits of the file per luma sample), ``bitrate`` (bits/s), ``size`` (bytes) and
+    ``quality`` (0 .. 60, lower is better, as the quantiser parameter of H.265); none means bpp 0.1.
+
+    ``gop``: frames between P frames. ``segment``: most frames in a segment. ``width``: channels of the network, None
+    to choose by the bits there are. Raises EncodeError for values outside their range.
+    """
+
+    bpp: float | None = None
+    bitrate: float | None = None
+    size: int | None = None
+    quality: float | None = None
+    effort: str = "medium"
+    gop: int | None = None
+    segment: int | None = None
+    width: int | None = None
+    device: str = "auto"
+    threads: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        given = [n for n in ("bpp", "bitrate", "size", "quality") if getattr(self, n) is not None]
+        if len(given) > 1:
+            raise EncodeError(f"give only one of {', '.join(given)}")
+        for name in ("bpp", "bitrate", "size"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < 1e15:
+                raise EncodeError(f"{name} {value} is not a positive number")
+        if self.quality is not None and not 0 <= self.quality <= 60:
+            raise EncodeError(f"quality {self.quality} lies outside 0 .. 60")
+        if self.effort not in EFFORTS:
+            raise EncodeError(f"unknown effort {self.effort!r}; choose {', '.join(EFFORTS)}")
+        if self.gop is not None and not 1 <= self.gop <= MAX_GOP:
+            raise EncodeError(f"gop {self.gop} lies outside 1 .. {MAX_GOP}")
+        if self.segment is not None and not 1 <= self.segment <= MAX_SEGMENT_FRAMES:
+            raise EncodeError(f"segment {self.segment} lies outside 1 .. {MAX_SEGMENT_FRAMES}")
+        if self.width is not None and self.width not in WIDTHS:
+            raise EncodeError(f"width {self.width}; choose {', '.join(map(str, WIDTHS))}")
+        if self.threads is not None and not 1 <= self.threads <= 1024:
+            raise EncodeError(f"threads {self.threads} lies outside 1 .. 1024")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """``frame`` of ``frames`` frames lie behind the ``stage`` that now runs; ``bpp`` and ``psnr`` (6:1:1, dB) of the unit
+    just finished; ``fraction`` of the whole encode, 0 .. 1."""
+
+    stage: str
+    frame: int
+    frames: int
+    bpp: float | None
+    psnr: float | None
+    fraction: float
+
+
+@dataclass(frozen=True)
+class EncodeReport:
+    """The finished file: bits of the file on disk over luma samples, and mean PSNR over the frames (dB)."""
+
+    file_bytes: int
+    bpp: float
+    psnr_y: float
+    psnr_u: float
+    psnr_v: float
+    psnr_yuv: float
+    frames: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Shot:
+    """Consecutive source frames that become one segment."""
+
+    start: int
+    frames: list[Frame]
+
+
+def encode(
+    source: str | Path,
+    output: str | Path,
+    options: EncodeOptions,
+    *,
+    frames: tuple[int, int | None] | None = None,
+    overwrite: bool = False,
+    progress: Callable[[Progress], None] | None = None,
+) -> EncodeReport:
+    """Encode ``source`` (anything PyAV opens) to the .cwrv file ``output``; decode it again and compare.
+
+    ``frames``: half-open range. Raises InputError, OutputError, EncodeError (TargetError where the size cannot be
+    met, MismatchError where the file would not decode to what was meant).
+    """
+    started = time.monotonic()
+    check_target(Path(output), overwrite=overwrite)
+    device = choose_device(options.device)
+    with VideoReader(source, frames=frames) as reader, thread_limit(options.threads):
+        properties = reader.properties
+        shots = list(_shots(reader, options.segment or _default_segment(properties)))
+    with thread_limit(options.threads):
+        data, quality = _encode_shots(properties, shots, options, device, progress)
+    with atomic_output(Path(output), overwrite=overwrite) as path:
+        path.write_bytes(data)
+    count = sum(len(s.frames) for s in shots)
+    bpp = 8 * len(data) / (count * properties.width * properties.height)
+    mean = mean_psnr(quality)
+    return EncodeReport(
+        len(data), bpp, mean.y, mean.u, mean.v, mean.yuv_611, count, time.monotonic() - started
+    )
+
+
+def _default_segment(properties: VideoProperties) -> int:
+    level = level_for(properties.width, properties.height)
+    return min(DEFAULT_SEGMENT, MAX_SEGMENT_FRAMES, max_segment_frames(level, properties.width, properties.height))
+
+
+def _shots(reader: VideoReader, most: int) -> Iterator[_Shot]:
+    """Group the frames of the source into segments: at scene cuts, and after ``most`` frames."""
+    detector = CutDetector()
+    gathered: list[Frame] = []
+    start = 0
+    for frame in reader:
+        if detector.is_cut(working_samples(frame)) or len(gathered) == most:
+            yield _Shot(start, gathered)
+            start += len(gathered)
+            gathered = []
+        gathered.append(frame)
+    yield _Shot(start, gathered)
+
+
+def _total_bytes(options: EncodeOptions, properties: VideoProperties, frames: int) -> float | None:
+    """The target in bytes, None for a fixed quality."""
+    if options.quality is not None:
+        return None
+    if options.size is not None:
+        return float(options.size)
+    if options.bitrate is not None:
+        return options.bitrate * float(frames / properties.frame_rate) / 8
+    return (options.bpp or DEFAULT_BPP) * frames * properties.width * properties.height / 8
+
+
+def _choose_width(bits: float) -> int:
+    """Wider networks where there are bits, and therefore samples, for them."""
+    for width, enough in ((512, 4e9), (192, 4e8), (96, 1e8), (48, 2e7), (24, 3e4)):
+        if bits >= enough:
+            return width
+    return WIDTHS[0]
+
+
+def _encode_shots(
+    properties: VideoProperties,
+    shots: list[_Shot],
+    options: EncodeOptions,
+    device: torch.device,
+    progress: Callable[[Progress], None] | None,
+) -> tuple[bytes, list[FramePsnr]]:
+    geometry = FrameGeometry(properties.width, properties.height)
+    count = sum(len(s.frames) for s in shots)
+    total = _total_bytes(options, properties, count)
+    gop = options.gop or DEFAULT_GOP
+    header = _header(properties, shots, count)
+    pts = [f.pts for s in shots for f in s.frames]
+    timestamps = None if pts == list(header.default_pts) else pts
+    overhead = len(write_container(header, [Segment(b"\0", b"\0" * 16, len(s.frames)) for s in shots], timestamps=timestamps))
+    width = options.width or _choose_width(8 * total if total else 1e6)
+    if total is not None:
+        smallest = overhead
+        for shot in shots:
+            empty = torch.zeros(len(shot.frames), 6, *geometry.half)
+            smallest += smallest_payload(SegmentSource(empty, geometry, gop), width)
+        check_reachable(smallest, total)
+
+    coded: list[CodedSegment] = []
+    segments: list[Segment] = []
+    for number, shot in enumerate(shots):
+        torch.manual_seed(options.seed + number)
+        source = SegmentSource(torch.stack([working_samples(f) for f in shot.frames]).to(device), geometry, gop)
+        if total is None:
+            target = Target(lmbda=lambda_for_quality(options.quality or 0))
+        else:
+            used = sum(len(c.payload) for c in coded)
+            left = total - overhead - used
+            target = Target(total_bytes=max(left * len(shot.frames) / (count - shot.start), 16.0))
+        result = encode_segment(
+            source, width, target, EFFORTS[options.effort], DEPTH_FACTOR, _reporter(progress, shot, count, source)
+        )
+        coded.append(result)
+        digest = FrameHash()
+        for samples in result.samples:
+            digest.add(output_planes(samples, properties.width, properties.height))
+        segments.append(Segment(result.payload, digest.digest(), len(shot.frames)))
+    data = write_container(header, segments, timestamps=timestamps)
+    return data, _decode_and_compare(data, shots, coded, options)
+
+
+def _reporter(
+    progress: Callable[[Progress], None] | None, shot: _Shot, count: int, source: SegmentSource
+) -> Callable[[StageReport], None]:
+    done = 0
+    stage = ""
+
+    def report(state: StageReport) -> None:
+        nonlocal done, stage
+        if progress is None:
+            return
+        if state.stage != stage:
+            done, stage = 0, state.stage
+        unit = state.unit
+        done += len(unit.unit.frames)
+        samples = len(unit.unit.frames) * source.geometry.width * source.geometry.height
+        psnr = (10 * torch.log10(65025 / unit.errors.clamp(min=1e-4))).mean(0)
+        progress(
+            Progress(
+                stage,
+                shot.start + done,
+                count,
+                (unit.motion_bits + unit.appearance_bits) / samples,
+                float(0.75 * psnr[0] + 0.125 * (psnr[1] + psnr[2])),
+                (shot.start + state.fraction * len(shot.frames)) / count,
+            )
+        )
+
+    return report
+
+
+def _header(properties: VideoProperties, shots: list[_Shot], count: int) -> StreamHeader:
+    aspect = properties.sample_aspect_ratio
+    time_base = properties.time_base
+    duration = 1 / (properties.frame_rate * time_base)
+    if duration.denominator != 1:  # the frame rate does not fit the time base: make one that fits both
+        time_base, duration = time_base / duration.denominator, duration * duration.denominator
+    longest = max(len(s.frames) for s in shots)
+    return StreamHeader(
+        level=level_for(properties.width, properties.height, longest),
+        width=properties.width,
+        height=properties.height,
+        frame_count=count,
+        segment_count=len(shots),
+        time_base_num=time_base.numerator,
+        time_base_den=time_base.denominator,
+        frame_duration=int(duration),
+        sar_num=aspect.numerator,
+        sar_den=aspect.denominator,
+        color_range=properties.color_range,
+        color_primaries=properties.color_primaries,
+        transfer=properties.color_trc,
+        matrix=properties.colorspace,
+        chroma_location=properties.chroma_location,
+    )
+
+
+def _decode_and_compare(
+    data: bytes, shots: list[_Shot], coded: list[CodedSegment], options: EncodeOptions
+) -> list[FramePsnr]:
+    """Decode the finished bytes; every frame must be what the encoder meant. Returns the quality of each frame."""
+    sources = (frame for shot in shots for frame in shot.frames)
+    meant = (samples for segment in coded for samples in segment.samples)
+    quality = []
+    with Decoder(io.BytesIO(data), device=options.device, threads=options.threads) as decoder:
+        properties = decoder.properties
+        for number, (decoded, source, samples) in enumerate(zip(decoder, sources, meant, strict=True)):
+            expected = output_planes(samples, properties.width, properties.height)
+            if not all(torch.equal(a, b) for a, b in zip(decoded.planes, expected, strict=True)):
+                raise MismatchError(f"frame {number} of the finished file does not decode to what the encoder meant")
+            quality.append(frame_psnr(decoded, source))
+    return quality

@@ -1,0 +1,233 @@
+"""The stages that turn one segment into bytes, seen at a glance in ``encode_segment``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from nvcodec.encoder.quantise import quantise_network
+from nvcodec.encoder.rate_control import AIM, TOLERANCE, Target, UnitBudget, first_lambda, next_lambda
+from nvcodec.encoder.segment import PassSettings, SegmentFit, SegmentSource, UnitReport
+from nvcodec.encoder.twin import Twin
+from nvcodec.entropy.weights import STEPS, TensorChange
+from nvcodec.errors import MismatchError, TargetError
+from nvcodec.model.base import HIDDEN_FEATURES, starting_tensors
+from nvcodec.model.network import NetworkShape
+from nvcodec.model.unit import Grid
+from nvcodec.segment import SegmentHeader, SegmentWriter
+
+__all__ = ["EFFORTS", "CodedSegment", "Effort", "StageReport", "encode_segment", "smallest_payload"]
+
+_GAIN_PER_OCTAVE = 4.0
+"""Gain steps for a doubling of lambda: the best quantiser step grows with its square root."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much work an encode takes: iterations in each stage, and how often the refinement repeats."""
+
+    key_iterations: int
+    iterations: int
+    refinements: int
+    tuning: bool
+    final_iterations: int
+    attempts: int
+    learning: float
+
+
+EFFORTS = {
+    "fast": Effort(16, 6, 0, False, 6, 4, 0.3),
+    "medium": Effort(30, 12, 1, True, 10, 5, 0.5),
+    "slow": Effort(60, 24, 3, True, 16, 6, 0.5),
+}
+
+
+@dataclass(frozen=True)
+class StageReport:
+    """Progress: ``stage`` by name, the unit that was finished, and the share of the segment's work done."""
+
+    stage: str
+    unit: UnitReport
+    fraction: float
+
+
+@dataclass(frozen=True)
+class CodedSegment:
+    """``payload`` for the container; ``states``: the exact samples (6, h, w) of each frame in display order."""
+
+    payload: bytes
+    samples: list[Tensor]
+    lmbda: float
+    bits: float
+
+
+class _Progress:
+    """Counts units over all stages."""
+
+    def __init__(self, units: int, stages: int, on_unit: Callable[[StageReport], None]) -> None:
+        self._total = units * stages
+        self._done = 0
+        self._on_unit = on_unit
+
+    def stage(self, name: str) -> Callable[[UnitReport], None]:
+        def report(unit: UnitReport) -> None:
+            self._done += 1
+            self._on_unit(StageReport(name, unit, min(1.0, self._done / self._total)))
+
+        return report
+
+
+def encode_segment(
+    source: SegmentSource,
+    width: int,
+    target: Target,
+    effort: Effort,
+    depth_factor: float,
+    on_unit: Callable[[StageReport], None] = lambda report: None,
+) -> CodedSegment:
+    """Fit, refine, tune, quantise and code one segment. ``target.total_bytes`` is for this payload alone."""
+    wanted = None if target.total_bytes is None else 8.0 * target.total_bytes * AIM
+    lmbda = target.lmbda if wanted is None else first_lambda(wanted / source.luma_samples)
+    assert lmbda is not None
+    fit = SegmentFit(source)
+    twin = _start_twin(source, width, lmbda)
+    progress = _Progress(len(fit.units), 2 + effort.refinements + effort.tuning + (wanted is not None), on_unit)
+
+    # fit: frame by frame in coding order
+    settings = PassSettings(
+        lmbda, depth_factor, effort.iterations, effort.key_iterations, effort.learning,
+        collect=not effort.refinements and not effort.tuning,
+    )
+    twin.set_learning(effort.learning)
+    reports = fit.run_pass(twin, settings, progress.stage("fit"))
+
+    # refine: again, with everything learned since
+    for number in range(effort.refinements):
+        settings = _towards(settings, reports, wanted, twin)
+        last = number + 1 == effort.refinements
+        settings = replace(settings, key_iterations=effort.iterations, collect=last)
+        twin.set_learning(effort.learning * (1 - (number + 1) / (effort.refinements + 2)))
+        reports = fit.run_pass(twin, settings, progress.stage("refine"))
+
+    # prune and quantise, then fine-tune on the quantised weights
+    changes = quantise_network(twin, fit.sensitivity)
+    if effort.tuning:
+        _adopt(twin, changes)
+        twin.steps = {name: STEPS[c.step] for name, c in changes.items()}
+        settings = replace(_towards(settings, reports, wanted, twin), search=False, collect=True)
+        twin.set_learning(effort.learning * 0.2)
+        reports = fit.run_pass(twin, settings, progress.stage("tune"))
+        changes = quantise_network(twin, fit.sensitivity)
+
+    # final: integers only, closed loop against the exact references
+    header = SegmentHeader(width, source.gop, twin.gain_offset)
+    final = replace(settings, iterations=effort.final_iterations, key_iterations=effort.final_iterations, train=False,
+                    search=True, collect=False)
+    return _final_pass(fit, header, changes, final, wanted, reports, effort, progress)
+
+
+def _start_twin(source: SegmentSource, width: int, lmbda: float) -> Twin:
+    """The starting network, its gains moved to what ``lmbda`` asks for."""
+    start = {name: t.to(source.samples.device) for name, t in starting_tensors(width).items()}
+    twin = Twin(NetworkShape(width, HIDDEN_FEATURES), start)
+    twin.shift_gains(_GAIN_PER_OCTAVE * math.log2(lmbda))
+    return twin
+
+
+def _towards(settings: PassSettings, reports: list[UnitReport], wanted: float | None, twin: Twin) -> PassSettings:
+    """Settings of the next pass: lambda moved so that the whole segment meets its target."""
+    if wanted is None:
+        return settings
+    bits = sum(r.motion_bits + r.appearance_bits for r in reports)
+    weights = 0.05 * wanted
+    lmbda = next_lambda(settings.lmbda, bits + weights, wanted)
+    twin.shift_gains(_GAIN_PER_OCTAVE * math.log2(lmbda / settings.lmbda))
+    return replace(settings, lmbda=lmbda)
+
+
+@torch.no_grad()
+def _adopt(twin: Twin, changes: dict[str, TensorChange]) -> None:
+    """Set the twin to its quantised values."""
+    for name, value in twin.values.items():
+        change = changes.get(name)
+        value.copy_(twin.start[name])
+        if change is not None:
+            value.add_(torch.from_numpy(change.symbols).to(value) * STEPS[change.step])
+
+
+def _final_pass(
+    fit: SegmentFit,
+    header: SegmentHeader,
+    changes: dict[str, TensorChange],
+    settings: PassSettings,
+    wanted: float | None,
+    reports: list[UnitReport],
+    effort: Effort,
+    progress: _Progress,
+) -> CodedSegment:
+    before = [r.motion_bits + r.appearance_bits for r in reports]
+    lmbda_before = settings.lmbda
+    best: CodedSegment | None = None
+    for attempt in range(effort.attempts):
+        writer = SegmentWriter(header, changes, fit.source.geometry, len(fit.source.samples), fit.source.samples.device)
+        twin = Twin.frozen(writer.network)
+        payload_wanted = None if wanted is None else wanted - writer.weight_bits - 64
+        budget = None
+        if payload_wanted is not None:
+            lmbda = next_lambda(lmbda_before, sum(before), payload_wanted)
+            budget = UnitBudget(lmbda, payload_wanted, before, lmbda_before)
+            settings = replace(settings, lmbda=lmbda)
+        spent: list[float] = []
+        samples: dict[int, Tensor] = {}
+        report = progress.stage("final")
+        for number, unit in enumerate(fit.units):
+            if budget is not None:
+                settings = replace(settings, lmbda=budget.lmbda(number))
+            work = fit.fit_unit(number, twin, writer.states, settings)
+            start = writer.bits
+            decoded = writer.code(fit.grids[number])
+            spent.append(writer.bits - start)
+            exact = torch.stack([decoded[f.display].appearance.packed for f in unit.frames])
+            _check_twin(work.fit.samples(twin), exact)
+            samples.update({f.display: decoded[f.display].appearance.packed for f in unit.frames})
+            report(work.report(exact))
+            if budget is not None:
+                budget.spend(spent[-1])
+        payload = writer.finish()
+        coded = CodedSegment(payload, [samples[d] for d in sorted(samples)], settings.lmbda, writer.bits)
+        if wanted is None:
+            return coded
+        ratio = 8 * len(payload) / (wanted / AIM)
+        if best is None or abs(ratio - AIM) < abs(8 * len(best.payload) / (wanted / AIM) - AIM):
+            best = coded
+        if TOLERANCE[0] <= ratio <= TOLERANCE[1]:
+            return coded
+        before, lmbda_before = spent, lmbda
+    assert best is not None
+    return best
+
+
+def _check_twin(twin_samples: Tensor, exact: Tensor) -> None:
+    """The float twin must agree with the integer decoder on every sample."""
+    if not torch.equal(twin_samples, exact):
+        worst = float((twin_samples - exact).abs().max())
+        raise MismatchError(f"the float twin and the integer decoder differ by up to {worst:g}")
+
+
+def smallest_payload(source: SegmentSource, width: int) -> int:
+    """Bytes of the smallest segment: the starting network and empty grids."""
+    header = SegmentHeader(width, source.gop, 0)
+    writer = SegmentWriter(header, {}, source.geometry, len(source.samples), source.samples.device)
+    for unit in writer.units:
+        writer.code(Grid.zeros(unit, source.geometry, source.samples.device))
+    return len(writer.finish())
+
+
+def check_reachable(smallest: int, wanted_bytes: float) -> None:
+    """Raise TargetError where the target lies below the smallest possible file."""
+    if wanted_bytes * 1.02 < smallest:
+        raise TargetError(f"the target of {wanted_bytes:.0f} bytes is out of reach; the smallest file takes {smallest} bytes")

@@ -1,0 +1,128 @@
+"""Lower modules know nothing of higher ones, and a decoder needs nothing of the encoder, nor PyAV."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import nvcodec
+
+ROOT = Path(__file__).parent.parent
+
+DECODER_HALF = [
+    "errors", "limits", "fixedpoint", "bitio", "syntax", "container", "frame", "gop",
+    "entropy.tables", "entropy.context", "model.grid", "entropy.symbols",
+    "model.warp", "model.motion", "model.network", "entropy.weights",
+    "model.base", "model.warprnn", "model.unit",
+    "segment", "decoder",
+]  # fmt: skip
+
+ORDER = [
+    *DECODER_HALF,
+    "metrics", "color", "output_file", "matroska", "y4m", "av_frame", "video_write", "video_io",
+    "encoder.analyse", "encoder.rate_control", "encoder.twin", "encoder.rate", "encoder.quantise",
+    "encoder.motion_search", "encoder.fit", "encoder.segment", "encoder.segment_encoder", "encoder.pipeline",
+    "cli_types", "cli_progress", "cli_info", "cli", "__main__",
+]  # fmt: skip
+"""Each module may use those before it. A new module gets its place here."""
+
+USE_PYAV = {"av_frame", "video_write", "video_io"}
+
+
+def modules() -> dict[str, Path]:
+    """Every module but the ``__init__`` files, by its name within the package."""
+    package = ROOT / "nvcodec"
+    paths = [path for path in package.rglob("*.py") if path.name != "__init__.py"]
+    return {".".join(path.relative_to(package).with_suffix("").parts): path for path in paths}
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Full names of what a module imports, wherever in the file."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def used(path: Path) -> Iterator[str]:
+    """Which modules of the package a module imports."""
+    for name in imported(path):
+        parts = name.split(".")
+        if parts[0] == "nvcodec":
+            yield from (m for n in range(2, len(parts) + 1) if (m := ".".join(parts[1:n])) in ORDER)
+
+
+def test_every_module_has_a_place() -> None:
+    assert sorted(ORDER) == sorted(modules())
+
+
+@pytest.mark.parametrize("name", ORDER)
+def test_modules_use_those_before_them(name: str) -> None:
+    path = modules()[name]
+    allowed = ORDER[: ORDER.index(name)]
+    assert [module for module in used(path) if module not in allowed] == []
+    uses_pyav = any(module.split(".")[0] == "av" for module in imported(path))
+    assert uses_pyav == (name in USE_PYAV)
+
+
+def test_packages_are_empty() -> None:
+    """What an ``__init__`` imports, every module below it would load."""
+    for path in (ROOT / "nvcodec").rglob("*/__init__.py"):
+        assert list(imported(path)) == []
+
+
+def run(program: str) -> None:
+    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, cwd=ROOT)
+
+
+def test_decoder_loads_without_encoder_and_pyav() -> None:
+    run(
+        """
+import sys
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name == "av" or name.startswith(("av.", "nvcodec.encoder")):
+            raise ImportError(f"{name} is not for decoders")
+
+sys.meta_path.insert(0, Refuse())
+import nvcodec
+assert nvcodec.Decoder.__module__ == "nvcodec.decoder"
+assert nvcodec.BitstreamError and nvcodec.VideoProperties
+try:
+    nvcodec.encode
+except ImportError:
+    pass
+else:
+    raise SystemExit("the encoder was loaded")
+"""
+    )
+
+
+def test_the_command_line_starts_light() -> None:
+    run(
+        """
+import sys
+import nvcodec.cli
+heavy = {"torch", "numpy", "av", "constriction"} & set(sys.modules)
+assert not heavy, heavy
+"""
+    )
+
+
+def test_public_names() -> None:
+    assert {"__version__", *nvcodec._HOMES} == set(nvcodec.__all__)
+    for name in nvcodec.__all__:
+        assert getattr(nvcodec, name) is not None
+    for name, home in nvcodec._HOMES.items():
+        assert getattr(nvcodec, name).__module__ == home
+    assert set(nvcodec.__all__) <= set(dir(nvcodec))
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = nvcodec.nonsense
