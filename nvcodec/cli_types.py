@@ -83,9 +83,7 @@ class _Size(click.ParamType):
 class _Frames(click.ParamType):
     name = "A:B"
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, int | None]:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int | None]:
         from nvcodec.video_io import parse_frame_range
 
         try:

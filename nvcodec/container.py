@@ -257,9 +257,7 @@ class ContainerReader:
 
         self.pts = self.header.default_pts
         self._read_optional_sections()
-        self._segment_offsets = tuple(
-            accumulate((e.section_bytes for e in self.index), initial=source.position)
-        )
+        self._segment_offsets = tuple(accumulate((e.section_bytes for e in self.index), initial=source.position))
 
     def _read_optional_sections(self) -> None:
         source = self._source
@@ -313,9 +311,7 @@ class ContainerReader:
         entry = self.index[number]
         length = self._open_section(SectionType.SEGMENT)
         if length != entry.content_bytes:
-            raise SyntaxViolation(
-                f"SEGMENT {number}: length = {length}, not {entry.content_bytes} as in INDEX"
-            )
+            raise SyntaxViolation(f"SEGMENT {number}: length = {length}, not {entry.content_bytes} as in INDEX")
         return entry
 
     def _read_end(self) -> None:

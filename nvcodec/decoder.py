@@ -165,9 +165,7 @@ class Decoder:
         for decoded in self._segment_states(number, segment, start, stop):
             for display, state in decoded.items():
                 if start <= display < stop:
-                    waiting[display] = output_planes(
-                        state.appearance.packed, self.header.width, self.header.height
-                    )
+                    waiting[display] = output_planes(state.appearance.packed, self.header.width, self.header.height)
             while due in waiting:
                 planes = waiting.pop(due)
                 digest.add(planes)
@@ -179,9 +177,7 @@ class Decoder:
                 "have the hash that the file states"
             )
 
-    def _segment_states(
-        self, number: int, segment: Segment, start: int, stop: int
-    ) -> Iterator[dict[int, FrameState]]:
+    def _segment_states(self, number: int, segment: Segment, start: int, stop: int) -> Iterator[dict[int, FrameState]]:
         with _placed(f"segment {number}"):
             decoder = SegmentDecoder(segment.payload, self.geometry, segment.frame_count, self.device)
         steps = decoder.decode(lambda frame: start <= frame.display < stop)

@@ -51,18 +51,18 @@ class _FloorThrough(torch.autograd.Function):
     """floor(x) forwards, identity backwards."""
 
     @staticmethod
-    def forward(ctx: object, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: object, x: Tensor) -> Tensor:
         return torch.floor(x)
 
     @staticmethod
-    def backward(ctx: object, grad: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: object, grad: Tensor) -> Tensor:
         return grad
 
 
 def _floor(x: Tensor, rounding: Rounding) -> Tensor:
     if rounding is Rounding.EXACT:
         return torch.floor(x)
-    return _FloorThrough.apply(x)  # type: ignore[no-untyped-call,no-any-return]
+    return _FloorThrough.apply(x)
 
 
 def round_nearest(x: Tensor, rounding: Rounding = Rounding.EXACT) -> Tensor:

@@ -67,8 +67,9 @@ def coding_units(frame_count: int, gop: int) -> list[CodingUnit]:
         while intervals := [(a, b) for a, b in intervals if b - a > 1]:
             middles = [CodedFrame((a + b) // 2, depth, (a, b)) for a, b in intervals]
             units.append(CodingUnit(tuple(middles)))
-            intervals = [pair for (a, b), m in zip(intervals, middles, strict=True)
-                         for pair in ((a, m.display), (m.display, b))]
+            intervals = [
+                pair for (a, b), m in zip(intervals, middles, strict=True) for pair in ((a, m.display), (m.display, b))
+            ]
             depth += 1
         anchor = far
     return units

@@ -75,7 +75,12 @@ class SegmentWriter:
     """Codes one segment with an integer network, unit by unit, and rebuilds its frames as a decoder will."""
 
     def __init__(
-        self, header: SegmentHeader, changes: dict[str, TensorChange], geometry: FrameGeometry, frames: int, device: torch.device
+        self,
+        header: SegmentHeader,
+        changes: dict[str, TensorChange],
+        geometry: FrameGeometry,
+        frames: int,
+        device: torch.device,
     ) -> None:
         self.header = header
         self.geometry = geometry
@@ -136,9 +141,7 @@ class SegmentDecoder:
         self.network.check()
         self.account = SegmentAccount(start, self._symbols.bits)
 
-    def decode(
-        self, wanted: Callable[[CodedFrame], bool] = lambda frame: True
-    ) -> Iterator[dict[int, FrameState]]:
+    def decode(self, wanted: Callable[[CodedFrame], bool] = lambda frame: True) -> Iterator[dict[int, FrameState]]:
         """The states of the frames of each unit, in coding order, up to the last unit with a wanted frame."""
         uses = last_uses(self.units)
         last = max((n for n, u in enumerate(self.units) if any(map(wanted, u.frames))), default=-1)

@@ -197,13 +197,10 @@ class StreamHeader:
         samples = self.width * self.height
         if samples > level.max_picture_samples:
             raise LimitError(
-                f"width x height: {samples} samples in a picture, level {self.level} allows "
-                f"{level.max_picture_samples}"
+                f"width x height: {samples} samples in a picture, level {self.level} allows {level.max_picture_samples}"
             )
         if self.segment_count > self.frame_count:
-            raise SyntaxViolation(
-                f"segment_count = {self.segment_count} is more than frame_count = {self.frame_count}"
-            )
+            raise SyntaxViolation(f"segment_count = {self.segment_count} is more than frame_count = {self.frame_count}")
         if self.sar_num == 0 and self.sar_den != 1:
             raise SyntaxViolation(f"sar_den = {self.sar_den} with sar_num = 0 (unknown is written 0/1)")
 

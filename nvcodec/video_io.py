@@ -159,9 +159,7 @@ class VideoReader(Iterator[Frame]):
         try:
             picture = next(self._decoded, None)
         except av.error.FFmpegError as error:
-            raise InputError(
-                f"{self.name}: frame {self._number} cannot be decoded ({error.strerror})"
-            ) from error
+            raise InputError(f"{self.name}: frame {self._number} cannot be decoded ({error.strerror})") from error
         if picture is not None and picture.is_corrupt:
             raise InputError(f"{self.name}: frame {self._number} is damaged")
         self._number += picture is not None

@@ -82,9 +82,7 @@ CODECS = {
         min_size=64,  # SVT-AV1 hangs on some smaller pictures, 128x16 for one
         odd_sizes=True,
     ),
-    "ffv1": OutputCodec(
-        encoder="ffv1", suffixes=(".mkv",), options={"level": "3", "slicecrc": "1"}, odd_sizes=True
-    ),
+    "ffv1": OutputCodec(encoder="ffv1", suffixes=(".mkv",), options={"level": "3", "slicecrc": "1"}, odd_sizes=True),
 }
 
 # H.273 code points that every encoder here takes; 2 is "unspecified".

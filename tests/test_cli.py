@@ -52,9 +52,7 @@ def test_size(text: str, count: int) -> None:
     assert parse_size(text) == count
 
 
-@pytest.mark.parametrize(
-    "text", ["", "k", "-1k", "1e3", "400K", "400kb", "400 k B", "inf", "nan", "0", "\u0661k"]
-)
+@pytest.mark.parametrize("text", ["", "k", "-1k", "1e3", "400K", "400kb", "400 k B", "inf", "nan", "0", "\u0661k"])
 def test_not_a_bitrate(text: str) -> None:
     with pytest.raises(InputError):
         parse_bitrate(text)
@@ -87,8 +85,7 @@ def test_encode_defaults(calls: Calls, tmp_path: Path) -> None:
 
 def test_encode_options(calls: Calls, tmp_path: Path) -> None:
     options = (
-        "--bitrate 400k --effort slow --frames 2:9 --gop 8 --segment 16 --width 24 --device cpu --threads 2"
-        " --seed 7 -y"
+        "--bitrate 400k --effort slow --frames 2:9 --gop 8 --segment 16 --width 24 --device cpu --threads 2 --seed 7 -y"
     )
     assert cwrv("encode", "a.mkv", "-o", tmp_path / "a", *options.split()).exit_code == 0
     expected = {
@@ -302,10 +299,7 @@ def test_progress_on_a_terminal() -> None:
         line.encoding(step(0.25))
         line.note("done")
     assert terminal.getvalue() == (
-        "\rfit: frame 3/33\x1b[K"
-        "\rfit: frame 3/33  0.1000 bpp  35.00 dB  1:30 left\x1b[K"
-        "\r\x1b[Kdone\n"
-        "\r\x1b[K"
+        "\rfit: frame 3/33\x1b[K\rfit: frame 3/33  0.1000 bpp  35.00 dB  1:30 left\x1b[K\r\x1b[Kdone\n\r\x1b[K"
     )
 
 

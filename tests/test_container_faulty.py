@@ -235,9 +235,7 @@ def test_every_truncation_is_found() -> None:
 
 
 def test_a_huge_length_in_a_pipe_takes_no_memory() -> None:
-    huge = assemble(
-        header(segment_count=3).write(), b"\x0b\xf0\xff\xff\x7f" * 3, b"\3\xe7\xff\xff\x7f", end=b""
-    )
+    huge = assemble(header(segment_count=3).write(), b"\x0b\xf0\xff\xff\x7f" * 3, b"\3\xe7\xff\xff\x7f", end=b"")
 
     class Endless(Pipe):
         def read(self, size: int = -1) -> bytes:

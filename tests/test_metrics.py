@@ -16,8 +16,7 @@ def flat(y: int, u: int, v: int, *, width: int = 6, height: int = 4, pts: int = 
     """A frame of one colour."""
     chroma = ((height + 1) // 2, (width + 1) // 2)
     planes = tuple(
-        torch.full(size, value, dtype=torch.uint8)
-        for size, value in (((height, width), y), (chroma, u), (chroma, v))
+        torch.full(size, value, dtype=torch.uint8) for size, value in (((height, width), y), (chroma, u), (chroma, v))
     )
     return Frame((planes[0], planes[1], planes[2]), pts)
 

@@ -72,9 +72,7 @@ def test_existing_output_needs_overwrite(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("links", [True, False])
-def test_a_file_that_appeared_meanwhile_is_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
-) -> None:
+def test_a_file_that_appeared_meanwhile_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool) -> None:
     target = tmp_path / "clip.mkv"
     if not links:
         monkeypatch.setattr(os, "link", no_links)

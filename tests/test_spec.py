@@ -57,9 +57,7 @@ def test_spec_limits_and_levels() -> None:
     rows = re.findall(r"^\| `(\w+)` \| (\d+) \|", spec_table("constants"), flags=re.MULTILINE)
     constants = {name: value for name, value in vars(limits).items() if name.isupper() and name != "LEVELS"}
     assert {name: int(value) for name, value in rows} == constants
-    levels = [
-        tuple(map(int, row)) for row in re.findall(r"\| (\d+) \| (\d+) \| (\d+) \|", spec_table("levels"))
-    ]
+    levels = [tuple(map(int, row)) for row in re.findall(r"\| (\d+) \| (\d+) \| (\d+) \|", spec_table("levels"))]
     assert levels == [(v.number, v.max_picture_samples, v.max_segment_samples) for v in limits.LEVELS]
 
 

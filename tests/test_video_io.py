@@ -27,9 +27,7 @@ def _quiet() -> None:
     av.logging.set_level(None)
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"), [("0:33", (0, 33)), ("5:", (5, None)), (":7", (0, 7)), (":", (0, None))]
-)
+@pytest.mark.parametrize(("text", "expected"), [("0:33", (0, 33)), ("5:", (5, None)), (":7", (0, 7)), (":", (0, None))])
 def test_frame_ranges(text: str, expected: tuple[int, int | None]) -> None:
     assert parse_frame_range(text) == expected
 
@@ -129,9 +127,7 @@ def test_image_sequence_and_single_image(tmp_path: Path) -> None:
     p, clip = read(tmp_path / "img_%03d.png")
     assert (p.width, p.height, p.frame_rate) == (33, 17, 25)
     assert [f.pts * p.time_base * 25 for f in clip] == [0, 1, 2]
-    assert [int(f.y.float().mean().round()) for f in clip] == [
-        16 + round(219 * v / 255) for v in (60, 120, 180)
-    ]
+    assert [int(f.y.float().mean().round()) for f in clip] == [16 + round(219 * v / 255) for v in (60, 120, 180)]
     p, clip = read(tmp_path / "img_002.png")
     assert len(clip) == 1
     assert clip[0].pts == 0
@@ -145,9 +141,7 @@ def test_names_with_a_colon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize(("height", "matrix"), [(64, 6), (720, 1)])
 @pytest.mark.parametrize("rgb", [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (40, 90, 200)])
-def test_rgb_comes_back_as_the_same_rgb(
-    tmp_path: Path, height: int, matrix: int, rgb: tuple[int, int, int]
-) -> None:
+def test_rgb_comes_back_as_the_same_rgb(tmp_path: Path, height: int, matrix: int, rgb: tuple[int, int, int]) -> None:
     save_png(tmp_path / "a.png", np.full((height, 16, 3), rgb, np.uint8))
     p, clip = read(tmp_path / "a.png")
     assert (p.color_range, p.colorspace, p.chroma_location) == (1, matrix, CHROMA_CENTER)

@@ -99,9 +99,7 @@ def test_y4m_to_the_byte(tmp_path: Path) -> None:
     path = tmp_path / "a.y4m"
     assert write_video(path, p, source) == 2
     header = b"YUV4MPEG2 W5 H3 F30000:1001 Ip A4:3 C420mpeg2 XCOLORRANGE=LIMITED\n"
-    body = b"".join(
-        b"FRAME\n" + b"".join(plane.contiguous().numpy().tobytes() for plane in f.planes) for f in source
-    )
+    body = b"".join(b"FRAME\n" + b"".join(plane.contiguous().numpy().tobytes() for plane in f.planes) for f in source)
     assert path.read_bytes() == header + body
     got, clip = read(path)
     assert same(source, clip)
@@ -173,9 +171,7 @@ def test_a_reader_that_hangs_up_is_no_error() -> None:
         ("nowhere/a.mkv", None, None, "does not exist"),
     ],
 )
-def test_refused_before_any_work(
-    tmp_path: Path, name: str, codec: str | None, crf: int | None, message: str
-) -> None:
+def test_refused_before_any_work(tmp_path: Path, name: str, codec: str | None, crf: int | None, message: str) -> None:
     def never() -> Any:
         pytest.fail("no frame must be asked for")
         yield

@@ -31,8 +31,7 @@ def frames(width: int = 96, height: int = 80, pts: tuple[int, ...] = (0, 1, 2, 3
 
     half = ((height + 1) // 2, (width + 1) // 2)
     return [
-        Frame((plane(height, width, 2 * i, 0), plane(*half, i, 1), plane(*half, i, 2)), t)
-        for i, t in enumerate(pts)
+        Frame((plane(height, width, 2 * i, 0), plane(*half, i, 1), plane(*half, i, 2)), t) for i, t in enumerate(pts)
     ]
 
 
@@ -51,9 +50,7 @@ def save_png(path: Path, pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> None:
     av.VideoFrame.from_ndarray(pixels, "rgb24").save(str(path))
 
 
-def write_ffv1(
-    path: Path, width: int, height: int, pix_fmt: str, color_range: int, planes: list[bytes | int]
-) -> None:
+def write_ffv1(path: Path, width: int, height: int, pix_fmt: str, color_range: int, planes: list[bytes | int]) -> None:
     """One frame of any format, BT.709; a plane is its bytes, row padding included, or a sample to repeat."""
     with av.open(str(path), "w") as container:
         stream = cast(Any, container.add_stream("ffv1", rate=25))

@@ -199,9 +199,7 @@ def answer(anchor: Anchor, target: int, samples: int) -> dict[str, object]:
 @click.option("--preset", default="medium", show_default=True, help="Preset of the encoder.")
 @click.option("--frames", "frame_range", default="0:", show_default=True, help="Frames A:B of the clip.")
 @click.option("--bytes", "targets", type=click.IntRange(1), multiple=True, help="Size to reach; repeatable.")
-@click.option(
-    "--crf", "crfs", type=click.FloatRange(*CRF_RANGE), multiple=True, help="Rate factor; repeatable."
-)
+@click.option("--crf", "crfs", type=click.FloatRange(*CRF_RANGE), multiple=True, help="Rate factor; repeatable.")
 def main(
     clip: Path, codec: str, preset: str, frame_range: str, targets: tuple[int, ...], crfs: tuple[float, ...]
 ) -> None:

@@ -29,9 +29,7 @@ def shrink(frames: Iterator[Frame], width: int, height: int) -> Iterator[Frame]:
     """Every frame scaled to ``width`` x ``height`` luma samples (Lanczos), numbered 0, 1, 2, ..."""
     scaler, converter = VideoReformatter(), VideoReformatter()
     for number, frame in enumerate(frames):
-        picture: av.VideoFrame = scaler.reformat(
-            to_av_frame(frame), width=width, height=height, interpolation=SCALING
-        )
+        picture: av.VideoFrame = scaler.reformat(to_av_frame(frame), width=width, height=height, interpolation=SCALING)
         yield Frame(to_planes(picture, converter), number)
 
 
@@ -48,9 +46,7 @@ def main(source: Path, output: Path, frame_range: str, width: int, height: int, 
         with VideoReader(source, frames=parse_frame_range(frame_range)) as reader:
             p = reader.properties
             aspect = p.sample_aspect_ratio * Fraction(p.width * height, p.height * width)
-            properties = replace(
-                p, width=width, height=height, time_base=1 / p.frame_rate, sample_aspect_ratio=aspect
-            )
+            properties = replace(p, width=width, height=height, time_base=1 / p.frame_rate, sample_aspect_ratio=aspect)
             count = write_video(
                 output, properties, shrink(reader, width, height), codec="h264", crf=0, overwrite=overwrite
             )

@@ -30,9 +30,7 @@ def measure(file: Path, source: Path, frames: tuple[int, int | None] | None = No
         p = decoder.properties
         figures = [frame_psnr(decoded, original) for decoded, original in zip(decoder, reader, strict=False)]
         if len(figures) < decoder.frame_count or next(reader, None) is not None:
-            raise InputError(
-                f"{file} holds {decoder.frame_count} frames, {source} not as many (see --frames)"
-            )
+            raise InputError(f"{file} holds {decoder.frame_count} frames, {source} not as many (see --frames)")
     mean = mean_psnr(figures)
     size = file.stat().st_size
     return {

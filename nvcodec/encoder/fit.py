@@ -57,9 +57,7 @@ def sample_weights(chroma_weight: float) -> Tensor:
     return torch.tensor([1.0, 1.0, 1.0, 1.0, chroma_weight, chroma_weight]).reshape(1, 6, 1, 1)
 
 
-def context_sensitivity(
-    twin: Twin, kind: str, levels: list[Tensor], rates: list[LevelRate]
-) -> dict[str, Tensor]:
+def context_sensitivity(twin: Twin, kind: str, levels: list[Tensor], rates: list[LevelRate]) -> dict[str, Tensor]:
     """Bits lost per squared unit of a context model's parameters: the Fisher information of the symbols."""
     names = [n for n in twin.values if n.startswith(f"context.{kind}.")]
     probe = torch.zeros(())
@@ -161,8 +159,13 @@ class UnitFit:
         residual = expand_grid(levels, network.gains(self.unit.depth), twin.rounding)
         inputs = self.inputs
         samples, _ = network.cell(
-            residual, inputs.prediction, inputs.difference, inputs.hidden, self.unit.reference_count == 0,
-            twin.rounding, twin.dtype,
+            residual,
+            inputs.prediction,
+            inputs.difference,
+            inputs.hidden,
+            self.unit.reference_count == 0,
+            twin.rounding,
+            twin.dtype,
         )
         return samples
 
@@ -217,7 +220,12 @@ class UnitFit:
         goal = torch.round(level - gradient / curvature)
         best = level
         cost = settings.lmbda * laplace_bits(level, rate.location, rate.scale)
-        for candidate in (goal, goal - torch.sign(goal), level - torch.sign(gradient), torch.zeros_like(level)):
+        for candidate in (
+            goal,
+            goal - torch.sign(goal),
+            level - torch.sign(gradient),
+            torch.zeros_like(level),
+        ):
             candidate = candidate.clamp(-SYMBOL_BOUND, SYMBOL_BOUND)
             delta = candidate - level
             bits = laplace_bits(candidate, rate.location, rate.scale)

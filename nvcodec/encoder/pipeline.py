@@ -21,8 +21,15 @@ from nvcodec.decoder import Decoder, FrameHash, choose_device, output_planes, th
 from nvcodec.encoder.analyse import CutDetector, working_samples
 from nvcodec.encoder.rate_control import Target, lambda_for_quality
 from nvcodec.encoder.segment import SegmentSource
-from nvcodec.encoder.segment_encoder import EFFORTS, CodedSegment, StageReport, check_reachable, encode_segment, smallest_payload
-from nvcodec.errors import EncodeError, MismatchError
+from nvcodec.encoder.segment_encoder import (
+    EFFORTS,
+    CodedSegment,
+    StageReport,
+    check_reachable,
+    encode_segment,
+    smallest_payload,
+)
+from nvcodec.errors import EncodeError, MismatchError, TargetError
 from nvcodec.frame import Frame, VideoProperties
 from nvcodec.limits import MAX_SEGMENT_FRAMES, level_for, max_segment_frames
 from nvcodec.metrics import FramePsnr, frame_psnr, mean_psnr
@@ -150,9 +157,7 @@ def encode(
     count = sum(len(s.frames) for s in shots)
     bpp = 8 * len(data) / (count * properties.width * properties.height)
     mean = mean_psnr(quality)
-    return EncodeReport(
-        len(data), bpp, mean.y, mean.u, mean.v, mean.yuv_611, count, time.monotonic() - started
-    )
+    return EncodeReport(len(data), bpp, mean.y, mean.u, mean.v, mean.yuv_611, count, time.monotonic() - started)
 
 
 def _default_segment(properties: VideoProperties) -> int:
@@ -204,10 +209,12 @@ def _encode_shots(
     count = sum(len(s.frames) for s in shots)
     total = _total_bytes(options, properties, count)
     gop = options.gop or DEFAULT_GOP
-    header = _header(properties, shots, count)
-    pts = [f.pts for s in shots for f in s.frames]
+    header, ticks = _header(properties, shots, count)
+    pts = [f.pts * ticks for s in shots for f in s.frames]
     timestamps = None if pts == list(header.default_pts) else pts
-    overhead = len(write_container(header, [Segment(b"\0", b"\0" * 16, len(s.frames)) for s in shots], timestamps=timestamps))
+    overhead = len(
+        write_container(header, [Segment(b"\0", b"\0" * 16, len(s.frames)) for s in shots], timestamps=timestamps)
+    )
     width = options.width or _choose_width(8 * total if total else 1e6)
     if total is not None:
         smallest = overhead
@@ -228,8 +235,18 @@ def _encode_shots(
             left = total - overhead - used
             target = Target(total_bytes=max(left * len(shot.frames) / (count - shot.start), 16.0))
         result = encode_segment(
-            source, width, target, EFFORTS[options.effort], DEPTH_FACTOR, _reporter(progress, shot, count, source)
+            source,
+            width,
+            target,
+            EFFORTS[options.effort],
+            DEPTH_FACTOR,
+            _reporter(progress, shot, count, source),
         )
+        if target.total_bytes is not None and len(result.payload) > 1.02 * max(target.total_bytes, 24):
+            raise TargetError(
+                f"the target of {total:.0f} bytes cannot be met: segment {number} takes {len(result.payload)} bytes at "
+                f"least, its share is {target.total_bytes:.0f}"
+            )
         coded.append(result)
         digest = FrameHash()
         for samples in result.samples:
@@ -242,23 +259,16 @@ def _encode_shots(
 def _reporter(
     progress: Callable[[Progress], None] | None, shot: _Shot, count: int, source: SegmentSource
 ) -> Callable[[StageReport], None]:
-    done = 0
-    stage = ""
-
     def report(state: StageReport) -> None:
-        nonlocal done, stage
         if progress is None:
             return
-        if state.stage != stage:
-            done, stage = 0, state.stage
         unit = state.unit
-        done += len(unit.unit.frames)
         samples = len(unit.unit.frames) * source.geometry.width * source.geometry.height
         psnr = (10 * torch.log10(65025 / unit.errors.clamp(min=1e-4))).mean(0)
         progress(
             Progress(
-                stage,
-                shot.start + done,
+                state.stage,
+                shot.start + state.frames,
                 count,
                 (unit.motion_bits + unit.appearance_bits) / samples,
                 float(0.75 * psnr[0] + 0.125 * (psnr[1] + psnr[2])),
@@ -269,14 +279,17 @@ def _reporter(
     return report
 
 
-def _header(properties: VideoProperties, shots: list[_Shot], count: int) -> StreamHeader:
+def _header(properties: VideoProperties, shots: list[_Shot], count: int) -> tuple[StreamHeader, int]:
+    """The stream header, and how many of its ticks are one tick of the source's time base."""
     aspect = properties.sample_aspect_ratio
     time_base = properties.time_base
     duration = 1 / (properties.frame_rate * time_base)
+    ticks = 1
     if duration.denominator != 1:  # the frame rate does not fit the time base: make one that fits both
-        time_base, duration = time_base / duration.denominator, duration * duration.denominator
+        ticks = duration.denominator
+        time_base, duration = time_base / ticks, duration * ticks
     longest = max(len(s.frames) for s in shots)
-    return StreamHeader(
+    header = StreamHeader(
         level=level_for(properties.width, properties.height, longest),
         width=properties.width,
         height=properties.height,
@@ -293,6 +306,7 @@ def _header(properties: VideoProperties, shots: list[_Shot], count: int) -> Stre
         matrix=properties.colorspace,
         chroma_location=properties.chroma_location,
     )
+    return header, ticks
 
 
 def _decode_and_compare(

@@ -9,7 +9,6 @@ more than what it brings.
 from __future__ import annotations
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from nvcodec.encoder.twin import Twin
@@ -65,7 +64,9 @@ def _choose_symbols(target: np.ndarray, sensitivity: np.ndarray, price: float) -
     cost = np.inf
     scales = np.zeros(len(target), dtype=int)
     for _ in range(_ROUNDS):
-        histogram = np.stack([np.bincount((row + TABLE_BOUND).astype(int), minlength=2 * TABLE_BOUND + 1) for row in symbols])
+        histogram = np.stack(
+            [np.bincount((row + TABLE_BOUND).astype(int), minlength=2 * TABLE_BOUND + 1) for row in symbols]
+        )
         scales = (histogram @ _COSTS.T).argmin(1)
         scales = scales.clip(0, SCALES - 1)
         row_costs = _COSTS[scales] * price

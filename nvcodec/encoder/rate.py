@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nvcodec.entropy.context import STAGES, ContextWeights, at_stages, features, location_and_scale, stage_of
+from nvcodec.entropy.context import STAGES, ContextWeights, features, location_and_scale, stage_of
 from nvcodec.entropy.symbols import pad_even
 from nvcodec.entropy.tables import FRACTIONS, WIDE_SCALE, WIDE_SHARE_BITS
 from nvcodec.fixedpoint import Rounding

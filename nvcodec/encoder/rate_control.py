@@ -7,11 +7,20 @@ attempt before spent on the same units, so that the file lands on its target wit
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from nvcodec.errors import EncodeError
 
-__all__ = ["LAMBDA_RANGE", "Target", "UnitBudget", "first_lambda", "lambda_for_quality", "next_lambda"]
+__all__ = [
+    "LAMBDA_RANGE",
+    "Target",
+    "UnitBudget",
+    "first_lambda",
+    "lambda_for_quality",
+    "measured_slope",
+    "next_lambda",
+]
 
 SLOPE = 0.7
 LAMBDA_RANGE = (0.5, 2e6)
@@ -54,24 +63,33 @@ def next_lambda(lmbda: float, bits: float, wanted: float) -> float:
 
 
 class UnitBudget:
-    """Steers lambda from unit to unit of the last pass."""
+    """Steers lambda from unit to unit of the last pass, by what the pass before spent on the same units."""
 
-    def __init__(self, lmbda: float, wanted: float, before: list[float], lmbda_before: float) -> None:
-        """``wanted``: bits for all units. ``before``: bits of each unit in the attempt before, at ``lmbda_before``."""
+    def __init__(self, wanted: float, before: list[float], lambdas: list[float], slope: float = SLOPE) -> None:
+        """``wanted``: bits for all units. ``before``: bits of each unit in the pass before, at its ``lambdas``."""
         self.wanted = wanted
         self.before = before
-        self.lmbda_before = lmbda_before
-        self._lmbda = lmbda
+        self.lambdas = lambdas
+        self.slope = slope
         self._spent = 0.0
+        self._factor = (sum(before) / max(wanted, 1.0)) ** (1 / slope)
 
     def lmbda(self, number: int) -> float:
-        """Lambda of unit ``number``."""
+        """Lambda of unit ``number``: what is left of ``wanted`` is spread over the units to come."""
         rest = sum(self.before[number:])
         left = self.wanted - self._spent
-        if rest <= 0 or left <= 0.02 * rest:
-            return clamp_lambda(self._lmbda * (_STEP_LIMIT if left <= 0 else 1))
-        ideal = self.lmbda_before * (rest / left) ** (1 / SLOPE)
-        return clamp_lambda(min(max(ideal, self._lmbda / _STEP_LIMIT), self._lmbda * _STEP_LIMIT))
+        if rest > 0.02 * sum(self.before):
+            ideal = (rest / max(left, 0.05 * rest)) ** (1 / self.slope)
+            self._factor = min(max(ideal, self._factor / _STEP_LIMIT), self._factor * _STEP_LIMIT)
+        return clamp_lambda(self.lambdas[number] * self._factor)
 
     def spend(self, bits: float) -> None:
         self._spent += bits
+
+
+def measured_slope(bits: tuple[float, float], lambdas: tuple[float, float]) -> float:
+    """The exponent of the law by two passes, kept within reason."""
+    if min(bits) <= 0 or abs(math.log(lambdas[0] / lambdas[1])) < 0.02:
+        return SLOPE
+    slope = -math.log(bits[0] / bits[1]) / math.log(lambdas[0] / lambdas[1])
+    return min(max(slope, 0.25), 1.6)

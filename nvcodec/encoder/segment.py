@@ -126,9 +126,7 @@ class SegmentFit:
             on_unit(reports[-1])
         return reports
 
-    def fit_unit(
-        self, number: int, twin: Twin, states: dict[int, FrameState], settings: PassSettings
-    ) -> UnitWork:
+    def fit_unit(self, number: int, twin: Twin, states: dict[int, FrameState], settings: PassSettings) -> UnitWork:
         """Motion and residual of one unit on the given references; its grid is kept."""
         unit = self.units[number]
         grid, inputs, motion_states, motion_bits = self._motion(number, twin, states, settings)
@@ -164,7 +162,10 @@ class SegmentFit:
             if settings.search:
                 target, lmbda = self.targets(unit), settings.lmbda_at(unit.depth)
                 rates = level_rates(
-                    motion, motion_context(predictions, self.source.geometry), twin.network().context("motion"), unit.depth
+                    motion,
+                    motion_context(predictions, self.source.geometry),
+                    twin.network().context("motion"),
+                    unit.depth,
                 )
                 found = [
                     search_motion(
@@ -199,7 +200,12 @@ def reconstruct(network: Network, unit: CodingUnit, inputs: Compensated, levels:
     """Samples and hidden features by float parameters, rounded to the integers that references are made of."""
     residual = expand_grid(levels, network.gains(unit.depth))
     samples, hidden = network.cell(
-        residual, inputs.prediction, inputs.difference, inputs.hidden, unit.reference_count == 0, Rounding.NONE
+        residual,
+        inputs.prediction,
+        inputs.difference,
+        inputs.hidden,
+        unit.reference_count == 0,
+        Rounding.NONE,
     )
     return torch.floor(samples + 0.5).clamp(0, 1023), torch.floor(hidden + 0.5)
 

@@ -10,7 +10,16 @@ import torch
 from torch import Tensor
 
 from nvcodec.encoder.quantise import quantise_network
-from nvcodec.encoder.rate_control import AIM, TOLERANCE, Target, UnitBudget, first_lambda, next_lambda
+from nvcodec.encoder.rate_control import (
+    AIM,
+    SLOPE,
+    TOLERANCE,
+    Target,
+    UnitBudget,
+    first_lambda,
+    measured_slope,
+    next_lambda,
+)
 from nvcodec.encoder.segment import PassSettings, SegmentFit, SegmentSource, UnitReport
 from nvcodec.encoder.twin import Twin
 from nvcodec.entropy.weights import STEPS, TensorChange
@@ -22,6 +31,10 @@ from nvcodec.segment import SegmentHeader, SegmentWriter
 
 __all__ = ["EFFORTS", "CodedSegment", "Effort", "StageReport", "encode_segment", "smallest_payload"]
 
+_WEIGHT_SHARE = 0.25
+"""Most of the target that the network may take."""
+_STREAM_END_BITS = 96
+"""Segment header and the rounding of the stream to whole words."""
 _GAIN_PER_OCTAVE = 4.0
 """Gain steps for a doubling of lambda: the best quantiser step grows with its square root."""
 
@@ -48,10 +61,12 @@ EFFORTS = {
 
 @dataclass(frozen=True)
 class StageReport:
-    """Progress: ``stage`` by name, the unit that was finished, and the share of the segment's work done."""
+    """Progress: ``stage`` by name, the unit that was finished, frames behind this stage, and the share of the
+    segment's work done."""
 
     stage: str
     unit: UnitReport
+    frames: int
     fraction: float
 
 
@@ -61,7 +76,6 @@ class CodedSegment:
 
     payload: bytes
     samples: list[Tensor]
-    lmbda: float
     bits: float
 
 
@@ -71,12 +85,16 @@ class _Progress:
     def __init__(self, units: int, stages: int, on_unit: Callable[[StageReport], None]) -> None:
         self._total = units * stages
         self._done = 0
+        self._frames = 0
         self._on_unit = on_unit
 
-    def stage(self, name: str) -> Callable[[UnitReport], None]:
+    def stage(self, name: str, *, restart: bool = False) -> Callable[[UnitReport], None]:
         def report(unit: UnitReport) -> None:
-            self._done += 1
-            self._on_unit(StageReport(name, unit, min(1.0, self._done / self._total)))
+            self._done += not restart
+            self._frames += len(unit.unit.frames)
+            self._on_unit(StageReport(name, unit, self._frames, min(1.0, self._done / self._total)))
+
+        self._frames = 0
 
         return report
 
@@ -95,11 +113,15 @@ def encode_segment(
     assert lmbda is not None
     fit = SegmentFit(source)
     twin = _start_twin(source, width, lmbda)
-    progress = _Progress(len(fit.units), 2 + effort.refinements + effort.tuning + (wanted is not None), on_unit)
+    progress = _Progress(len(fit.units), 2 + effort.refinements + effort.tuning, on_unit)
 
     # fit: frame by frame in coding order
     settings = PassSettings(
-        lmbda, depth_factor, effort.iterations, effort.key_iterations, effort.learning,
+        lmbda,
+        depth_factor,
+        effort.iterations,
+        effort.key_iterations,
+        effort.learning,
         collect=not effort.refinements and not effort.tuning,
     )
     twin.set_learning(effort.learning)
@@ -114,19 +136,25 @@ def encode_segment(
         reports = fit.run_pass(twin, settings, progress.stage("refine"))
 
     # prune and quantise, then fine-tune on the quantised weights
-    changes = quantise_network(twin, fit.sensitivity)
+    changes = _affordable(twin, fit, wanted)
     if effort.tuning:
         _adopt(twin, changes)
         twin.steps = {name: STEPS[c.step] for name, c in changes.items()}
         settings = replace(_towards(settings, reports, wanted, twin), search=False, collect=True)
         twin.set_learning(effort.learning * 0.2)
         reports = fit.run_pass(twin, settings, progress.stage("tune"))
-        changes = quantise_network(twin, fit.sensitivity)
+        changes = _affordable(twin, fit, wanted)
 
     # final: integers only, closed loop against the exact references
     header = SegmentHeader(width, source.gop, twin.gain_offset)
-    final = replace(settings, iterations=effort.final_iterations, key_iterations=effort.final_iterations, train=False,
-                    search=True, collect=False)
+    final = replace(
+        settings,
+        iterations=effort.final_iterations,
+        key_iterations=effort.final_iterations,
+        train=False,
+        search=True,
+        collect=False,
+    )
     return _final_pass(fit, header, changes, final, wanted, reports, effort, progress)
 
 
@@ -149,6 +177,18 @@ def _towards(settings: PassSettings, reports: list[UnitReport], wanted: float | 
     return replace(settings, lmbda=lmbda)
 
 
+def _affordable(twin: Twin, fit: SegmentFit, wanted: float | None) -> dict[str, TensorChange]:
+    """The changes worth their bits; fewer of them where they would crowd out the frames."""
+    price = 1.0
+    while True:
+        changes = quantise_network(twin, fit.sensitivity, price)
+        header = SegmentHeader(twin.shape.width, fit.source.gop, twin.gain_offset)
+        weights = SegmentWriter(header, changes, fit.source.geometry, 1, fit.source.samples.device).weight_bits
+        if not changes or wanted is None or weights <= _WEIGHT_SHARE * wanted:
+            return changes
+        price *= 2
+
+
 @torch.no_grad()
 def _adopt(twin: Twin, changes: dict[str, TensorChange]) -> None:
     """Set the twin to its quantised values."""
@@ -169,46 +209,62 @@ def _final_pass(
     effort: Effort,
     progress: _Progress,
 ) -> CodedSegment:
+    """Code with the integer network; again with another lambda until the size is met."""
     before = [r.motion_bits + r.appearance_bits for r in reports]
-    lmbda_before = settings.lmbda
+    lambdas = [settings.lmbda] * len(before)
+    slope = SLOPE
     best: CodedSegment | None = None
     for attempt in range(effort.attempts):
+        report = progress.stage("final", restart=attempt > 0)
         writer = SegmentWriter(header, changes, fit.source.geometry, len(fit.source.samples), fit.source.samples.device)
-        twin = Twin.frozen(writer.network)
-        payload_wanted = None if wanted is None else wanted - writer.weight_bits - 64
         budget = None
-        if payload_wanted is not None:
-            lmbda = next_lambda(lmbda_before, sum(before), payload_wanted)
-            budget = UnitBudget(lmbda, payload_wanted, before, lmbda_before)
-            settings = replace(settings, lmbda=lmbda)
-        spent: list[float] = []
-        samples: dict[int, Tensor] = {}
-        report = progress.stage("final")
-        for number, unit in enumerate(fit.units):
-            if budget is not None:
-                settings = replace(settings, lmbda=budget.lmbda(number))
-            work = fit.fit_unit(number, twin, writer.states, settings)
-            start = writer.bits
-            decoded = writer.code(fit.grids[number])
-            spent.append(writer.bits - start)
-            exact = torch.stack([decoded[f.display].appearance.packed for f in unit.frames])
-            _check_twin(work.fit.samples(twin), exact)
-            samples.update({f.display: decoded[f.display].appearance.packed for f in unit.frames})
-            report(work.report(exact))
-            if budget is not None:
-                budget.spend(spent[-1])
-        payload = writer.finish()
-        coded = CodedSegment(payload, [samples[d] for d in sorted(samples)], settings.lmbda, writer.bits)
+        if wanted is not None:
+            budget = UnitBudget(wanted - writer.weight_bits - _STREAM_END_BITS, before, lambdas, slope)
+        coded, spent, used = _code_once(fit, writer, settings, budget, report)
         if wanted is None:
             return coded
-        ratio = 8 * len(payload) / (wanted / AIM)
-        if best is None or abs(ratio - AIM) < abs(8 * len(best.payload) / (wanted / AIM) - AIM):
+        if best is None or abs(coded.bits - wanted) < abs(best.bits - wanted):
             best = coded
-        if TOLERANCE[0] <= ratio <= TOLERANCE[1]:
+        if TOLERANCE[0] <= coded.bits * AIM / wanted <= TOLERANCE[1]:
             return coded
-        before, lmbda_before = spent, lmbda
+        if attempt:
+            slope = measured_slope((sum(before), sum(spent)), (_mean_log(lambdas), _mean_log(used)))
+        before, lambdas = spent, used
     assert best is not None
     return best
+
+
+def _code_once(
+    fit: SegmentFit,
+    writer: SegmentWriter,
+    settings: PassSettings,
+    budget: UnitBudget | None,
+    on_unit: Callable[[UnitReport], None],
+) -> tuple[CodedSegment, list[float], list[float]]:
+    """One closed-loop pass of the integer network; also the bits and the lambda of each unit."""
+    twin = Twin.frozen(writer.network)
+    spent: list[float] = []
+    used: list[float] = []
+    samples: dict[int, Tensor] = {}
+    for number, unit in enumerate(fit.units):
+        used.append(budget.lmbda(number) if budget else settings.lmbda)
+        work = fit.fit_unit(number, twin, writer.states, replace(settings, lmbda=used[-1]))
+        start = writer.bits
+        decoded = writer.code(fit.grids[number])
+        spent.append(writer.bits - start)
+        exact = torch.stack([decoded[f.display].appearance.packed for f in unit.frames])
+        _check_twin(work.fit.samples(twin), exact)
+        samples.update({f.display: decoded[f.display].appearance.packed for f in unit.frames})
+        on_unit(work.report(exact))
+        if budget:
+            budget.spend(spent[-1])
+    payload = writer.finish()
+    return CodedSegment(payload, [samples[d] for d in sorted(samples)], 8.0 * len(payload)), spent, used
+
+
+def _mean_log(values: list[float]) -> float:
+    """Geometric mean."""
+    return math.exp(sum(map(math.log, values)) / len(values))
 
 
 def _check_twin(twin_samples: Tensor, exact: Tensor) -> None:
@@ -230,4 +286,6 @@ def smallest_payload(source: SegmentSource, width: int) -> int:
 def check_reachable(smallest: int, wanted_bytes: float) -> None:
     """Raise TargetError where the target lies below the smallest possible file."""
     if wanted_bytes * 1.02 < smallest:
-        raise TargetError(f"the target of {wanted_bytes:.0f} bytes is out of reach; the smallest file takes {smallest} bytes")
+        raise TargetError(
+            f"the target of {wanted_bytes:.0f} bytes is out of reach; the smallest file takes {smallest} bytes"
+        )

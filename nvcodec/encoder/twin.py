@@ -38,7 +38,8 @@ class Twin:
         cell = [n for n in names if n.startswith("cell.")]
         self.synthesis = [self.values[n] for n in cell]
         self.context = {
-            kind: [self.values[n] for n in names if n.startswith(f"context.{kind}.")] for kind in ("appearance", "motion")
+            kind: [self.values[n] for n in names if n.startswith(f"context.{kind}.")]
+            for kind in ("appearance", "motion")
         }
         self._learning = 1.0
         self._synthesis_optimiser = torch.optim.Adam(

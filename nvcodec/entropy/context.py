@@ -17,7 +17,7 @@ into the location (in quarters) and the scale index of a table of ``nvcodec.entr
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -26,7 +26,8 @@ from torch.nn import functional as F
 from nvcodec.entropy.tables import SCALES
 from nvcodec.fixedpoint import Rounding, shift_right
 
-__all__ = ["FEATURES",
+__all__ = [
+    "FEATURES",
     "HIDDEN",
     "SIDE_FEATURES",
     "STAGES",
@@ -81,15 +82,13 @@ class ContextWeights:
         return self.output_bias[depth, level] + self.group_bias[level][groups]
 
 
-@lru_cache(maxsize=None)
+@cache
 def stage_of(channels: int) -> tuple[tuple[tuple[int, int], ...], ...]:
     """``stage_of(C)[s][c]`` is the phase (row, column) that stage s reads in channel c."""
-    return tuple(
-        tuple(_STAGE_PHASES[(s - c) % STAGES] for c in range(channels)) for s in range(STAGES)
-    )
+    return tuple(tuple(_STAGE_PHASES[(s - c) % STAGES] for c in range(channels)) for s in range(STAGES))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _log_table(device: torch.device) -> Tensor:
     """round(16 * log2(1 + i)) for i = 0 .. LOG_BOUND, from integer comparisons: the normative table."""
     values = []
@@ -122,7 +121,7 @@ def _related(channels: int, c: int, other: int) -> bool:
     return c // 3 == other // 3 or c % 3 == other % 3
 
 
-@lru_cache(maxsize=None)
+@cache
 def _stage_kernels(channels: int, stage: int) -> tuple[Tensor, Tensor]:
     """Kernels over a level whose unread symbols are zero.
 
@@ -161,7 +160,7 @@ def _stage_kernels(channels: int, stage: int) -> tuple[Tensor, Tensor]:
     return magnitude.reshape(3 * channels, channels, 6, 6), signed
 
 
-@lru_cache(maxsize=None)
+@cache
 def _kernels(channels: int, stages: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
     pairs = [_stage_kernels(channels, stage) for stage in stages]
     return torch.cat([p[0] for p in pairs]).to(device), torch.cat([p[1] for p in pairs]).to(device)
@@ -170,9 +169,7 @@ def _kernels(channels: int, stages: tuple[int, ...], device: torch.device) -> tu
 def at_stages(level: Tensor, stages: tuple[int, ...]) -> Tensor:
     """(B, C, rows, columns), even sizes, to (B, S, C, rows/2, columns/2): what each stage reads."""
     channels = level.shape[1]
-    planes = [
-        level[:, c, row::2, column::2] for s in stages for c, (row, column) in enumerate(stage_of(channels)[s])
-    ]
+    planes = [level[:, c, row::2, column::2] for s in stages for c, (row, column) in enumerate(stage_of(channels)[s])]
     return torch.stack(planes, dim=1).unflatten(1, (len(stages), channels))
 
 

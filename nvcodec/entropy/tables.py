@@ -7,12 +7,22 @@ derived with integer arithmetic only, from two short lists of constants; no ``ex
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import constriction
 import numpy as np
 
-__all__ = ["FRACTIONS", "PRECISION_BITS", "SCALES", "TABLE_BOUND", "WIDE_SCALE", "WIDE_SHARE_BITS", "model", "table_bits", "table_frequencies"]
+__all__ = [
+    "FRACTIONS",
+    "PRECISION_BITS",
+    "SCALES",
+    "TABLE_BOUND",
+    "WIDE_SCALE",
+    "WIDE_SHARE_BITS",
+    "model",
+    "table_bits",
+    "table_frequencies",
+]
 
 PRECISION_BITS = 24
 SCALES = 64
@@ -60,7 +70,7 @@ def _cdf(eighths: int, inverse: int) -> int:
     return tail if eighths < 0 else _ONE - tail
 
 
-@lru_cache(maxsize=None)
+@cache
 def table_frequencies(scale: int, fraction: int) -> np.ndarray:
     """int64 (255,): frequency of symbol k - 127 given a location of fraction/4; the sum is 2**24, each >= 1."""
     narrow, wide = _inverse_scale(scale), _inverse_scale(WIDE_SCALE)
@@ -77,7 +87,7 @@ def table_frequencies(scale: int, fraction: int) -> np.ndarray:
     return np.diff(np.array(cumulative, dtype=np.int64)) + 1
 
 
-@lru_cache(maxsize=None)
+@cache
 def model(table: int) -> constriction.stream.model.Categorical:
     """The entropy model of table index ``scale * FRACTIONS + fraction``; it codes symbol + 127.
 

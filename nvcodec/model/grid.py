@@ -18,11 +18,11 @@ from nvcodec.fixedpoint import Rounding, shift_right
 
 __all__ = [
     "APPEARANCE_CHANNELS",
-    "APPEARANCE_LEVELS",
     "APPEARANCE_GAINS",
-    "MOTION_LEVELS",
-    "MOTION_CHANNELS_ONE_REFERENCE",
+    "APPEARANCE_LEVELS",
     "MOTION_CHANNELS",
+    "MOTION_CHANNELS_ONE_REFERENCE",
+    "MOTION_LEVELS",
     "RESIDUAL_BOUND",
     "SYMBOL_BOUND",
     "FrameGeometry",

@@ -20,7 +20,14 @@ from torch.nn import functional as F
 from nvcodec.model.grid import MOTION_LEVELS, FrameGeometry
 from nvcodec.model.warp import Reference
 
-__all__ = ["VECTOR_BOUND", "MotionPrediction", "MotionState", "add_grid_motion", "predict_motion", "scale_vectors"]
+__all__ = [
+    "VECTOR_BOUND",
+    "MotionPrediction",
+    "MotionState",
+    "add_grid_motion",
+    "predict_motion",
+    "scale_vectors",
+]
 
 VECTOR_BOUND = 2047
 """Magnitude of a vector component, quarter luma samples."""
@@ -37,6 +44,7 @@ _REFINEMENT = ((4, 128), (2, 91), (1, 64))
 
 
 _DISAGREEMENT_UNIT = 64
+
 
 @dataclass(frozen=True)
 class MotionState:
@@ -167,7 +175,9 @@ def add_grid_motion(
     total = torch.zeros_like(levels[0])
     for k in range(MOTION_LEVELS):
         scale = 1 << k
-        total[: levels[k].shape[0]] += levels[k].repeat_interleave(scale, 1).repeat_interleave(scale, 2)[:, :rows, :columns]
+        total[: levels[k].shape[0]] += (
+            levels[k].repeat_interleave(scale, 1).repeat_interleave(scale, 2)[:, :rows, :columns]
+        )
     first = (predicted[0] + total[0:2]).clamp(-VECTOR_BOUND, VECTOR_BOUND)
     if len(predicted) == 1:
         return (first,), torch.ones_like(total[:1])

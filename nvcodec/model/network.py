@@ -18,7 +18,15 @@ from nvcodec.fixedpoint import Rounding, check_exact_bound, conv2d, leaky_relu, 
 from nvcodec.gop import MAX_DEPTH
 from nvcodec.model.grid import APPEARANCE_GAINS, APPEARANCE_LEVELS, MOTION_LEVELS, RESIDUAL_BOUND
 
-__all__ = ["ACTIVATION_BOUND", "CONV_BITS", "GAIN_STEPS", "Network", "NetworkShape", "TensorSpec", "gain_values"]
+__all__ = [
+    "ACTIVATION_BOUND",
+    "CONV_BITS",
+    "GAIN_STEPS",
+    "Network",
+    "NetworkShape",
+    "TensorSpec",
+    "gain_values",
+]
 
 CONV_BITS = 9
 """Fraction bits of the cell's weights."""
@@ -136,10 +144,15 @@ class Network:
     def context(self, kind: str) -> ContextWeights:
         """``kind``: "appearance" or "motion"."""
         levels = APPEARANCE_LEVELS if kind == "appearance" else MOTION_LEVELS
-        get = {part: self.tensors[f"context.{kind}.{part}"] for part in
-               ("hidden.weight", "hidden.bias", "output.weight", "output.bias", "group.bias")}
+        get = {
+            part: self.tensors[f"context.{kind}.{part}"]
+            for part in ("hidden.weight", "hidden.bias", "output.weight", "output.bias", "group.bias")
+        }
         return ContextWeights(
-            get["hidden.weight"], get["hidden.bias"], get["output.weight"], get["output.bias"].reshape(DEPTHS, levels, 2),
+            get["hidden.weight"],
+            get["hidden.bias"],
+            get["output.weight"],
+            get["output.bias"].reshape(DEPTHS, levels, 2),
             get["group.bias"].reshape(levels, GROUPS, 2),
         )
 
@@ -152,8 +165,14 @@ class Network:
         return table[index.round().long().clamp(0, GAIN_STEPS - 1)]
 
     def cell(
-        self, residual: Tensor, prediction: Tensor, difference: Tensor, hidden: Tensor, is_key: bool,
-        rounding: Rounding = Rounding.EXACT, dtype: torch.dtype = torch.float32,
+        self,
+        residual: Tensor,
+        prediction: Tensor,
+        difference: Tensor,
+        hidden: Tensor,
+        is_key: bool,
+        rounding: Rounding = Rounding.EXACT,
+        dtype: torch.dtype = torch.float32,
     ) -> tuple[Tensor, Tensor]:
         """The appearance cell: (B, ..., h, w) inputs to samples (B, 6, h, w) and hidden features (B, hidden, h, w).
 
@@ -162,7 +181,9 @@ class Network:
         hidden features. Samples are clipped to 0 .. 1023. ``dtype`` is for training only.
         """
         t = self.tensors
-        x = torch.cat([residual, prediction - GREY, difference, hidden], dim=1).to(dtype, memory_format=torch.channels_last)
+        x = torch.cat([residual, prediction - GREY, difference, hidden], dim=1).to(
+            dtype, memory_format=torch.channels_last
+        )
         y = self._layer(x, "enter", 0 if is_key else 1, rounding)
         y = leaky_relu(y, rounding).clamp(-ACTIVATION_BOUND, ACTIVATION_BOUND)
         y = self._layer(y, "mix", 0, rounding)

@@ -84,9 +84,7 @@ def motion_channels(unit: CodingUnit, level: int) -> int:
     return MOTION_CHANNELS if level == 0 else MOTION_CHANNELS - 1
 
 
-def predict_unit(
-    unit: CodingUnit, states: Mapping[int, FrameState], geometry: FrameGeometry
-) -> list[MotionPrediction]:
+def predict_unit(unit: CodingUnit, states: Mapping[int, FrameState], geometry: FrameGeometry) -> list[MotionPrediction]:
     """Predicted motion of each frame of a unit with references."""
     return [
         predict_motion(
@@ -131,11 +129,15 @@ def key_unit_inputs(unit: CodingUnit, geometry: FrameGeometry, hidden: int, devi
 def motion_context(predictions: list[MotionPrediction], geometry: FrameGeometry) -> MotionSide:
     """Side features of a unit's motion levels."""
     return MotionSide(
-        torch.stack([p.disagreement for p in predictions]), torch.stack([p.fields[0] for p in predictions]), geometry
+        torch.stack([p.disagreement for p in predictions]),
+        torch.stack([p.fields[0] for p in predictions]),
+        geometry,
     )
 
 
-def synthesise(network: Network, unit: CodingUnit, inputs: Compensated, appearance: list[Tensor]) -> tuple[Tensor, Tensor]:
+def synthesise(
+    network: Network, unit: CodingUnit, inputs: Compensated, appearance: list[Tensor]
+) -> tuple[Tensor, Tensor]:
     """Samples (B, 6, h, w) and hidden features (B, hidden, h, w) of a unit, exactly."""
     residual = expand_grid(appearance, network.gains(unit.depth))
     return network.cell(residual, inputs.prediction, inputs.difference, inputs.hidden, unit.reference_count == 0)

@@ -58,7 +58,10 @@ def key_frame_inputs(geometry: FrameGeometry, hidden: int, device: torch.device)
 
 
 def compensate(
-    references: tuple[Reference, ...], fields: tuple[Tensor, ...], blend: Tensor, rounding: Rounding = Rounding.EXACT
+    references: tuple[Reference, ...],
+    fields: tuple[Tensor, ...],
+    blend: Tensor,
+    rounding: Rounding = Rounding.EXACT,
 ) -> Compensated:
     """Warp the references by their fields and blend them, ``(first (1 + b) + second (1 - b) + 1) >> 1``.
 
