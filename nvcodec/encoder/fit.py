@@ -40,8 +40,8 @@ class FitSettings:
     lmbda: float
     iterations: int
     train_network: bool = True
-    share: float = 0.5
-    damping: float = 2.0
+    share: float = 0.55
+    damping: float = 1.2
 
 
 @dataclass
@@ -112,7 +112,7 @@ class UnitFit:
         become more careful.
         """
         best_cost, best = float("inf"), self.levels
-        caution = settings.damping
+        share = settings.share
         for _ in range(settings.iterations):
             leaves = [level.detach().requires_grad_() for level in self.levels]
             error = self._error(twin, leaves).sum()
@@ -121,16 +121,15 @@ class UnitFit:
             rates = self._rates(twin, settings.train_network)
             cost = float(error.detach()) + settings.lmbda * sum(float(r.bits.sum()) for r in rates)
             if cost > best_cost * 1.01:
-                self.levels, caution = best, caution * 1.5
-                best_cost = cost if settings.train_network and caution > 16 * settings.damping else best_cost
+                self.levels, share = best, share * 0.6
                 continue
             if cost < best_cost:
                 best_cost, best = cost, self.levels
             if settings.train_network:
                 twin.step_synthesis(gradients[len(leaves) :], settings.lmbda)
-            curvature = self._curvature(twin, caution)
+            curvature = self._curvature(twin, settings.damping)
             self.levels = [
-                self._moved(level, gradients[k], curvature[k], rates[k], settings)
+                self._moved(level, gradients[k], curvature[k], rates[k], settings.lmbda, share)
                 for k, level in enumerate(self.levels)
             ]
         result = self.measure(twin)
@@ -214,12 +213,12 @@ class UnitFit:
 
     @torch.no_grad()
     def _moved(
-        self, level: Tensor, gradient: Tensor, curvature: Tensor, rate: LevelRate, settings: FitSettings
+        self, level: Tensor, gradient: Tensor, curvature: Tensor, rate: LevelRate, lmbda: float, share: float
     ) -> Tensor:
         """The level after one round: a random share of the symbols takes its best value."""
         goal = torch.round(level - gradient / curvature)
         best = level
-        cost = settings.lmbda * laplace_bits(level, rate.location, rate.scale)
+        cost = lmbda * laplace_bits(level, rate.location, rate.scale)
         for candidate in (
             goal,
             goal - torch.sign(goal),
@@ -229,7 +228,7 @@ class UnitFit:
             candidate = candidate.clamp(-SYMBOL_BOUND, SYMBOL_BOUND)
             delta = candidate - level
             bits = laplace_bits(candidate, rate.location, rate.scale)
-            other = gradient * delta + 0.5 * curvature * delta * delta + settings.lmbda * bits
+            other = gradient * delta + 0.5 * curvature * delta * delta + lmbda * bits
             better = other < cost
             best, cost = torch.where(better, candidate, best), torch.where(better, other, cost)
-        return torch.where(torch.rand(level.shape, device=level.device) < settings.share, best, level)
+        return torch.where(torch.rand(level.shape, device=level.device) < share, best, level)

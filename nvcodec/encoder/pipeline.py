@@ -97,8 +97,8 @@ class EncodeOptions:
 
 @dataclass(frozen=True)
 class Progress:
-    """``frame`` of ``frames`` frames lie behind the ``stage`` that now runs; ``bpp`` and ``psnr`` (6:1:1, dB) of the unit
-    just finished; ``fraction`` of the whole encode, 0 .. 1."""
+    """``frame`` of ``frames`` frames lie behind the ``stage`` that now runs; ``bpp`` and ``psnr`` (6:1:1, dB) of the
+    unit just finished; ``fraction`` of the whole encode, 0 .. 1."""
 
     stage: str
     frame: int

@@ -146,6 +146,11 @@ class SegmentFit:
         for name, value in found.items():
             self.sensitivity[name] = self.sensitivity[name] + value if name in self.sensitivity else value
 
+    def rescale(self, factor: float) -> None:
+        """Follow a change of all gains by ``1 / factor``."""
+        for grid in self.grids:
+            grid.appearance = [torch.round(level * factor) for level in grid.appearance]
+
     def targets(self, unit: CodingUnit) -> Tensor:
         return self.source.samples[[f.display for f in unit.frames]]
 

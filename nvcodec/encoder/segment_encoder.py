@@ -25,7 +25,7 @@ from nvcodec.encoder.twin import Twin
 from nvcodec.entropy.weights import STEPS, TensorChange
 from nvcodec.errors import MismatchError, TargetError
 from nvcodec.model.base import HIDDEN_FEATURES, starting_tensors
-from nvcodec.model.network import NetworkShape
+from nvcodec.model.network import GAIN_STEPS_PER_OCTAVE, NetworkShape
 from nvcodec.model.unit import Grid
 from nvcodec.segment import SegmentHeader, SegmentWriter
 
@@ -33,6 +33,8 @@ __all__ = ["EFFORTS", "CodedSegment", "Effort", "StageReport", "encode_segment",
 
 _WEIGHT_SHARE = 0.25
 """Most of the target that the network may take."""
+_WEIGHT_GUESS = 0.06
+"""What the network is believed to take before it is quantised."""
 _STREAM_END_BITS = 96
 """Segment header and the rounding of the stream to whole words."""
 _GAIN_PER_OCTAVE = 4.0
@@ -129,20 +131,23 @@ def encode_segment(
 
     # refine: again, with everything learned since
     for number in range(effort.refinements):
-        settings = _towards(settings, reports, wanted, twin)
+        settings = _towards(settings, fit, reports, wanted, twin)
         last = number + 1 == effort.refinements
         settings = replace(settings, key_iterations=effort.iterations, collect=last)
         twin.set_learning(effort.learning * (1 - (number + 1) / (effort.refinements + 2)))
         reports = fit.run_pass(twin, settings, progress.stage("refine"))
 
     # prune and quantise, then fine-tune on the quantised weights
+    measured_at = settings.lmbda
+    settings = _towards(settings, fit, reports, wanted, twin)
     changes = _affordable(twin, fit, wanted)
     if effort.tuning:
         _adopt(twin, changes)
         twin.steps = {name: STEPS[c.step] for name, c in changes.items()}
-        settings = replace(_towards(settings, reports, wanted, twin), search=False, collect=True)
+        settings = replace(settings, collect=True)
         twin.set_learning(effort.learning * 0.2)
         reports = fit.run_pass(twin, settings, progress.stage("tune"))
+        measured_at = settings.lmbda
         changes = _affordable(twin, fit, wanted)
 
     # final: integers only, closed loop against the exact references
@@ -155,7 +160,7 @@ def encode_segment(
         search=True,
         collect=False,
     )
-    return _final_pass(fit, header, changes, final, wanted, reports, effort, progress)
+    return _final_pass(fit, header, changes, final, wanted, reports, measured_at, effort, progress)
 
 
 def _start_twin(source: SegmentSource, width: int, lmbda: float) -> Twin:
@@ -166,14 +171,16 @@ def _start_twin(source: SegmentSource, width: int, lmbda: float) -> Twin:
     return twin
 
 
-def _towards(settings: PassSettings, reports: list[UnitReport], wanted: float | None, twin: Twin) -> PassSettings:
-    """Settings of the next pass: lambda moved so that the whole segment meets its target."""
+def _towards(
+    settings: PassSettings, fit: SegmentFit, reports: list[UnitReport], wanted: float | None, twin: Twin
+) -> PassSettings:
+    """Settings of the next pass: lambda, and with it the gains, moved so that the segment meets its target."""
     if wanted is None:
         return settings
     bits = sum(r.motion_bits + r.appearance_bits for r in reports)
-    weights = 0.05 * wanted
-    lmbda = next_lambda(settings.lmbda, bits + weights, wanted)
-    twin.shift_gains(_GAIN_PER_OCTAVE * math.log2(lmbda / settings.lmbda))
+    lmbda = next_lambda(settings.lmbda, bits, wanted * (1 - _WEIGHT_GUESS))
+    steps = twin.shift_gains(_GAIN_PER_OCTAVE * math.log2(lmbda / settings.lmbda))
+    fit.rescale(2.0 ** (-steps / GAIN_STEPS_PER_OCTAVE))
     return replace(settings, lmbda=lmbda)
 
 
@@ -206,12 +213,13 @@ def _final_pass(
     settings: PassSettings,
     wanted: float | None,
     reports: list[UnitReport],
+    lmbda_of_reports: float,
     effort: Effort,
     progress: _Progress,
 ) -> CodedSegment:
     """Code with the integer network; again with another lambda until the size is met."""
     before = [r.motion_bits + r.appearance_bits for r in reports]
-    lambdas = [settings.lmbda] * len(before)
+    lambdas = [lmbda_of_reports] * len(before)
     slope = SLOPE
     best: CodedSegment | None = None
     for attempt in range(effort.attempts):

@@ -83,12 +83,13 @@ class Twin:
         self._context_optimiser[kind].step()
 
     @torch.no_grad()
-    def shift_gains(self, steps: float) -> None:
-        """Move all gains; whole steps move the start as well, so that they cost no bits."""
+    def shift_gains(self, steps: float) -> int:
+        """Move all gains by whole steps, and the start with them, so that it costs no bits; returns the steps."""
         whole = round(steps)
         self.gain_offset += whole
         self.start["grid.gain"] = (self._base_gain + self.gain_offset).clamp(0, GAIN_STEPS - 1)
-        self.values["grid.gain"].add_(whole).clamp_(0, GAIN_STEPS - 1)
+        self.values["grid.gain"].copy_(self.start["grid.gain"])
+        return whole
 
     @staticmethod
     def frozen(network: Network) -> Twin:

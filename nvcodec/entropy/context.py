@@ -44,7 +44,8 @@ _STAGE_PHASES = ((0, 0), (1, 1), (0, 1), (1, 0))
 """Phase (row, column) that stage s reads in channel 0; channel c is c stages ahead."""
 
 SIDE_FEATURES = 3
-"""parent (magnitudes of the same channel at the coarser level), mismatch of the warped references, activity of the prediction."""
+"""parent (magnitudes of the same channel at the coarser level), mismatch (of the warped references), activity (of the
+prediction)."""
 FEATURES = 5 + SIDE_FEATURES
 """near, wide, cross (magnitudes around, read so far), mean (signed), |mean|, then the side features."""
 HIDDEN = 16

@@ -22,6 +22,7 @@ __all__ = [
     "ACTIVATION_BOUND",
     "CONV_BITS",
     "GAIN_STEPS",
+    "GAIN_STEPS_PER_OCTAVE",
     "Network",
     "NetworkShape",
     "TensorSpec",
@@ -38,6 +39,7 @@ SAMPLE_CHANNELS = 6
 """Four luma samples of a 2x2 cell, U, V."""
 GREY = 512
 GAIN_STEPS = 64
+GAIN_STEPS_PER_OCTAVE = 8
 """Gain index i stands for round(4 * 2**(i / 8))."""
 DEPTHS = MAX_DEPTH + 1
 
@@ -180,7 +182,6 @@ class Network:
         ``difference``: first minus second warped reference (0 where there is one). ``hidden``: blended warped
         hidden features. Samples are clipped to 0 .. 1023. ``dtype`` is for training only.
         """
-        t = self.tensors
         x = torch.cat([residual, prediction - GREY, difference, hidden], dim=1).to(
             dtype, memory_format=torch.channels_last
         )
