@@ -80,11 +80,7 @@ class _Search:
     def warped(self, levels: list[Tensor]) -> list[Tensor]:
         """Luma of every reference, displaced by the motion that ``levels`` give."""
         fields, _ = add_grid_motion(self.prediction.fields, levels, self.frame.distances)
-        height, width = self.target.shape
-        return [
-            r.luma.gather(f.repeat_interleave(BLOCK, 1).repeat_interleave(BLOCK, 2)[:, :height, :width])[0]
-            for r, f in zip(self.references, fields, strict=True)
-        ]
+        return [r.luma.gather(f, BLOCK)[0] for r, f in zip(self.references, fields, strict=True)]
 
     def errors(self, levels: list[Tensor]) -> Tensor:
         """Squared error of each block under its blend, (block rows, block columns)."""

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nvcodec.model.grid import MOTION_LEVELS, FrameGeometry
-from nvcodec.model.warp import Reference
+from nvcodec.model.warp import BLOCK, Reference
 
 __all__ = [
     "VECTOR_BOUND",
@@ -111,8 +111,7 @@ class _Agreement:
         for plane, vectors in zip(
             self.planes, (field, scale_vectors(field, self.distances[1], self.distances[0])), strict=True
         ):
-            dense = vectors.repeat_interleave(_CELL, 1).repeat_interleave(_CELL, 2)
-            warped.append(plane.gather(dense[:, : self.rows, : self.columns], step=2)[0])
+            warped.append(plane.gather(vectors, BLOCK, step=2)[0])
         difference = (warped[0] - warped[1]).abs()
         pad = (0, -self.columns % _CELL, 0, -self.rows % _CELL)
         sums = F.avg_pool2d(F.pad(difference, pad)[None, None], _CELL, divisor_override=1)

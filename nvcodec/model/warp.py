@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
@@ -36,8 +36,9 @@ _LUMA_TAPS = (
 _CHROMA_TAPS = ((0, 64, 0, 0), (-4, 54, 16, -2), (-4, 36, 36, -4), (-2, 16, 54, -4))
 """Quarter-sample filters, /64 (H.265, table 8-12, every second row)."""
 _TAP_SHIFT = 12
-_MARGIN = 8
-"""Planes reach this far beyond the picture; vectors that point further see the repeated border."""
+_MARGIN = 16
+"""Planes reach this far beyond the picture: a block and the longest filter, so that blocks further out see nothing
+but the repeated border."""
 
 
 def pack_luma(luma: Tensor) -> Tensor:
@@ -76,20 +77,34 @@ class InterpolatedPlane:
         samples = shift_right(both, _TAP_SHIFT, rounding).clamp(0, SAMPLE_MAX)
         return InterpolatedPlane(samples.reshape(count, -1), height, width)
 
-    def gather(self, vectors: Tensor, step: int = 1) -> Tensor:
-        """(C, rows, columns) of every ``step``-th sample, displaced by ``vectors`` (2, rows, columns).
+    def gather(self, field: Tensor, block: int, step: int = 1) -> Tensor:
+        """(C, rows, columns) of every ``step``-th sample, displaced by its block's vector.
 
-        Vectors (y, x) are integers in quarter samples.
+        ``field``: (2, block rows, block columns), vectors (y, x), integers in quarter samples, for blocks of
+        ``block`` <= 8 samples. The border repeats without end.
         """
-        rows, columns = vectors.shape[1:]
-        full_h, full_w = self.height + 2 * _MARGIN, self.width + 2 * _MARGIN
-        y, x = vectors.to(torch.int32)
-        top = torch.arange(0, rows * step, step, dtype=torch.int32, device=y.device)[:, None]
-        left = torch.arange(0, columns * step, step, dtype=torch.int32, device=y.device)[None]
-        row = (top + _MARGIN + (y >> 2)).clamp(0, full_h - 1)
-        column = (left + _MARGIN + (x >> 2)).clamp(0, full_w - 1)
-        index = (((x & 3) * 4 + (y & 3)) * full_h + row) * full_w + column
-        return self.samples.index_select(1, index.reshape(-1)).reshape(-1, rows, columns)
+        full_w = self.width + 2 * _MARGIN
+        y, x = field.to(torch.int32)
+        # Blocks that lie wholly beyond the margin all see the repeated border: stop them there.
+        top = torch.arange(0, y.shape[0] * block, block, dtype=torch.int32, device=y.device)[:, None]
+        left = torch.arange(0, y.shape[1] * block, block, dtype=torch.int32, device=y.device)[None]
+        row = (top + (y >> 2)).clamp(-_MARGIN, self.height + _MARGIN - block) - top
+        column = (left + (x >> 2)).clamp(-_MARGIN, self.width + _MARGIN - block) - left
+        phase = (x & 3) * 4 + (y & 3)
+        offset = phase * (full_w * (self.height + 2 * _MARGIN)) + row * full_w + column
+        start = _positions(self.height, self.width, step, y.device)
+        rows, columns = start.shape
+        size = block // step
+        dense = offset.repeat_interleave(size, 0)[:rows].repeat_interleave(size, 1)[:, :columns]
+        return self.samples.index_select(1, (start + dense).reshape(-1)).reshape(-1, rows, columns)
+
+
+@lru_cache(maxsize=64)
+def _positions(height: int, width: int, step: int, device: torch.device) -> Tensor:
+    """Index of every ``step``-th sample in a padded plane, without displacement."""
+    row = torch.arange(_MARGIN, height + _MARGIN, step, dtype=torch.int32, device=device)[:, None]
+    column = torch.arange(_MARGIN, width + _MARGIN, step, dtype=torch.int32, device=device)[None]
+    return row * (width + 2 * _MARGIN) + column
 
 
 def _spread(vectors: Tensor, size: int, rows: int, columns: int) -> Tensor:
@@ -120,10 +135,9 @@ class Reference:
         Returns the packed samples (6, h, w) and the hidden features (C, h, w).
         """
         rows, columns = self.packed.shape[1:]
-        luma = pack_luma(self.luma.gather(_spread(vectors, BLOCK, 2 * rows, 2 * columns))[0])
-        half = _spread(vectors, BLOCK // 2, rows, columns)
-        chroma = self.chroma.gather(torch.floor((half + 1) * 0.5))
-        return torch.cat([luma, chroma]), self._warp_hidden(half)
+        luma = pack_luma(self.luma.gather(vectors, BLOCK)[0])
+        chroma = self.chroma.gather(torch.floor((vectors + 1) * 0.5), BLOCK // 2)
+        return torch.cat([luma, chroma]), self._warp_hidden(_spread(vectors, BLOCK // 2, rows, columns))
 
     def _warp_hidden(self, vectors: Tensor) -> Tensor:
         count, rows, columns = self.hidden.shape
