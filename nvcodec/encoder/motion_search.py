@@ -17,14 +17,19 @@ from torch.nn import functional as F
 from nvcodec.encoder.rate import laplace_bits
 from nvcodec.gop import CodedFrame
 from nvcodec.model.grid import MOTION_LEVELS, SYMBOL_BOUND
-from nvcodec.model.motion import MotionPrediction, add_grid_motion
+from nvcodec.model.motion import MotionPrediction, add_grid_motion, scale_vectors
 from nvcodec.model.warp import BLOCK, Reference, unpack_luma
 
 __all__ = ["LevelPrice", "search_motion"]
 
 _DIRECTIONS = ((-1, 0), (1, 0), (0, -1), (0, 1), (-1, -1), (-1, 1), (1, -1), (1, 1))
-_WIDE_STEPS = (64, 32, 16, 8, 4, 2, 1)
-_FINE_STEPS = (16, 8, 4, 2, 1)
+_STEPS = (4, 2, 1)
+_FULL_RANGE = 16
+"""The full search covers this many samples of the working domain in every direction (twice as many of luma)."""
+_QUARTERS = 8
+"""Quarter luma samples in one sample of the working domain."""
+_CELL = 4
+"""A block in samples of the working domain."""
 _ERROR_UNIT = 1 / 16
 """10-bit squared error to 8-bit."""
 
@@ -108,22 +113,35 @@ class _Search:
             )[0, 0]
         return errors + self.lmbda * self.prices[level].bits(candidate, channels)
 
-    def improve(self, level: int, channels: slice, steps: tuple[int, ...]) -> None:
-        """Search ``channels`` (y, x) of one level: offsets of falling size, then the neighbours' values."""
+    def improve(self, level: int, channels: slice, seed: Tensor | None = None) -> None:
+        """Search ``channels`` (y, x) of one level: the seed, offsets of falling size, the neighbours' values."""
         best = self.levels[level][channels].clone()
         cost = self.cost(level, channels, best)
         zero = torch.zeros_like(best)
-        best, cost = self._keep_better(level, channels, best, cost, zero)
-        for step in steps:
+        for start in (zero, seed):
+            if start is not None:
+                best, cost = self._keep_better(level, channels, best, cost, start)
+        best, cost = self._from_neighbours(level, channels, best, cost)
+        for step in _STEPS:
             centre = best
             for dy, dx in _DIRECTIONS:
                 offset = torch.tensor([dy * step, dx * step], dtype=best.dtype, device=best.device)[:, None, None]
                 candidate = (centre + offset).clamp(-SYMBOL_BOUND, SYMBOL_BOUND)
                 best, cost = self._keep_better(level, channels, best, cost, candidate)
-            if step in (steps[0], 4, 1):
-                best, cost = self._from_neighbours(level, channels, best, cost)
+        best, cost = self._from_neighbours(level, channels, best, cost)
         best, cost = self._keep_better(level, channels, best, cost, zero)
         self.levels[level][channels] = best
+
+    def seed(self, level: int, found: list[Tensor]) -> tuple[Tensor, Tensor | None]:
+        """What ``level`` would have to hold for its cells to move as the full search ``found``: common and own part."""
+        levels = [x if k > level else torch.zeros_like(x) for k, x in enumerate(self.levels)]
+        levels[0] = torch.cat([levels[0][:4], self.levels[0][4:]])
+        fields, _ = add_grid_motion(self.prediction.fields, levels, self.frame.distances)
+        common = _cell_median(found[0] - fields[0], level)
+        if len(found) == 1:
+            return common, None
+        followed = scale_vectors(common, self.frame.distances[1], self.frame.distances[0])
+        return common, (_cell_median(found[1] - fields[1], level) - followed).clamp(-SYMBOL_BOUND, SYMBOL_BOUND)
 
     def _from_neighbours(self, level: int, channels: slice, best: Tensor, cost: Tensor) -> tuple[Tensor, Tensor]:
         for reach in (1, 2):
@@ -175,15 +193,53 @@ def search_motion(
     """
     search = _Search(target, references, prediction, frame, [level.clone() for level in start], lmbda, prices)
     fresh = not any(bool(level.any()) for level in start)
+    found = (
+        [_full_search(target, r, f, lmbda) for r, f in zip(references, prediction.fields, strict=True)] if fresh else []
+    )
     common, own = slice(0, 2), slice(2, 4)
     for level in reversed(range(MOTION_LEVELS)):
-        steps = (_WIDE_STEPS if level else _FINE_STEPS) if fresh else (4, 2, 1)
-        search.improve(level, common, steps)
+        common_seed, own_seed = search.seed(level, found) if fresh else (None, None)
+        search.improve(level, common, common_seed)
         if len(references) == 2:
-            search.improve(level, own, _FINE_STEPS if fresh else (4, 2, 1))
+            search.improve(level, own, own_seed)
     if len(references) == 2:
         search.choose_blend()
-        search.improve(0, common, (2, 1))
-        search.improve(0, own, (2, 1))
+        search.improve(0, common)
+        search.improve(0, own)
         search.choose_blend()
     return search.levels
+
+
+def _cell_median(field: Tensor, level: int) -> Tensor:
+    """(2, block rows, block columns) to (2, cells): the median vector component of each cell, within symbol bounds."""
+    side = 1 << level
+    padded = F.pad(field[None], (0, -field.shape[2] % side, 0, -field.shape[1] % side), mode="replicate")[0]
+    cells = padded.unfold(1, side, side).unfold(2, side, side).flatten(3)
+    return cells.median(3).values.clamp(-SYMBOL_BOUND, SYMBOL_BOUND)
+
+
+def _full_search(target: Tensor, reference: Reference, predicted: Tensor, lmbda: float) -> Tensor:
+    """The vector of each block, whole samples of the working domain, that matches best in a window around it.
+
+    Absolute differences of the mean luma, three by three blocks; a vector away from ``predicted`` and from zero pays.
+    """
+    wanted, there = target[:4].mean(0), reference.packed[:4].mean(0)
+    rows, columns = wanted.shape
+    reach = _FULL_RANGE
+    padded = F.pad(there[None], (reach, reach, reach, reach), mode="replicate")[0]
+    frame = (0, -columns % _CELL, 0, -rows % _CELL)
+    price = 4.0 * lmbda**0.5
+    best = predicted
+    cost = torch.full(predicted.shape[1:], float("inf"), device=wanted.device)
+    for dy in range(-reach, reach + 1):
+        for dx in range(-reach, reach + 1):
+            moved = padded[reach + dy : reach + dy + rows, reach + dx : reach + dx + columns]
+            sums = F.avg_pool2d(F.pad((wanted - moved).abs(), frame)[None, None], _CELL, divisor_override=1)
+            window = F.avg_pool2d(sums, 3, 1, 1, divisor_override=1)[0, 0]
+            vector = torch.tensor([dy, dx], dtype=best.dtype, device=best.device)[:, None, None] * _QUARTERS
+            apart = (vector - predicted).abs().sum(0)
+            other = window + price * torch.log2(1 + apart)
+            better = other < cost
+            cost = torch.where(better, other, cost)
+            best = torch.where(better, vector.expand_as(best), best)
+    return best
