@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
+import importlib.util
+import itertools
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from container_samples import HASH, header
 
-from nvcodec import container, limits, syntax
+from nvcodec import container, gop, limits, syntax
 from nvcodec.container import Segment, StreamHeader, write_container
+from nvcodec.entropy import tables, weights
+from nvcodec.entropy.symbols import SymbolReader
 from nvcodec.errors import BitstreamError, LimitError, UnsupportedError
+from nvcodec.model import base, grid, motion, warp
+from nvcodec.segment import SegmentDecoder
 
 SPEC = (Path(__file__).parent.parent / "bitstream_spec.md").read_text(encoding="utf-8")
 
@@ -76,3 +85,81 @@ def test_spec_contents_match_its_chapters() -> None:
     assert [(number, title) for number, title, _ in listed] == chapters
     for number, title, anchor in listed:
         assert anchor == re.sub(r"[^\w -]", "", f"{number} {title}").lower().replace(" ", "-")
+
+
+def test_spec_generated_tables() -> None:
+    """After a change of the starting networks: python tools/make_spec_tables.py."""
+    path = Path(__file__).parent.parent / "tools" / "make_spec_tables.py"
+    found = importlib.util.spec_from_file_location("make_spec_tables", path)
+    assert found is not None
+    assert found.loader is not None
+    tool = importlib.util.module_from_spec(found)
+    found.loader.exec_module(tool)
+    for name, table in tool.generated_tables().items():
+        assert spec_table(name) == table, name
+
+
+def test_spec_constants_of_the_decoding_process() -> None:
+    for taps in (warp._LUMA_TAPS, warp._CHROMA_TAPS, grid._LOW_TAPS, grid._HIGH_TAPS):
+        for row in taps:
+            assert "{ " + ", ".join(map(str, row)) + " }" in SPEC
+    assert "STEPS[16] = { " + ", ".join(map(str, weights.STEPS)) + " }" in SPEC
+    assert f"is {', '.join(map(str, base.WIDTHS))} for the values 0..5" in SPEC
+    assert f"LN2  = {tables._LN2}\nROOT = {tables._ROOT}" in SPEC
+    assert " ".join(f"({dy},{dx})" for dy, dx in motion._NEIGHBOURS) in SPEC
+    assert " ".join(f"({step}, {penalty})" for step, penalty in motion._REFINEMENT) in SPEC
+
+
+def test_spec_coding_structure() -> None:
+    listed = re.search(r"`n` = (\d+) and `gop` = (\d+): units (.+)\.$", SPEC, flags=re.MULTILINE)
+    assert listed is not None
+    units = gop.coding_units(int(listed[1]), int(listed[2]))
+    assert listed[3] == ", ".join("(" + ", ".join(str(f.display) for f in unit.frames) + ")" for unit in units)
+
+
+def test_spec_range_decoder() -> None:
+    """Chapter 11 step by step, and constriction with the same words."""
+    rows = [line.strip("| ").split(" | ") for line in spec_table("range decoder").splitlines()[2:]]
+    data = re.search(r"words of the eight bytes `([0-9a-f ]+)`", SPEC)
+    assert data is not None
+    words = [*np.frombuffer(bytes.fromhex(data[1]), dtype="<u4").tolist(), 0]
+    lower, span, point = 0, 2**64 - 1, words[0] << 32 | words[1]
+    words = words[2:]
+    assert [int(text, 16) for text in rows[0][-3:]] == [lower, span, point]
+    for element, *numbers in rows[1:]:
+        quantile, value = map(int, numbers[:2])
+        frequencies, first = [1 << 23, 1 << 23], 0
+        if element != "bit":
+            table = int(element.removeprefix("table "))
+            frequencies = tables.table_frequencies(table // 4, table % 4).tolist()
+            first = -tables.TABLE_BOUND
+        edges = [0, *itertools.accumulate(frequencies)]
+        unit = span >> 24
+        assert quantile == (point - lower) % 2**64 // unit
+        position = bisect.bisect_right(edges, quantile) - 1
+        assert value == position + first
+        lower = (lower + unit * edges[position]) % 2**64
+        span = unit * frequencies[position]
+        if span < 2**32:
+            lower, span, point = (lower << 32) % 2**64, span << 32, (point << 32) % 2**64 + words.pop(0)
+        assert [int(text, 16) for text in numbers[2:]] == [lower, span, point]
+    assert not words
+    assert (point - lower) % 2**64 < 2**33 - 1
+
+    reader = SymbolReader(bytes.fromhex(data[1]))
+    bits = [int(row[2]) for row in rows[1:] if row[0] == "bit"]
+    assert reader.exchange_flags(None, len(bits)).tolist() == bits
+    run = re.search(r"with tables\n?([\d, ]+), which", SPEC)
+    assert run is not None
+    indices = np.array([int(text) for text in run[1].split(",")], dtype=np.uint8)
+    symbols = re.search(r"the run is ([-\d, ]+)\.", SPEC)
+    assert symbols is not None
+    assert reader.exchange(indices).tolist() == [int(text) for text in symbols[1].split(",")]
+    reader.finish()
+
+
+def test_spec_shortest_payload() -> None:
+    payload = bytes.fromhex("000800")
+    assert "`00 08 00` is a segment payload" in SPEC
+    decoder = SegmentDecoder(payload, grid.FrameGeometry(20, 10), 3, torch.device("cpu"))
+    assert sorted(display for unit in decoder.decode() for display in unit) == [0, 1, 2]

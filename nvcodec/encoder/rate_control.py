@@ -49,7 +49,7 @@ def lambda_for_quality(quality: float) -> float:
 
 def first_lambda(bpp: float) -> float:
     """A guess before anything is known of the video."""
-    return clamp_lambda(2.2 * bpp**-1.1)
+    return clamp_lambda(4.0 * bpp**-1.1)
 
 
 def clamp_lambda(lmbda: float) -> float:

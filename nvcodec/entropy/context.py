@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nvcodec.entropy.tables import SCALES
-from nvcodec.fixedpoint import Rounding, shift_right
+from nvcodec.fixedpoint import Rounding, conv2d, shift_right
 
 __all__ = [
     "FEATURES",
@@ -106,7 +106,7 @@ def log_feature(x: Tensor, rounding: Rounding) -> Tensor:
     """Non-negative x to ``round(16 log2(1 + floor(x)))``, x capped at LOG_BOUND."""
     x = x.clamp(max=LOG_BOUND)
     if rounding is Rounding.EXACT:
-        return _log_table(x.device)[x.long()]
+        return _log_table(x.device)[x.round().long()]
     return LOG_STEP * torch.log2(1.0 + x)
 
 
@@ -185,9 +185,9 @@ def features(symbols: Tensor, stages: tuple[int, ...], side: Tensor, rounding: R
     half = (rows // 2, columns // 2)
     magnitude_kernel, signed_kernel = _kernels(channels, stages, symbols.device)
     padded = F.pad(symbols, (2, 2, 2, 2))
-    magnitude = F.conv2d(padded.abs(), magnitude_kernel, stride=2)
+    magnitude = conv2d(padded.abs(), magnitude_kernel, stride=2)
     magnitude = log_feature(magnitude.reshape(batch, len(stages), 3, channels, *half), rounding)
-    mean = F.conv2d(padded, signed_kernel, stride=2).clamp(-FEATURE_BOUND, FEATURE_BOUND)
+    mean = conv2d(padded, signed_kernel, stride=2).clamp(-FEATURE_BOUND, FEATURE_BOUND)
     mean = mean.reshape(batch, len(stages), channels, *half)
     around = [
         at_stages(plane.expand(-1, channels, -1, -1), stages)

@@ -53,11 +53,11 @@ def _widened(spec: TensorSpec, small: np.ndarray) -> np.ndarray:
 
 
 def _scattered(shape: tuple[int, ...], inputs: int) -> np.ndarray:
-    """Integers of magnitude up to about 512 / sqrt(9 * inputs), from a hash of their index (murmur3 finaliser)."""
+    """Integers of magnitude up to about 341 / sqrt(9 * inputs), from a hash of their index (murmur3 finaliser)."""
     x = np.arange(int(np.prod(shape)), dtype=np.uint32) + np.uint32(1)
     for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35), (16, 1)):
         x = (x ^ (x >> np.uint32(shift))) * np.uint32(factor)
-    span = 2 * (512 // int(np.ceil(np.sqrt(9 * inputs)))) + 1
+    span = 2 * (1024 // int(np.ceil(3 * np.sqrt(9 * inputs)))) + 1
     return ((x.astype(np.int64) * span) >> 32).reshape(shape) - span // 2
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nvcodec.fixedpoint import Rounding, shift_right
+from nvcodec.fixedpoint import Rounding, conv2d, shift_right
 
 __all__ = [
     "APPEARANCE_CHANNELS",
@@ -102,7 +102,7 @@ def _merge(low: Tensor, high: Tensor, length: int, rounding: Rounding) -> Tensor
     count, rows, columns = low.shape
     around = torch.arange(-2, columns + 2, device=low.device) % columns
     pair = torch.stack([low, high], dim=1).index_select(3, around)
-    both = F.conv2d(pair, _MERGE_KERNEL.to(pair).unsqueeze(2))
+    both = conv2d(pair, _MERGE_KERNEL.to(pair).unsqueeze(2))
     out = both.permute(0, 2, 3, 1).reshape(count, rows, 2 * columns)[:, :, :length]
     return shift_right(out, _TAP_SHIFT, rounding).clamp(-_BAND_BOUND, _BAND_BOUND)
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from nvcodec.fixedpoint import conv2d
 from nvcodec.model.grid import MOTION_LEVELS, FrameGeometry
 from nvcodec.model.warp import BLOCK, Reference
 
@@ -117,7 +118,7 @@ class _Agreement:
         sums = F.avg_pool2d(F.pad(difference, pad)[None, None], _CELL, divisor_override=1)
         if wide:
             return F.avg_pool2d(sums, _WINDOW_WIDE, 1, _WINDOW_WIDE // 2, divisor_override=1)[0, 0]
-        return F.conv2d(sums, self.near, padding=1)[0, 0]
+        return conv2d(sums, self.near, padding=1)[0, 0]
 
     def search(self, start: Tensor, candidates: list[Tensor]) -> Tensor:
         """Wide window: the candidates, then their neighbours. Near window: refinement, then neighbours."""

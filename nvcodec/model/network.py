@@ -13,7 +13,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nvcodec.entropy.context import FEATURES, GROUPS, HIDDEN, STAGES, ContextWeights
+from nvcodec.entropy.context import (
+    FEATURES,
+    GROUPS,
+    HIDDEN,
+    HIDDEN_BOUND,
+    OUTPUT_SHIFT,
+    STAGES,
+    ContextWeights,
+)
 from nvcodec.fixedpoint import Rounding, check_exact_bound, conv2d, leaky_relu, shift_right
 from nvcodec.gop import MAX_DEPTH
 from nvcodec.model.grid import APPEARANCE_GAINS, APPEARANCE_LEVELS, MOTION_LEVELS, RESIDUAL_BOUND
@@ -132,6 +140,14 @@ class Network:
             weight = self.tensors[f"cell.{name}.weight"]
             bias = self.tensors[f"cell.{name}.bias"] * (1 << (CONV_BITS - BIAS_BITS))
             check_exact_bound(weight, bias, bound.to(weight), f"cell.{name}")
+
+        for kind in ("appearance", "motion"):
+            output = self.tensors[f"context.{kind}.output.weight"]
+            bias = self.context(kind)
+            most = bias.output_bias.abs().amax((0, 1)) + bias.group_bias.abs().amax((0, 1))
+            check_exact_bound(
+                output, most * (1 << OUTPUT_SHIFT), torch.full((HIDDEN,), float(HIDDEN_BOUND)), f"context.{kind}"
+            )
 
     def input_bounds(self) -> Tensor:
         """(inputs,): the largest magnitude of each input channel of the cell."""

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nvcodec.fixedpoint import Rounding, shift_right
+from nvcodec.fixedpoint import Rounding, conv2d, shift_right
 
 __all__ = ["BLOCK", "SAMPLE_MAX", "InterpolatedPlane", "Reference", "pack_luma", "unpack_luma"]
 
@@ -72,8 +72,8 @@ class InterpolatedPlane:
         kernel = torch.tensor(taps, dtype=planes.dtype, device=planes.device)  # (4, length)
         pad = (_MARGIN + before, _MARGIN + after)
         padded = F.pad(planes.unsqueeze(1), (*pad, *pad), mode="replicate")
-        across = F.conv2d(padded, kernel.reshape(4, 1, 1, length))
-        both = F.conv2d(across.flatten(0, 1).unsqueeze(1), kernel.reshape(4, 1, length, 1))
+        across = conv2d(padded, kernel.reshape(4, 1, 1, length))
+        both = conv2d(across.flatten(0, 1).unsqueeze(1), kernel.reshape(4, 1, length, 1))
         samples = shift_right(both, _TAP_SHIFT, rounding).clamp(0, SAMPLE_MAX)
         return InterpolatedPlane(samples.reshape(count, -1), height, width)
 
