@@ -242,22 +242,21 @@ def test_any_bytes_are_an_error_or_symbols(seed: int, data: bytes) -> None:
         pass
 
 
-def test_data_beyond_its_end_is_an_error_somewhere() -> None:
-    """Of many levels cut in half some must be told as truncated."""
+def test_data_that_ends_early_is_told() -> None:
+    """Half a level reads as symbols until the decoder notices; with nothing to read that is sooner or later sure."""
+    data, _ = written(level_of(4, (1, 9, 9, 9), 60), 4)
     told = 0
-    for seed in range(20):
-        data, _ = written(level_of(seed, (1, 9, 9, 9), 60), seed)
+    for words in range(0, len(data) // 4 - 2, 8):
         try:
-            read(data[: len(data) // 8 * 4], (1, 9, 9, 9), seed)
-        except TruncatedError as error:
+            read(data[: 4 * words], (1, 9, 9, 9), 4)
+        except TruncatedError:
             told += 1
-            assert str(error) == "entropy-coded data ends early or is damaged"
     assert told > 0
 
 
 def test_flags_in_damaged_data() -> None:
     reader = SymbolReader(b"\xff" * 8)
-    with pytest.raises(TruncatedError):
+    with pytest.raises(TruncatedError, match="^entropy-coded data ends early or is damaged$"):
         reader.exchange_flags(None, 200)
 
 

@@ -43,7 +43,7 @@ from nvcodec.video_io import VideoReader
 __all__ = ["EncodeOptions", "EncodeReport", "Progress", "encode"]
 
 DEFAULT_BPP = 0.1
-DEFAULT_GOP = 8
+DEFAULT_GOP = 4
 DEFAULT_SEGMENT = 129
 DEPTH_FACTOR = 1.8
 """Growth of lambda for each depth of the hierarchy: bits belong to the frames that others refer to."""

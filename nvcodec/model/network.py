@@ -143,8 +143,8 @@ class Network:
 
         for kind in ("appearance", "motion"):
             output = self.tensors[f"context.{kind}.output.weight"]
-            bias = self.context(kind)
-            most = bias.output_bias.abs().amax((0, 1)) + bias.group_bias.abs().amax((0, 1))
+            context = self.context(kind)
+            most = context.output_bias.abs().amax((0, 1)) + context.group_bias.abs().amax((0, 1))
             check_exact_bound(
                 output, most * (1 << OUTPUT_SHIFT), torch.full((HIDDEN,), float(HIDDEN_BOUND)), f"context.{kind}"
             )
