@@ -36,7 +36,14 @@ def decode_apart(path: Path, threads: int = 1, mkldnn: bool = True, **environmen
     """Everything a process of its own prints while it decodes."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("ATEN_", "ONEDNN_", "OMP_", "MKL_"))}
     command = [sys.executable, "-c", DECODE, str(path), str(threads), "mkldnn" if mkldnn else "plain"]
-    done = subprocess.run(command, env=clean | environment, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command,
+        env=clean | {"OMP_WAIT_POLICY": "passive"} | environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 

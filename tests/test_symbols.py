@@ -256,7 +256,7 @@ def test_data_that_ends_early_is_told() -> None:
 
 def test_flags_in_damaged_data() -> None:
     reader = SymbolReader(b"\xff" * 8)
-    with pytest.raises(TruncatedError, match="^entropy-coded data ends early or is damaged$"):
+    with pytest.raises(TruncatedError, match=r"^entropy-coded data ends early or is damaged$"):
         reader.exchange_flags(None, 200)
 
 

@@ -231,15 +231,16 @@ def _full_search(target: Tensor, reference: Reference, predicted: Tensor, lmbda:
     price = 4.0 * lmbda**0.5
     best = predicted
     cost = torch.full(predicted.shape[1:], float("inf"), device=wanted.device)
+    across = torch.arange(-reach, reach + 1, dtype=predicted.dtype, device=wanted.device) * _QUARTERS
+    apart_x = (across[:, None, None] - predicted[1]).abs()
     for dy in range(-reach, reach + 1):
-        for dx in range(-reach, reach + 1):
-            moved = padded[reach + dy : reach + dy + rows, reach + dx : reach + dx + columns]
-            sums = F.avg_pool2d(F.pad((wanted - moved).abs(), frame)[None, None], _CELL, divisor_override=1)
-            window = F.avg_pool2d(sums, 3, 1, 1, divisor_override=1)[0, 0]
-            vector = torch.tensor([dy, dx], dtype=best.dtype, device=best.device)[:, None, None] * _QUARTERS
-            apart = (vector - predicted).abs().sum(0)
-            other = window + price * torch.log2(1 + apart)
-            better = other < cost
-            cost = torch.where(better, other, cost)
-            best = torch.where(better, vector.expand_as(best), best)
+        band = padded[reach + dy : reach + dy + rows].unfold(1, columns, 1).transpose(0, 1)  # (offsets, rows, columns)
+        sums = F.avg_pool2d(F.pad((band - wanted).abs(), frame)[None], _CELL, divisor_override=1)
+        window = F.avg_pool2d(sums, 3, 1, 1, divisor_override=1)[0]
+        apart = apart_x + (dy * _QUARTERS - predicted[0]).abs()
+        other, column = (window + price * torch.log2(1 + apart)).min(0)
+        better = other < cost
+        cost = torch.where(better, other, cost)
+        vector = torch.stack([torch.full_like(cost, float(dy * _QUARTERS)), across[column]])
+        best = torch.where(better, vector, best)
     return best

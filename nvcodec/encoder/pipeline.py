@@ -244,8 +244,8 @@ def _encode_shots(
         )
         if target.total_bytes is not None and len(result.payload) > 1.02 * max(target.total_bytes, 24):
             raise TargetError(
-                f"the target of {total:.0f} bytes cannot be met: segment {number} takes {len(result.payload)} bytes at "
-                f"least, its share is {target.total_bytes:.0f}"
+                f"the target of {total:.0f} bytes cannot be met: segment {number} came to "
+                f"{len(result.payload)} bytes at best, its share is {target.total_bytes:.0f}"
             )
         coded.append(result)
         digest = FrameHash()

@@ -62,6 +62,10 @@ def next_lambda(lmbda: float, bits: float, wanted: float) -> float:
     return clamp_lambda(lmbda * min(max(factor, 1 / _STEP_LIMIT**2), _STEP_LIMIT**2))
 
 
+_LITTLE = 0.05
+"""Of all bits: with less than this to come, lambda stays as it is."""
+
+
 class UnitBudget:
     """Steers lambda from unit to unit of the last pass, by what the pass before spent on the same units."""
 
@@ -74,11 +78,16 @@ class UnitBudget:
         self._spent = 0.0
         self._factor = (sum(before) / max(wanted, 1.0)) ** (1 / slope)
 
+    @property
+    def start_factor(self) -> float:
+        """By how much lambda moves as a whole."""
+        return self._factor
+
     def lmbda(self, number: int) -> float:
         """Lambda of unit ``number``: what is left of ``wanted`` is spread over the units to come."""
         rest = sum(self.before[number:])
         left = self.wanted - self._spent
-        if rest > 0.02 * sum(self.before):
+        if rest > _LITTLE * sum(self.before):
             ideal = (rest / max(left, 0.05 * rest)) ** (1 / self.slope)
             self._factor = min(max(ideal, self._factor / _STEP_LIMIT), self._factor * _STEP_LIMIT)
         return clamp_lambda(self.lambdas[number] * self._factor)
@@ -89,7 +98,7 @@ class UnitBudget:
 
 def measured_slope(bits: tuple[float, float], lambdas: tuple[float, float]) -> float:
     """The exponent of the law by two passes, kept within reason."""
-    if min(bits) <= 0 or abs(math.log(lambdas[0] / lambdas[1])) < 0.02:
+    if min(bits) <= 0 or abs(math.log(lambdas[0] / lambdas[1])) < 0.1:
         return SLOPE
     slope = -math.log(bits[0] / bits[1]) / math.log(lambdas[0] / lambdas[1])
-    return min(max(slope, 0.25), 1.6)
+    return min(max(slope, 0.35), 1.4)

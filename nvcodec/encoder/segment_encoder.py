@@ -33,6 +33,8 @@ __all__ = ["EFFORTS", "CodedSegment", "Effort", "StageReport", "encode_segment",
 
 _WEIGHT_SHARE = 0.25
 """Most of the target that the network may take."""
+_GAIN_PATIENCE = 2
+"""Gain steps that lambda must have moved before the gains follow in the final pass."""
 _WEIGHT_GUESS = 0.06
 """What the network is believed to take before it is quantised."""
 _STREAM_END_BITS = 96
@@ -55,9 +57,9 @@ class Effort:
 
 
 EFFORTS = {
-    "fast": Effort(16, 6, 0, False, 6, 4, 0.3),
-    "medium": Effort(30, 12, 1, True, 10, 5, 0.5),
-    "slow": Effort(60, 24, 3, True, 16, 6, 0.5),
+    "fast": Effort(16, 6, 0, False, 6, 6, 0.3),
+    "medium": Effort(24, 10, 1, True, 10, 7, 0.5),
+    "slow": Effort(48, 20, 3, True, 16, 8, 0.5),
 }
 
 
@@ -220,23 +222,30 @@ def _final_pass(
     """Code with the integer network; again with another lambda until the size is met."""
     before = [r.motion_bits + r.appearance_bits for r in reports]
     lambdas = [lmbda_of_reports] * len(before)
-    slope = SLOPE
+    slope, gain_lmbda = SLOPE, settings.lmbda
     best: CodedSegment | None = None
     for attempt in range(effort.attempts):
         report = progress.stage("final", restart=attempt > 0)
-        writer = SegmentWriter(header, changes, fit.source.geometry, len(fit.source.samples), fit.source.samples.device)
+        writer = _writer(fit, header, changes)
         budget = None
         if wanted is not None:
             budget = UnitBudget(wanted - writer.weight_bits - _STREAM_END_BITS, before, lambdas, slope)
+            aim = _mean_log(lambdas, before) * budget.start_factor
+            steps = round(_GAIN_PER_OCTAVE * math.log2(aim / gain_lmbda))
+            if abs(steps) >= _GAIN_PATIENCE:  # the quantiser step follows lambda; the symbols follow the step
+                header = replace(header, gain_offset=header.gain_offset + steps)
+                fit.rescale(2.0 ** (-steps / GAIN_STEPS_PER_OCTAVE))
+                gain_lmbda = aim
+                writer = _writer(fit, header, changes)
         coded, spent, used = _code_once(fit, writer, settings, budget, report)
         if wanted is None:
             return coded
-        if best is None or abs(coded.bits - wanted) < abs(best.bits - wanted):
+        if best is None or _distance(coded.bits, wanted) < _distance(best.bits, wanted):
             best = coded
         if TOLERANCE[0] <= coded.bits * AIM / wanted <= TOLERANCE[1]:
             return coded
         if attempt:
-            slope = measured_slope((sum(before), sum(spent)), (_mean_log(lambdas), _mean_log(used)))
+            slope = measured_slope((sum(before), sum(spent)), (_mean_log(lambdas, spent), _mean_log(used, spent)))
         before, lambdas = spent, used
     assert best is not None
     return best
@@ -270,9 +279,21 @@ def _code_once(
     return CodedSegment(payload, [samples[d] for d in sorted(samples)], 8.0 * len(payload)), spent, used
 
 
-def _mean_log(values: list[float]) -> float:
-    """Geometric mean."""
-    return math.exp(sum(map(math.log, values)) / len(values))
+def _writer(fit: SegmentFit, header: SegmentHeader, changes: dict[str, TensorChange]) -> SegmentWriter:
+    samples = fit.source.samples
+    return SegmentWriter(header, changes, fit.source.geometry, len(samples), samples.device)
+
+
+def _distance(bits: float, wanted: float) -> float:
+    """How bad it is to miss the target; above it three times as bad as below."""
+    miss = math.log(bits / wanted)
+    return max(-miss, 3 * miss)
+
+
+def _mean_log(lambdas: list[float], bits: list[float]) -> float:
+    """Geometric mean, weighted by bits."""
+    weights = [max(b, 1.0) for b in bits]
+    return math.exp(sum(w * math.log(x) for x, w in zip(lambdas, weights, strict=True)) / sum(weights))
 
 
 def _check_twin(twin_samples: Tensor, exact: Tensor) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nvcodec.fixedpoint import Rounding
-from nvcodec.model.network import GAIN_STEPS, Network, NetworkShape
+from nvcodec.model.network import Network, NetworkShape, limit_gains
 
 __all__ = ["Twin"]
 
@@ -87,7 +87,7 @@ class Twin:
         """Move all gains by whole steps, and the start with them, so that it costs no bits; returns the steps."""
         whole = round(steps)
         self.gain_offset += whole
-        self.start["grid.gain"] = (self._base_gain + self.gain_offset).clamp(0, GAIN_STEPS - 1)
+        self.start["grid.gain"] = limit_gains(self._base_gain + self.gain_offset)
         self.values["grid.gain"].copy_(self.start["grid.gain"])
         return whole
 

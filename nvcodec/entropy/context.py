@@ -7,8 +7,8 @@ in its own channel or in the others. All symbols of a stage are independent give
 ::
 
     channel 0   channel 1   channel 2   channel 3
-      0 2         3 1         1 3         2 0        stage that reads the phase
-      3 1         2 0         0 2         1 3
+      0 2         1 3         2 0         3 1        stage that reads the phase
+      3 1         0 2         1 3         2 0
 
 Of every symbol the model sees seven features (see ``FEATURES``); a two-layer integer network turns them
 into the location (in quarters) and the scale index of a table of ``nvcodec.entropy.tables``.
@@ -41,7 +41,7 @@ __all__ = [
 
 STAGES = 4
 _STAGE_PHASES = ((0, 0), (1, 1), (0, 1), (1, 0))
-"""Phase (row, column) that stage s reads in channel 0; channel c is c stages ahead."""
+"""Phase (row, column) that stage s reads in channel 0; channel c is c stages behind."""
 
 SIDE_FEATURES = 3
 """parent (magnitudes of the same channel at the coarser level), mismatch (of the warped references), activity (of the

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from nvcodec.entropy.symbols import SymbolChannel
 from nvcodec.entropy.tables import FRACTIONS, SCALES, table_bits
-from nvcodec.model.network import GAIN_STEPS, NetworkShape, TensorSpec
+from nvcodec.model.network import NetworkShape, TensorSpec, limit_gains
 
 __all__ = ["STEPS", "TensorChange", "best_scales", "code_tensors", "row_length"]
 
@@ -67,7 +67,7 @@ def code_tensors(
     for spec in shape.tensors:
         values = start[spec.name]
         if spec.name == "grid.gain":
-            values = (values + gain_offset).clamp(0, GAIN_STEPS - 1)
+            values = limit_gains(values + gain_offset)
         change = None
         if changes is not None:
             change = changes.get(spec.name)
@@ -77,8 +77,7 @@ def code_tensors(
         if touched[0]:
             symbols, step = _code_change(channel, spec, change)
             values = values + torch.from_numpy((symbols * STEPS[step]).astype(np.float32)).reshape(spec.shape)
-        low = 0 if spec.name == "grid.gain" else -spec.bound
-        tensors[spec.name] = values.clamp(low, spec.bound)
+        tensors[spec.name] = limit_gains(values) if spec.name == "grid.gain" else values.clamp(-spec.bound, spec.bound)
     return tensors
 
 

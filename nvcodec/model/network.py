@@ -35,6 +35,7 @@ __all__ = [
     "NetworkShape",
     "TensorSpec",
     "gain_values",
+    "limit_gains",
 ]
 
 CONV_BITS = 9
@@ -102,6 +103,16 @@ class NetworkShape:
     @property
     def parameter_count(self) -> int:
         return sum(torch.Size(spec.shape).numel() for spec in self.tensors)
+
+
+def limit_gains(index: Tensor) -> Tensor:
+    """Gain indices (..., APPEARANCE_GAINS) clipped to what lets symbols reach every amplitude.
+
+    At least 8 k at level k and 40 for the means (a level has twice the amplitudes of the next finer one), at most
+    GAIN_STEPS - 1.
+    """
+    least = torch.arange(APPEARANCE_GAINS, device=index.device, dtype=index.dtype) * GAIN_STEPS_PER_OCTAVE
+    return torch.maximum(index, least).clamp(max=GAIN_STEPS - 1)
 
 
 def gain_values() -> tuple[int, ...]:
