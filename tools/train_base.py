@@ -53,10 +53,9 @@ def main(out_dir: Path, clips: tuple[Path, ...], width: str, rounds: int, seed: 
         reports = fit.run_pass(twin, PassSettings(lmbda, 1.7, 10, 16, learning))
         twin.shift_gains(-steps)
         samples = fit.source.luma_samples
-        click.echo(
-            f"{number} {path.name} lambda {lmbda:.0f}: residual {sum(r.appearance_bits for r in reports) / samples:.4f} bpp, "
-            f"motion {sum(r.motion_bits for r in reports) / samples:.4f} bpp"
-        )
+        residual = sum(r.appearance_bits for r in reports) / samples
+        motion = sum(r.motion_bits for r in reports) / samples
+        click.echo(f"{number} {path.name} lambda {lmbda:.0f}: residual {residual:.4f} bpp, motion {motion:.4f} bpp")
     out_dir.mkdir(parents=True, exist_ok=True)
     (out_dir / f"width{width}.bin").write_bytes(packed(shape, twin))
 
