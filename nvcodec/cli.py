@@ -138,7 +138,7 @@ def main(context: click.Context, debug: bool) -> None:
     help="How long to search for a better picture at the same size.",
 )
 @_frames("Encode")
-@click.option("--gop", type=click.IntRange(1, 64), metavar="N", help="Frames between P-frames. Default: 8.")
+@click.option("--gop", type=click.IntRange(1, 64), metavar="N", help="Frames between P-frames. Default: 4.")
 @click.option(
     "--segment",
     type=click.IntRange(1, 1024),
