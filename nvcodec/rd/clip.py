@@ -1,0 +1,89 @@
+"""The clips that curves are made for: what they are, read once before any work, and their frames."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from nvcodec.errors import InputError
+from nvcodec.frame import Frame, VideoProperties
+from nvcodec.rd.quality import rgb_matrix
+from nvcodec.video_io import FrameRange, VideoReader
+
+__all__ = ["Clip", "inspect_clip", "name_clips", "open_clip"]
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A range of frames of a video.
+
+    Attributes:
+        source: as given on the command line.
+        name: short, for people and file names; no two clips of a run share one.
+        frames: the range that was asked for, None for all.
+        count: frames in it.
+        properties: of the video.
+        rgb_matrix: by what its frames become RGB, in words.
+        digest: a hash of the samples, timestamps and properties of those frames: equal content, equal digest,
+            whatever the file.
+    """
+
+    source: str
+    name: str
+    frames: FrameRange | None
+    count: int
+    properties: VideoProperties
+    rgb_matrix: str
+    digest: str
+
+    @property
+    def samples(self) -> int:
+        """Luma samples of all its frames: what bits per pixel divide by."""
+        return self.count * self.properties.width * self.properties.height
+
+
+def name_clips(sources: Iterable[str]) -> list[str]:
+    """A name for each source: that of the file without its suffix, numbered where two are the same."""
+    names: list[str] = []
+    for source in sources:
+        stem = "".join(c if c.isalnum() or c in "-_.+" else "_" for c in Path(source).stem)[:60] or "clip"
+        number, name = 1, stem
+        while name in names:
+            number += 1
+            name = f"{stem}-{number}"
+        names.append(name)
+    return names
+
+
+def inspect_clip(source: str, name: str, frames: FrameRange | None) -> Clip:
+    """Reads all frames of the range once, one at a time.
+
+    Raises:
+        InputError: the source cannot be read, is shorter than the range, or has a colour matrix that cannot
+            become RGB.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    count = 0
+    with VideoReader(source, frames=frames) as reader:
+        properties = reader.properties
+        try:
+            matrix = rgb_matrix(properties)
+        except InputError as error:
+            raise InputError(f"{source}: {error}") from error
+        digest.update(repr(properties).encode())
+        for frame in reader:
+            digest.update(f"{frame.pts}\0".encode())
+            for plane in frame.planes:
+                digest.update(plane.contiguous().numpy().tobytes())
+            count += 1
+    return Clip(source, name, frames, count, properties, matrix, digest.hexdigest())
+
+
+@contextmanager
+def open_clip(clip: Clip) -> Iterator[Iterator[Frame]]:
+    """Its frames, one at a time."""
+    with VideoReader(clip.source, frames=clip.frames) as reader:
+        yield reader

@@ -1,0 +1,73 @@
+"""What results depend on beside content and options: versions of code and libraries.
+
+A version number alone does not tell one state of a codec under development from the next, so the keys of
+results hold a hash of the code that makes them.
+"""
+
+from __future__ import annotations
+
+import platform
+import re
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from nvcodec import __version__
+from nvcodec.rd.store import fingerprint
+
+__all__ = ["anchor_versions", "codec_versions", "environment", "measure_versions"]
+
+_PACKAGE = Path(__file__).parent.parent
+_NOT_THE_CODEC = ("rd/", "cli", "__main__")
+_CODED_LIBRARIES = ("SvtAv1Enc", "x264", "x265", "dav1d")
+
+
+@cache
+def codec_versions() -> dict[str, str]:
+    """What a file of ours depends on: all of the package but this part and the command line."""
+    files = [path for path in _PACKAGE.rglob("*") if path.suffix in (".py", ".bin")]
+    files = [path for path in files if not path.relative_to(_PACKAGE).as_posix().startswith(_NOT_THE_CODEC)]
+    return {"nvcodec": __version__, "code": fingerprint(_PACKAGE, files), "torch": metadata.version("torch")}
+
+
+@cache
+def anchor_versions() -> dict[str, str]:
+    """What an anchor's stream depends on."""
+    files = [_PACKAGE / "rd" / "anchors.py", _PACKAGE / "av_frame.py", _PACKAGE / "video_io.py"]
+    return {"av": metadata.version("av"), "code": fingerprint(_PACKAGE, files)}
+
+
+@cache
+def measure_versions() -> dict[str, str]:
+    """What the quality of decoded frames depends on."""
+    files = [_PACKAGE / "rd" / "quality.py", _PACKAGE / "metrics.py", _PACKAGE / "color.py"]
+    return {
+        "torch": metadata.version("torch"),
+        "pytorch-msssim": metadata.version("pytorch-msssim"),
+        "code": fingerprint(_PACKAGE, files),
+    }
+
+
+def environment() -> dict[str, Any]:
+    """Versions of everything that takes part, and the machine."""
+    names = ("torch", "av", "numpy", "bjontegaard", "pytorch-msssim", "matplotlib", "pillow", "constriction")
+    return {
+        "nvcodec": __version__,
+        "codec_code": codec_versions()["code"],
+        "python": platform.python_version(),
+        "packages": {name: metadata.version(name) for name in names},
+        "encoders": encoder_libraries(),
+        "machine": platform.machine(),
+        "system": platform.system(),
+    }
+
+
+def encoder_libraries() -> dict[str, str]:
+    """Versions of the encoders' shared libraries in the wheel of PyAV, by their file names; {} if it has none."""
+    found: dict[str, str] = {}
+    for file in metadata.files("av") or ():
+        match = re.fullmatch(r"lib(\w+?)-[0-9a-f]+\.so\.([0-9.]+)", file.name)
+        if match and match[1] in _CODED_LIBRARIES:
+            found[match[1]] = match[2]
+    return found
