@@ -1,4 +1,4 @@
-"""The command ``cwrv``: encode, decode, info, verify.
+"""The command ``cwrv``: encode, decode, info, verify; rd is in :mod:`nvcodec.cli_rd`.
 
 No logic here: options are turned into calls, errors into one line on standard error. Exit status: 0 done,
 1 an error, 2 wrong usage, 130 interrupted. What the commands need is loaded when they run, so that help is
@@ -24,7 +24,8 @@ import click
 
 from nvcodec import __version__
 from nvcodec.cli_progress import StatusLine, format_duration
-from nvcodec.cli_types import BITRATE, FRAMES, SIZE
+from nvcodec.cli_rd import rd
+from nvcodec.cli_types import BITRATE, DEVICES, EFFORTS, FRAMES, SIZE
 from nvcodec.errors import BitstreamError, InputError, NvcodecError
 
 if TYPE_CHECKING:
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-EFFORTS = ("fast", "medium", "slow")
-DEVICES = ("auto", "cpu", "cuda")
 OUTPUT_CODECS = ("h264", "hevc", "av1", "ffv1")
 STDIN = "-"
 EXIT_ERROR, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 130, 128 + signal.SIGTERM
@@ -269,6 +268,9 @@ def verify(run: Run, source: str, device: str, threads: int | None) -> None:
     with _open(run, source, device=device, threads=threads) as decoder, StatusLine() as line:
         decoder.verify(lambda done: line.counting("verify", done, decoder.frame_count))
     click.echo(f"{source}: all checksums and the hash of {decoder.frame_count} decoded frames hold")
+
+
+main.add_command(rd)
 
 
 @contextmanager

@@ -80,6 +80,10 @@ class StatusLine:
             yield frame
             self.counting(verb, number, total)
 
+    def working(self, parts: list[str], fraction: float) -> None:
+        """Any other work: what is done now, and which part of all of it is done, 0 .. 1."""
+        self._show(parts, fraction)
+
     def note(self, text: str) -> None:
         """A line that stays, on a terminal only."""
         if self.is_shown:

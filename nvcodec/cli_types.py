@@ -1,4 +1,4 @@
-"""How the command line writes sizes, bit rates and ranges of frames."""
+"""How the command line writes sizes, bit rates, lists of targets and ranges of frames."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ import click
 
 from nvcodec.errors import InputError
 
-__all__ = ["BITRATE", "FRAMES", "SIZE", "parse_bitrate", "parse_size"]
+__all__ = ["BITRATE", "BPP_LIST", "DEVICES", "EFFORTS", "FRAMES", "SIZE", "parse_bitrate", "parse_bpps", "parse_size"]
+
+EFFORTS = ("fast", "medium", "slow")
+DEVICES = ("auto", "cpu", "cuda")
 
 _NUMBER = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+) ?([A-Za-z]*)", flags=re.ASCII)
 _RATE_UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
@@ -60,6 +63,24 @@ def parse_size(text: str) -> int:
     return int(_parse(text, _SIZE_UNITS, "a size such as 60kB, 2MB or 1MiB"))
 
 
+def parse_bpps(text: str) -> tuple[float, ...]:
+    """Bits per pixel, separated by commas.
+
+    >>> parse_bpps("0.05, 0.1,.2")
+    (0.05, 0.1, 0.2)
+
+    Raises:
+        InputError: a part is not a positive number.
+    """
+    values = []
+    for part in text.split(","):
+        found = _NUMBER.fullmatch(part.strip())
+        if found is None or found[2] or not Fraction(found[1].rstrip(".")):
+            raise InputError(f"{part.strip()!r} is not a target in bits per pixel such as 0.1")
+        values.append(float(Fraction(found[1].rstrip("."))))
+    return tuple(values)
+
+
 class _Bitrate(click.ParamType):
     name = "rate"
 
@@ -92,6 +113,17 @@ class _Frames(click.ParamType):
             self.fail(str(error), param, ctx)
 
 
+class _Bpps(click.ParamType):
+    name = "list"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        try:
+            return parse_bpps(str(value))
+        except InputError as error:
+            self.fail(str(error), param, ctx)
+
+
 BITRATE = _Bitrate()
+BPP_LIST = _Bpps()
 SIZE = _Size()
 FRAMES = _Frames()
