@@ -52,6 +52,7 @@ def test_nothing_else_is_documented() -> None:
         "decode",
         "info",
         "verify",
+        "rd",
     ]
     for name, command in COMMANDS:
         known = {flag for param in command.params for flag in param.opts}

@@ -61,6 +61,20 @@ class Curve:
         """Whether every point of a higher rate has a higher quality too."""
         return all(a < b for a, b in pairwise(self.qualities))
 
+    def front(self) -> Curve:
+        """The points that no other beats: none of a lower rate has the same quality or a higher one.
+
+        Raises:
+            InputError: too few are left.
+        """
+        best = -math.inf
+        kept = []
+        for rate, quality in self.points:
+            if quality > best:
+                kept.append((rate, quality))
+                best = quality
+        return Curve(kept)
+
 
 @dataclass(frozen=True)
 class Delta:

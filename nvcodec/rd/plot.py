@@ -10,7 +10,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 __all__ = ["COLOURS", "plot_curves"]
 
@@ -69,11 +69,10 @@ def _draw(axes: Axes, clip: dict[str, Any], our_name: str) -> None:
             zorder=10 - number,
         )
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    every = [point["bpp"] for _, points in series for point in points]
-    crowded = max(every) / min(every) > 12
-    axes.xaxis.set_minor_formatter(NullFormatter() if crowded else FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.tick_params(which="minor", labelsize=7)
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.margins(0.06)
     axes.set_xlabel("bits per pixel")
     axes.set_ylabel("PSNR 6:1:1 (dB)")
     axes.set_title(f"{clip['name']}, {clip['frame_count']} frames", fontsize=10, loc="left")

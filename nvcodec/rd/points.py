@@ -28,11 +28,9 @@ from nvcodec.rd.ladder import build_ladder
 from nvcodec.rd.quality import FrameQuality, frame_quality, mean_quality
 from nvcodec.rd.store import Entry, Store
 from nvcodec.rd.versions import anchor_versions, codec_versions, measure_versions
+from nvcodec.rd.workers import Report
 
-__all__ = ["CodecSettings", "NotFinished", "Report", "anchor_curve", "our_point", "point_payload"]
-
-Report = Callable[[float, str], None]
-"""Takes the done part of a job, 0 .. 1, and what it is at."""
+__all__ = ["CodecSettings", "NotFinished", "anchor_curve", "our_point", "point_payload"]
 
 Point = dict[str, Any]
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from statistics import fmean
 from typing import Any
@@ -54,7 +54,7 @@ _METHOD = {
     "PSNR RGB": "Both pictures as 8-bit R'G'B' by the matrix stated for the clip.",
     "MS-SSIM": "Of luma, five scales, by pytorch-msssim in float64; mean of the frames. In dB: -10 log10(1 - mean).",
     "BD": f"Package bjontegaard, method {METHOD}, over the part that both curves have; without such a part there is "
-    "none.",
+    "none. Points of an anchor that another of its points beats in rate and quality are left out, in its favour.",
 }
 
 
@@ -118,19 +118,32 @@ def _point(point: dict[str, Any]) -> dict[str, Any]:
 
 
 def bd_figures(anchor: Sequence[dict[str, Any]], ours: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """For each metric that both have: BD-rate and BD-quality of our points against the anchor's."""
+    """For each metric that both have: BD-rate and BD-quality of our points against the anchor's.
+
+    Points of the anchor that another of its points beats in rate and quality are left out, in its favour, and the
+    note tells how many. Ours are taken as they are.
+    """
     figures: dict[str, Any] = {}
     for key in (metric.key for metric in METRICS):
         if any(point[key] is None for point in (*anchor, *ours)):
             continue
         try:
-            a, b = (Curve((point["bpp"], point[key]) for point in points) for points in (anchor, ours))
+            whole, b = (Curve((point["bpp"], point[key]) for point in points) for points in (anchor, ours))
+            a = whole.front()
         except InputError as error:
             none = asdict(Delta(None, None, None, 0.0, 0.0, str(error)))
             figures[key] = {"rate": none, "quality": none}
             continue
-        figures[key] = {"rate": asdict(bd_rate(a, b)), "quality": asdict(bd_quality(a, b))}
+        beaten = len(whole.points) - len(a.points)
+        figures[key] = {
+            kind: asdict(_noting(delta, f"{beaten} of the anchor's points left out" if beaten else ""))
+            for kind, delta in (("rate", bd_rate(a, b)), ("quality", bd_quality(a, b)))
+        }
     return figures
+
+
+def _noting(delta: Delta, text: str) -> Delta:
+    return replace(delta, note="; ".join(part for part in (delta.note, text) if part))
 
 
 def _mean_bd(name: str, clips: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -21,9 +21,9 @@ from nvcodec.errors import InputError, OutputError
 from nvcodec.rd.anchors import AnchorSpec, check_anchor
 from nvcodec.rd.bd import MIN_POINTS
 from nvcodec.rd.clip import Clip, inspect_clip, name_clips
-from nvcodec.rd.points import CodecSettings, NotFinished, Report, anchor_curve, our_point
+from nvcodec.rd.points import CodecSettings, NotFinished, anchor_curve, our_point
 from nvcodec.rd.store import Store
-from nvcodec.rd.workers import Job, run_jobs
+from nvcodec.rd.workers import Job, Report, run_jobs
 from nvcodec.video_io import FrameRange
 
 __all__ = ["ClipCurves", "Plan", "Progress", "check_plan", "compute", "store_of"]

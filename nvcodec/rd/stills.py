@@ -21,7 +21,8 @@ from nvcodec.metrics import psnr
 
 __all__ = ["StillMode", "Stills", "choose_mode", "make_stills"]
 
-LOSSY_QUALITY = 92
+LOSSY_QUALITIES = (98, 95, 92)
+"""Of libwebp, 0 .. 100; the first that fits is taken."""
 MOST_FRAMES = 240
 _METHOD = 4
 """Of libwebp: 0 is fastest, 6 smallest."""
@@ -33,7 +34,7 @@ class StillMode:
 
     frames: tuple[int, ...]
     lossless: bool
-    quality: int = LOSSY_QUALITY
+    quality: int = 100
 
     def key(self) -> dict[str, Any]:
         """For the store: what stills depend on beside their frames."""
@@ -51,17 +52,18 @@ class Stills:
 
 def choose_mode(sample: Frame, properties: VideoProperties, count: int, variants: int, budget: int) -> StillMode:
     """What fits ``budget`` bytes, judged by one frame: first all frames without loss, else all with little loss,
-    else some, evenly spaced, the first and the last among them and never less than two.
+    else some with the most of it, evenly spaced, the first and the last among them and never less than two.
 
     ``count``: frames of the clip. ``variants``: how many pictures of each (source, ours, anchors).
     """
     wanted = spaced(count, min(count, MOST_FRAMES))
     picture = to_rgb(sample, properties)
-    if len(wanted) * variants * len(encode_still(picture, lossless=True, quality=LOSSY_QUALITY)) <= budget:
-        return StillMode(wanted, True)
-    size = len(encode_still(picture, lossless=False, quality=LOSSY_QUALITY))
+    for mode in (StillMode(wanted, True), *(StillMode(wanted, False, quality) for quality in LOSSY_QUALITIES)):
+        size = len(encode_still(picture, lossless=mode.lossless, quality=mode.quality))
+        if len(wanted) * variants * size <= budget:
+            return mode
     fitting = max(2, budget // (size * variants))
-    return StillMode(spaced(count, min(len(wanted), fitting)), False)
+    return StillMode(spaced(count, min(len(wanted), fitting)), False, LOSSY_QUALITIES[-1])
 
 
 def spaced(count: int, chosen: int) -> tuple[int, ...]:

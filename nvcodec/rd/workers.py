@@ -14,9 +14,11 @@ from multiprocessing.context import SpawnProcess
 from typing import Any
 
 from nvcodec.errors import EncodeError
-from nvcodec.rd.points import Report
 
-__all__ = ["Job", "run_jobs"]
+__all__ = ["Job", "Report", "run_jobs"]
+
+Report = Callable[[float, str], None]
+"""Takes the done part of a job, 0 .. 1, and what it is at."""
 
 Job = Callable[[Report], Any]
 """Does its work, tells how far it is, returns the result. For several processes it must be picklable."""

@@ -108,7 +108,7 @@ function figure(delta, write, isGood) {
 function overlapText(delta, m) {
   if (!delta || delta.value === null) return delta ? delta.note : "";
   const range = `${fixed(delta.low, 1)} to ${fixed(delta.high, 1)} ${m.unit}`;
-  return `over ${range}, ${fixed(100 * delta.overlap_of_test, 0)} % of our curve${delta.note ? `; ${delta.note}` : ""}`;
+  return `over ${range}, ${fixed(100 * delta.overlap_of_test, 0)}\u00a0% of our curve${delta.note ? `; ${delta.note}` : ""}`;
 }
 
 // Pictures

@@ -1,0 +1,446 @@
+"""``rd`` from the plan to the files: nothing twice, everything told, bad input refused before any work."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rd_samples import COUNT, FAST, FakeCodec, fake_codec, moving_clip, plan
+from rd_work import work
+from run_cwrv import cwrv, fails
+from video_samples import DEMO, frames, properties, read
+
+from nvcodec.errors import EncodeError, InputError
+from nvcodec.metrics import PSNR_CAP_DB, frame_psnr
+from nvcodec.rd import anchors, extra, output, points, run
+from nvcodec.rd.anchors import parse_anchors
+from nvcodec.rd.clip import inspect_clip, name_clips
+from nvcodec.rd.quality import FrameQuality, frame_quality, mean_quality, rgb_matrix
+from nvcodec.rd.stills import choose_mode, decode_still, make_stills, pack, spaced, unpack
+from nvcodec.rd.store import Store
+from nvcodec.rd.workers import run_jobs
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return moving_clip(tmp_path_factory.mktemp("clip") / "moving.mkv")
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> FakeCodec:
+    """Our codec in no time, and no picture of the curves."""
+    monkeypatch.setattr(output, "plot_curves", lambda results: (b"svg", b"png"))
+    return fake_codec(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def finished(clip: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A run that several tests look at: its folder, and what it returned."""
+    folder = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        fake_codec(monkeypatch)
+        return folder, everything(plan(clip, folder))
+
+
+@pytest.fixture
+def anchor_encodes(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Rate factors at which an anchor really encodes."""
+    asked: list[float] = []
+    encode = points.encode_anchor
+
+    def counted(frames: Any, properties: Any, spec: Any, crf: float, **rest: Any) -> Any:
+        asked.append(crf)
+        return encode(frames, properties, spec, crf, **rest)
+
+    monkeypatch.setattr(points, "encode_anchor", counted)
+    return asked
+
+
+def everything(chosen: run.Plan) -> dict[str, Any]:
+    curves = run.compute(chosen, run.check_plan(chosen), lambda progress: None)
+    return output.write_outputs(chosen, curves, "cwrv rd ...", lambda done, what: None)
+
+
+def test_nothing_is_computed_twice(
+    clip: Path, fake: FakeCodec, anchor_encodes: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = everything(plan(clip, tmp_path))
+    assert fake.targets == [0.1, 0.2, 0.4, 0.8]
+    count = len(anchor_encodes)
+    assert count >= 8
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr(points, "frame_quality", refuse)
+    monkeypatch.setattr(output, "make_stills", refuse)
+    second = everything(plan(clip, tmp_path))
+    assert (len(fake.targets), len(anchor_encodes)) == (4, count)
+    assert second["clips"] == first["clips"]
+
+
+def test_only_what_is_new_is_computed(clip: Path, fake: FakeCodec, anchor_encodes: list[float], tmp_path: Path) -> None:
+    one = plan(clip, tmp_path, anchors=parse_anchors("x264:ultrafast"))
+    everything(one)
+    anchor_encodes.clear()
+    everything(plan(clip, tmp_path, anchors=parse_anchors("x264:ultrafast,x264:superfast"), bpps=one.bpps))
+    assert len(fake.targets) == 4
+    assert len(anchor_encodes) == sum("superfast" in p.name and p.suffix == ".264" for p in tmp_path.rglob("*"))
+    everything(plan(clip, tmp_path, anchors=(), bpps=(0.3, *one.bpps)))
+    assert fake.targets[4:] == [0.3]
+    other = run.CodecSettings(effort="medium", device="cpu", threads=1)
+    everything(plan(clip, tmp_path, anchors=(), bpps=(0.3,), settings=other))
+    assert fake.targets[5:] == [0.3]
+
+
+def test_other_content_of_the_same_name_starts_anew(fake: FakeCodec, tmp_path: Path) -> None:
+    source = moving_clip(tmp_path / "a.mkv", 96, 80)
+    everything(plan(source, tmp_path / "out", anchors=(), bpps=(0.5,)))
+    moving_clip(tmp_path / "b.mkv", 96, 96)
+    os.replace(tmp_path / "b.mkv", source)
+    everything(plan(source, tmp_path / "out", anchors=(), bpps=(0.5,)))
+    assert fake.targets == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("suffix", [".cwrv", ".json"])
+def test_damaged_results_are_made_again(suffix: str, clip: Path, fake: FakeCodec, tmp_path: Path) -> None:
+    chosen = plan(clip, tmp_path, anchors=(), bpps=(0.5,))
+    first = everything(chosen)
+    (path,) = (p for p in (tmp_path / "work").rglob(f"nvcodec-*{suffix}") if "quality" not in p.name)
+    path.write_bytes(path.read_bytes()[:-3])
+    assert everything(chosen)["clips"] == first["clips"]
+    assert fake.targets == [0.5, 0.5]
+
+
+def test_interrupted_work_goes_on(clip: Path, fake: FakeCodec, tmp_path: Path) -> None:
+    def stop(bpp: float) -> None:
+        if bpp == 0.4:
+            raise KeyboardInterrupt
+
+    fake.on_encode = stop
+    command = [
+        "rd",
+        clip,
+        "-o",
+        tmp_path / "out",
+        "--bpp",
+        "0.1,0.2,0.4,0.8",
+        "--anchors",
+        "x264:ultrafast",
+        "--effort",
+        "fast",
+    ]
+    result = cwrv(*command)
+    assert (result.exit_code, result.stderr) == (130, "cwrv: interrupted\n")
+    assert fake.targets == [0.1, 0.2, 0.4]
+    assert not [p for p in (tmp_path / "out").rglob("*") if ".part" in p.name]
+    fake.on_encode = lambda bpp: None
+    result = cwrv(*command)
+    assert (result.exit_code, result.stderr) == (0, f"{tmp_path / 'out' / 'report.html'}\n")
+    assert fake.targets == [0.1, 0.2, 0.4, 0.4, 0.8]
+    assert result.stdout.startswith("moving against x264:ultrafast: BD-rate ")
+
+
+def test_results(finished: tuple[Path, dict[str, Any]]) -> None:
+    folder, found = finished
+    assert json.loads((folder / "results.json").read_text()) == found
+    (only,) = found["clips"]
+    assert (only["name"], only["width"], only["frame_count"]) == ("moving", 176, COUNT)
+    samples = 176 * 176 * COUNT
+    assert [point["target_bpp"] for point in only["ours"]] == [0.1, 0.2, 0.4, 0.8]
+    for point in (*only["ours"], *(p for anchor in only["anchors"] for p in anchor["points"])):
+        file = next((folder / "work").rglob(point["file"]))
+        assert point["bytes"] == file.stat().st_size
+        assert point["bpp"] == pytest.approx(8 * point["bytes"] / samples)
+        assert point["kbps"] == pytest.approx(8 * point["bytes"] / (COUNT / 25) / 1000)
+        for name in ("psnr_y", "psnr_u", "psnr_v", "psnr_rgb", "psnr_yuv_611", "ms_ssim"):
+            assert point[name] == pytest.approx(sum(point["by_frame"][name]) / COUNT)
+        assert len(point["frame_bits"]) == COUNT
+    for anchor in only["anchors"]:
+        curve = anchor["points"]
+        assert len(curve) >= 4
+        for key in ("bytes", "psnr_yuv_611"):
+            assert min(p[key] for p in curve) <= min(p[key] for p in only["ours"])
+            assert max(p[key] for p in curve) >= max(p[key] for p in only["ours"])
+        assert sum(p["frame_bits"] == [] for p in curve) == 0
+        assert all(sum(p["frame_bits"]) == 8 * p["bytes"] for p in curve)
+        assert sorted(target for p in curve for target in p["matches"]) == [0.1, 0.2, 0.4, 0.8]
+        assert isinstance(anchor["bd"]["psnr_y"]["rate"]["value"], float)
+    assert {"torch", "av", "bjontegaard", "pytorch-msssim"} <= set(found["environment"]["packages"])
+    assert found["command"] == "cwrv rd ..."
+
+
+def test_table(finished: tuple[Path, dict[str, Any]]) -> None:
+    folder, found = finished
+    with (folder / "results.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    (only,) = found["clips"]
+    points = [*only["ours"], *(p for anchor in only["anchors"] for p in anchor["points"])]
+    assert [(row["codec"], row["bytes"], float(row["psnr_y"])) for row in rows] == [
+        (p["codec"], str(p["bytes"]), p["psnr_y"]) for p in points
+    ]
+    assert {row["clip"] for row in rows} == {"moving"}
+
+
+def test_pictures_of_the_curves(finished: tuple[Path, dict[str, Any]]) -> None:
+    folder, _ = finished
+    svg = (folder / "rd.svg").read_text()
+    for word in ("nvcodec fast", "x264:ultrafast", "svtav1:12", "moving, 6 frames", "bits per pixel"):
+        assert word in svg
+    assert (folder / "rd.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_small_pictures_have_no_ms_ssim(fake: FakeCodec, tmp_path: Path) -> None:
+    found = everything(plan(moving_clip(tmp_path / "a.mkv", 160, 160), tmp_path / "out", anchors=(), bpps=(0.5,)))
+    (point,) = found["clips"][0]["ours"]
+    assert (point["ms_ssim"], point["ms_ssim_db"]) == (None, None)
+
+
+def test_the_real_codec(tmp_path: Path) -> None:
+    """Our encoder and decoder, and what the file says of itself."""
+    source = moving_clip(tmp_path / "a.mkv", 96, 80, 2)
+    arguments = ["--bpp", "0.15,0.3,0.5", "--effort", "fast", "--anchors", "x264:ultrafast", "--threads", "1"]
+    arguments += ["--device", "cpu"]
+    result = cwrv("rd", source, "-o", tmp_path / "out", *arguments)
+    assert (result.exit_code, result.stderr) == (0, f"{tmp_path / 'out' / 'report.html'}\n")
+    (clip,) = json.loads((tmp_path / "out" / "results.json").read_text())["clips"]
+    for point in clip["ours"]:
+        file = next((tmp_path / "out" / "work").rglob(point["file"]))
+        info = json.loads(cwrv("info", file, "--json").stdout)
+        told = info["bytes_by_purpose"]
+        purposes = point["bytes_by_purpose"]
+        assert (purposes["weights"], purposes["motion"], purposes["levels"]) == (
+            told["weights"], told["motion"], told["levels"],
+        )  # fmt: skip
+        assert purposes["weights"] + purposes["motion"] + sum(purposes["levels"]) + purposes["container"] == (
+            pytest.approx(file.stat().st_size)
+        )
+        assert sum(point["frame_bits"]) == pytest.approx(sum(u["bits"] for s in info["segments"] for u in s["units"]))
+        assert cwrv("decode", file, "-o", tmp_path / "d.y4m", "-y").exit_code == 0
+        rows = [frame_psnr(a, b) for a, b in zip(read(tmp_path / "d.y4m")[1], read(source)[1], strict=True)]
+        assert point["by_frame"]["psnr_y"] == [row.y for row in rows]
+        assert point["psnr_yuv_611"] == pytest.approx(sum(row.yuv_611 for row in rows) / 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (["--anchors", "vp9:good"], 1, ["unknown anchor 'vp9'"]),
+        (["--anchors", "x265:quick"], 1, ["no preset 'quick'"]),
+        (["--bpp", "0.1,0.2"], 1, ["2 points are too few for a BD figure"]),
+        (["--bpp", "0.1,0.2,0.2,0.3"], 1, ["given twice"]),
+        (["--bpp", "0.1,zero"], 2, ["'zero' is not a target"]),
+        (["--bpp", "0.1,0"], 2, ["'0' is not a target"]),
+        (["--frames", "2:9"], 1, ["frames 2:9 were asked for, but it has only 6 frames"]),
+        (["--frames", "7:"], 1, ["only 6 frames"]),
+        (["--effort", "heroic"], 2, ["heroic"]),
+        (["--device", "cuda"], 1, ["no CUDA device"]),
+        (["missing.mkv"], 1, ["missing.mkv: no such file"]),
+    ],
+)  # fmt: skip
+def test_bad_input_is_refused_before_any_work(
+    arguments: list[str], status: int, words: list[str], clip: Path, fake: FakeCodec, tmp_path: Path
+) -> None:
+    if "cuda" in arguments and torch.cuda.is_available():
+        arguments, words = ["--anchors", "x264"], ["ENCODER:PRESET"]
+    fails(cwrv("rd", clip, "-o", tmp_path / "out", *arguments), status, *words)
+    assert fake.targets == []
+    assert not (tmp_path / "out").exists()
+
+
+def test_clips_that_no_anchor_takes(fake: FakeCodec, tmp_path: Path) -> None:
+    odd = moving_clip(tmp_path / "odd.mkv", 97, 80)
+    fails(cwrv("rd", odd, "-o", tmp_path / "out"), 1, "odd.mkv: anchor x264:medium needs an even width", "97x80")
+    (tmp_path / "file").write_bytes(b"")
+    fails(cwrv("rd", DEMO, "-o", tmp_path / "file"), 1, "file is not a directory")
+    assert fake.targets == []
+
+
+def test_a_missing_package_is_named(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extra, "PACKAGES", ("torch", "no_such_package"))
+    fails(cwrv("rd", clip, "-o", tmp_path / "out"), 1, "rd needs no_such_package: pip install 'nvcodec[rd]'")
+
+
+def test_failures_name_clip_and_target(clip: Path, fake: FakeCodec, tmp_path: Path) -> None:
+    def fail(bpp: float) -> None:
+        raise EncodeError("cannot be met")
+
+    fake.on_encode = fail
+    fails(cwrv("rd", clip, "-o", tmp_path, "--anchors", "none", "--bpp", "0.1"), 1, "moving at 0.1 bpp: cannot be met")
+
+
+def test_the_segment_is_the_anchors_key_frame_interval(clip: Path, fake: FakeCodec, tmp_path: Path) -> None:
+    settings = run.CodecSettings(effort="fast", segment=2, device="cpu", threads=1)
+    (only,) = everything(plan(clip, tmp_path, settings=settings))["clips"]
+    assert {p["key_frames"] for anchor in only["anchors"] for p in anchor["points"]} == {3}
+
+
+def test_names_are_distinct() -> None:
+    assert name_clips(["a/x.mkv", "b/x.y4m", "x-2.mp4", "img_%03d.png"]) == ["x", "x-2", "x-2-2", "img__03d"]
+
+
+def test_content_is_told_by_its_samples(clip: Path, tmp_path: Path) -> None:
+    whole, part = inspect_clip(str(clip), "a", None), inspect_clip(str(clip), "a", (0, COUNT - 1))
+    assert (whole.count, part.count) == (COUNT, COUNT - 1)
+    assert whole.digest != part.digest
+    copy = tmp_path / "other-name.mkv"
+    copy.write_bytes(clip.read_bytes())
+    assert inspect_clip(str(copy), "b", (0, COUNT)).digest == whole.digest
+
+
+# Quality
+
+
+def test_quality_of_a_frame() -> None:
+    a, b = frames(176, 176, (0, 1))
+    found = frame_quality(b, a, properties(176, 176))
+    assert (found.psnr_y, found.psnr_u, found.psnr_v) == tuple(frame_psnr(a, b))
+    assert found.psnr_yuv_611 == frame_psnr(a, b).yuv_611
+    assert found.ms_ssim is not None
+    assert 0 < found.ms_ssim < 1
+    same = frame_quality(a, a, properties(176, 176))
+    assert (same.psnr_y, same.psnr_rgb, same.ms_ssim) == (PSNR_CAP_DB, PSNR_CAP_DB, pytest.approx(1))
+
+
+def test_ms_ssim_by_hand() -> None:
+    """Of two flat pictures only the luminance of the coarsest scale differs: (2ab + c) / (a² + b² + c), to 0.1333."""
+    a, b = (frames(176, 176, (0,))[0] for _ in range(2))
+    a.planes[0].fill_(100)
+    b.planes[0].fill_(120)
+    c = (0.01 * 255) ** 2
+    luminance = (2 * 100 * 120 + c) / (100**2 + 120**2 + c)
+    found = frame_quality(a, b, properties(176, 176)).ms_ssim
+    assert found == pytest.approx(luminance**0.1333, abs=1e-6)
+
+
+def test_rgb_is_measured_in_rgb() -> None:
+    """One step of full-range luma alone is one step of R, G and B."""
+    a, b = (frames(64, 64, (0,))[0] for _ in range(2))
+    for frame, level in ((a, 100), (b, 101)):
+        frame.planes[0].fill_(level)
+        frame.planes[1].fill_(128)
+        frame.planes[2].fill_(128)
+    found = frame_quality(a, b, properties(64, 64, color_range=2))
+    assert found.psnr_rgb == pytest.approx(found.psnr_y) == pytest.approx(48.1308, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("height", "tags", "text"),
+    [
+        (288, {}, "BT.601 (assumed by the number of rows), limited range (assumed)"),
+        (720, {}, "BT.709 (assumed by the number of rows), limited range (assumed)"),
+        (288, {"colorspace": 1, "color_range": 2}, "BT.709 (tagged), full range (tagged)"),
+        (288, {"colorspace": 9, "color_range": 1}, "BT.2020 (tagged), limited range (tagged)"),
+    ],
+)
+def test_the_matrix_is_stated(height: int, tags: dict[str, int], text: str) -> None:
+    assert rgb_matrix(properties(320, height, **tags)) == text
+
+
+def test_an_unknown_matrix_is_refused() -> None:
+    with pytest.raises(InputError, match="matrix 8"):
+        rgb_matrix(properties(colorspace=8))
+
+
+def test_means() -> None:
+    rows = [FrameQuality(30, 40, 41, 29, 0.9), FrameQuality(32, 42, 43, 31, 0.98)]
+    assert mean_quality(rows) == pytest.approx(
+        {
+            "psnr_y": 31, "psnr_u": 41, "psnr_v": 42, "psnr_yuv_611": (6 * 31 + 41 + 42) / 8, "psnr_rgb": 30,
+            "ms_ssim": 0.94, "ms_ssim_db": 12.218487,
+        }
+    )  # fmt: skip
+    assert mean_quality([FrameQuality(1, 1, 1, 1, 1.0)])["ms_ssim_db"] == PSNR_CAP_DB
+    assert mean_quality([FrameQuality(1, 1, 1, 1, None)])["ms_ssim"] is None
+    with pytest.raises(InputError, match="no frames"):
+        mean_quality([])
+
+
+# Stills
+
+
+def test_stills_without_loss() -> None:
+    from nvcodec.color import to_rgb
+
+    pictures, size = frames(64, 48, (0, 1, 2)), properties(64, 48)
+    mode = choose_mode(pictures[0], size, 3, 2, 10**6)
+    assert (mode.frames, mode.lossless) == ((0, 1, 2), True)
+    made = make_stills(pictures, size, mode)
+    assert made.least_psnr == PSNR_CAP_DB
+    assert all(torch.equal(decode_still(s), to_rgb(f, size)) for s, f in zip(made.images, pictures, strict=True))
+    assert unpack(*pack(made)) == made
+
+
+def test_stills_within_a_budget() -> None:
+    pictures = read(DEMO, frames=(0, 12))[1]
+    size = properties(320, 180)
+    lossy = choose_mode(pictures[0], size, 12, 2, 1_200_000)
+    assert (lossy.frames, lossy.lossless) == (tuple(range(12)), False)
+    made = make_stills(pictures, size, lossy)
+    assert sum(map(len, made.images)) < 600_000
+    assert 35 < made.least_psnr < PSNR_CAP_DB
+    few = choose_mode(pictures[0], size, 12, 2, 200_000)
+    assert not few.lossless
+    assert 2 <= len(few.frames) < 12
+    assert (few.frames[0], few.frames[-1]) == (0, 11)
+    assert choose_mode(pictures[0], size, 12, 2, 1).frames == (0, 11)
+    with pytest.raises(InputError, match="ends before"):
+        make_stills(pictures[:-1], size, few)
+
+
+def test_spacing() -> None:
+    assert spaced(5, 9) == (0, 1, 2, 3, 4)
+    assert spaced(9, 3) == (0, 4, 8)
+    assert spaced(1, 1) == (0,)
+
+
+# The store and the processes
+
+
+def test_the_store_knows_only_whole_results(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    key = {"a": 1, "b": [1, 2]}
+    assert store.get("x", key) is None
+    store.put("x", key, {"n": 3}, data=b"payload", suffix=".bin")
+    found = store.get("x", {"b": [1, 2], "a": 1})
+    assert found is not None
+    assert found.payload is not None
+    assert (found.record, found.payload.read_bytes()) == ({"n": 3}, b"payload")
+    assert store.get("x", {"a": 1, "b": [2, 1]}) is None
+    assert store.get("y", key) is None
+    found.payload.unlink()
+    assert store.get("x", key) is None
+
+
+def test_processes() -> None:
+    told: list[tuple[int, float, str]] = []
+    jobs = [partial(work, number) for number in (2, 3, 4)]
+    assert run_jobs(jobs, 2, lambda *step: told.append(step)) == [4, 9, 16]
+    assert sorted(told) == [(0, 0.5, "job 2"), (1, 0.5, "job 3"), (2, 0.5, "job 4")]
+    told.clear()
+    assert run_jobs(jobs, 1, lambda *step: told.append(step)) == [4, 9, 16]
+    assert len(told) == 3
+
+
+@pytest.mark.parametrize(("bad", "message"), [(13, "unlucky"), (99, "exit status 3")])
+def test_processes_that_fail(bad: int, message: str) -> None:
+    with pytest.raises(EncodeError, match=message):
+        run_jobs([partial(work, number) for number in (bad, 2)], 2, lambda *step: None)
+
+
+def test_jobs_in_processes_end_in_the_same_results(clip: Path, tmp_path: Path, fake: FakeCodec) -> None:
+    """Ours are finished before; the anchors' curves come from processes of their own."""
+    everything(plan(clip, tmp_path, anchors=()))
+    chosen = plan(clip, tmp_path, jobs=2, settings=FAST)
+    first = everything(chosen)
+    names = {path.name for path in tmp_path.rglob("*") if path.suffix in (".264", ".obu")}
+    assert names
+    again = plan(clip, tmp_path, settings=FAST)
+    assert everything(again)["clips"] == first["clips"]
+    assert anchors.CODERS["x264"].suffix == ".264"
