@@ -26,7 +26,16 @@ from nvcodec.rd.store import Store
 from nvcodec.rd.workers import Job, Report, run_jobs
 from nvcodec.video_io import FrameRange
 
-__all__ = ["ClipCurves", "Plan", "Progress", "check_plan", "compute", "store_of"]
+__all__ = [
+    "ClipCurves",
+    "Plan",
+    "Progress",
+    "check_clips",
+    "check_options",
+    "check_plan",
+    "compute",
+    "store_of",
+]
 
 _OUR_WEIGHT, _ANCHOR_WEIGHT = 6.0, 1.0
 """How much longer a point of ours takes than a curve of an anchor, for the time left."""
@@ -79,9 +88,26 @@ def check_plan(plan: Plan) -> list[Clip]:
     """Everything that can be told before any long work; reads the clips once. Returns them.
 
     Raises:
-        InputError: a clip cannot be read, is shorter than the range or unfit for an anchor; targets are not
-            distinct positive numbers; or they are too few for a BD figure against the anchors.
-        OutputError: the folder cannot be made or written.
+        InputError: a clip cannot be read or is shorter than the range; or as :func:`check_options` and
+            :func:`check_clips`.
+        OutputError, EncodeError: as those.
+    """
+    check_options(plan)
+    clips = [
+        inspect_clip(source, name, plan.frames)
+        for source, name in zip(plan.sources, name_clips(plan.sources), strict=True)
+    ]
+    check_clips(plan, clips)
+    return clips
+
+
+def check_options(plan: Plan) -> None:
+    """What can be told without the clips.
+
+    Raises:
+        InputError: targets are not distinct positive numbers, or too few for a BD figure against the anchors; there
+            is no such device.
+        OutputError: the folder is something else.
         EncodeError: a setting is out of its range.
     """
     if not plan.sources:
@@ -94,10 +120,15 @@ def check_plan(plan: Plan) -> list[Clip]:
         plan.settings.options(bpp)
     if plan.folder.exists() and not plan.folder.is_dir():
         raise OutputError(f"{plan.folder} is not a directory")
-    clips = [
-        inspect_clip(source, name, plan.frames)
-        for source, name in zip(plan.sources, name_clips(plan.sources), strict=True)
-    ]
+
+
+def check_clips(plan: Plan, clips: Sequence[Clip]) -> None:
+    """Whether the anchors can take the clips, and makes the folder.
+
+    Raises:
+        InputError: they cannot.
+        OutputError: the folder cannot be made.
+    """
     for clip in clips:
         for spec in plan.anchors:
             try:
@@ -105,7 +136,6 @@ def check_plan(plan: Plan) -> list[Clip]:
             except InputError as error:
                 raise InputError(f"{clip.source}: {error}") from error
     Store(plan.folder).prepare()
-    return clips
 
 
 def _check_targets(plan: Plan) -> None:

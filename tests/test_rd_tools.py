@@ -1,0 +1,100 @@
+"""The tools around ``rd``: anchors by hand, and the standing benchmark with its tables."""
+
+from __future__ import annotations
+
+import json
+import runpy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from rd_samples import fake_codec, moving_clip
+
+from nvcodec.rd import output
+
+TOOLS = Path(__file__).parent.parent / "tools"
+
+
+def tool(name: str, *arguments: str | Path, **changes: Any) -> Result:
+    """Runs a tool in this process, with other constants."""
+    program = runpy.run_path(str(TOOLS / f"{name}.py"))
+    program["main"].callback.__globals__.update(changes)
+    return CliRunner().invoke(program["main"], [str(argument) for argument in arguments])
+
+
+def test_an_anchor_by_hand(tmp_path: Path) -> None:
+    clip = moving_clip(tmp_path / "clip.mkv", 96, 80)
+    arguments = ["--codec", "x264", "--preset", "ultrafast", "--crf", "30", "--bytes", "2500"]
+    result = tool("anchor", clip, *arguments)
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert (found["anchor"], found["frames"], found["points"][0]["crf"]) == ("x264:ultrafast", 6, 30)
+    for name, text in (("with_sei", 0), ("without_sei", 1)):
+        below, above = found["targets"][0][name]["points"]
+        assert below["bytes"] - text * below["sei_bytes"] <= 2500 < above["bytes"] - text * above["sei_bytes"]
+        assert below["crf"] - above["crf"] == pytest.approx(0.01)
+        figures = sorted([below["psnr_y"], above["psnr_y"]])
+        assert figures[0] <= found["targets"][0][name]["interpolated"]["psnr_y"] <= figures[1]
+    assert "no preset 'quick'" in tool("anchor", clip, "--preset", "quick", "--crf", "30").output
+
+
+def test_the_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = fake_codec(monkeypatch)
+    monkeypatch.setattr(output, "plot_curves", lambda results: (b"", b""))
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    moving_clip(clips / "short.mkv", 176, 176, 3)
+    moving_clip(clips / "wide.mkv", 128, 96, 6)
+    (clips / "notes.txt").write_text("no clip")
+    document = tmp_path / "DOC.md"
+    document.write_text("before\n<!-- benchmark -->\nold\n<!-- /benchmark -->\nafter\n")
+    command = ["benchmark", clips, "-o", tmp_path / "out", "--frames", "4", "--threads", "1"]
+    changes = {"BPPS": (0.2, 0.4, 0.8), "ANCHORS": "x264:ultrafast"}
+
+    result = tool(*command, "--check", document, **changes)
+    assert result.exit_code == 1
+    assert "DOC.md: not what was measured" in result.output
+    assert "old" in document.read_text()
+    result = tool(*command, "--update", document, "--check", document, **changes)
+    assert result.exit_code == 0, result.output
+    assert fake.targets == [0.2, 0.4, 0.8] * 2
+
+    table = (tmp_path / "out" / "table.md").read_text()
+    assert result.stdout == table
+    assert document.read_text() == f"before\n<!-- benchmark -->\n{table}<!-- /benchmark -->\nafter\n"
+    (short, wide) = json.loads((tmp_path / "out" / "results.json").read_text())["clips"]
+    assert (short["frame_count"], wide["frame_count"]) == (3, 4)
+    rate = short["anchors"][0]["bd"]["psnr_yuv_611"]["rate"]["value"]
+    assert f"| short, 3 | {rate:+.1f} %, " in table
+    assert "| mean | " in table
+    for clip in (short, wide):
+        for point in clip["ours"]:
+            assert f"| {clip['name']} | {point['bytes']} | {point['bpp']:.4f} | {point['psnr_y']:.2f} | " in table
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("none", "no place for the tables"), ("<!-- /benchmark -->\n<!-- benchmark -->\n", "no place for the tables")],
+)
+def test_documents_without_marks(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "DOC.md").write_text(text)
+    result = tool("benchmark", tmp_path, "-o", tmp_path / "out", "--check", tmp_path / "DOC.md")
+    assert result.exit_code == 1
+    assert message in result.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_without_clips(tmp_path: Path) -> None:
+    result = tool("benchmark", tmp_path, "-o", tmp_path / "out")
+    assert result.exit_code == 1
+    assert f"{tmp_path}: no clips" in result.output
+
+
+def test_the_document_has_a_place_for_the_tables() -> None:
+    quoted = runpy.run_path(str(TOOLS / "benchmark.py"))["quoted"]
+    name = "BENCHMARKS.md"
+    before, _, after = quoted((TOOLS.parent / name).read_text(encoding="utf-8"), name)
+    assert before.endswith("<!-- benchmark -->\n")
+    assert after.startswith("<!-- /benchmark -->")
+    assert "benchmark.py" in before

@@ -1,0 +1,178 @@
+"""The standing benchmark: curves of every clip in a folder, and the tables that the documents quote.
+
+    python tools/benchmark.py CLIPS -o DIR
+    python tools/benchmark.py CLIPS -o DIR --update BENCHMARKS.md
+    python tools/benchmark.py CLIPS -o DIR --check BENCHMARKS.md
+
+Takes the first frames of every video in CLIPS, at the targets and with the anchors that stand below, and writes
+DIR/table.md beside what ``cwrv rd`` writes. DIR holds finished work: a second run computes only what is new.
+In the documents the tables stand between ``<!-- benchmark -->`` and ``<!-- /benchmark -->``.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nvcodec.cli_progress import StatusLine
+from nvcodec.errors import InputError, NvcodecError
+from nvcodec.output_file import atomic_output
+from nvcodec.rd.anchors import parse_anchors
+from nvcodec.rd.clip import Clip, inspect_clip, name_clips
+from nvcodec.rd.extra import require_extra
+from nvcodec.rd.output import write_outputs
+from nvcodec.rd.points import CodecSettings
+from nvcodec.rd.run import Plan, check_clips, check_options, compute
+from nvcodec.video_io import VideoReader
+
+SUFFIXES = {".y4m", ".mkv", ".mp4", ".webm", ".mov", ".avi"}
+BPPS = (0.02, 0.05, 0.1, 0.2)
+ANCHORS = "x264:medium,x265:medium,x265:veryslow,svtav1:4"
+FRAMES = 33
+"""Of each clip, from its start; a shorter clip is taken whole."""
+MARKS = ("<!-- benchmark -->\n", "<!-- /benchmark -->")
+
+
+def find_clips(folder: Path, most: int) -> list[Clip]:
+    """The videos in a folder, by name.
+
+    Raises:
+        InputError: there are none, or one cannot be read.
+    """
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES) if folder.is_dir() else []
+    if not paths:
+        raise InputError(f"{folder}: no clips ({', '.join(sorted(SUFFIXES))})")
+    clips = []
+    for path, name in zip(paths, name_clips(map(str, paths)), strict=True):
+        with VideoReader(path) as reader:
+            count = sum(1 for _ in islice(reader, most))
+        clips.append(inspect_clip(str(path), name, (0, count)))
+    return clips
+
+
+def tables(results: dict[str, Any], command: str) -> str:
+    """Markdown: BD figures, then the points."""
+    anchors = results["settings"]["anchors"]
+    e = results["environment"]
+    packages = ", ".join(f"{name} {e['packages'][name]}" for name in ("torch", "av", "bjontegaard"))
+    lines = [
+        f"`{command}`",
+        f"nvcodec {e['nvcodec']} (code {e['codec_code']}), effort {results['settings']['effort']}; {packages}.",
+        "",
+        "BD-rate and BD-PSNR by PSNR 6:1:1, below zero and above zero if better than the anchor:",
+        "",
+        f"| clip, frames | {' | '.join(anchors)} |",
+        f"|---|{'---|' * len(anchors)}",
+    ]
+    for clip in results["clips"]:
+        cells = [_delta(anchor["bd"]["psnr_yuv_611"]) for anchor in clip["anchors"]]
+        lines.append(f"| {clip['name']}, {clip['frame_count']} | {' | '.join(cells)} |")
+    means = [_delta(mean["metrics"]["psnr_yuv_611"]) for mean in results["mean_bd"]]
+    lines += [
+        f"| mean | {' | '.join(means)} |",
+        "",
+        "Points of ours, and the PSNR 6:1:1 of each anchor at its point nearest in bits:",
+        "",
+        f"| clip | bytes | bpp | Y | 6:1:1 | RGB | MS-SSIM | s a frame | {' | '.join(anchors)} |",
+        f"|---|---|---|---|---|---|---|---|{'---|' * len(anchors)}",
+    ]
+    for clip in results["clips"]:
+        lines += [_row(clip, point) for point in clip["ours"]]
+    return "\n".join(lines) + "\n"
+
+
+def _delta(found: dict[str, Any]) -> str:
+    rate, quality = found["rate"]["value"], found["quality"]["value"]
+    first = "no overlap" if rate is None else f"{rate:+.1f} %"
+    return first if quality is None else f"{first}, {quality:+.2f} dB"
+
+
+def _row(clip: dict[str, Any], point: dict[str, Any]) -> str:
+    cells = [clip["name"], str(point["bytes"]), f"{point['bpp']:.4f}"]
+    cells += [f"{point[key]:.2f}" for key in ("psnr_y", "psnr_yuv_611", "psnr_rgb")]
+    cells.append("" if point["ms_ssim"] is None else f"{point['ms_ssim']:.4f}")
+    cells.append(f"{point['encode_seconds'] / clip['frame_count']:.1f}")
+    for anchor in clip["anchors"]:
+        (match,) = (p for p in anchor["points"] if point["target_bpp"] in p["matches"])
+        cells.append(f"{match['psnr_yuv_611']:.2f} ({100 * (match['bytes'] / point['bytes'] - 1):+.1f} % bits)")
+    return f"| {' | '.join(cells)} |"
+
+
+def quoted(text: str, name: str) -> tuple[str, str, str]:
+    """A document before, between and behind the marks.
+
+    Raises:
+        InputError: it has not both of them, once.
+    """
+    if any(text.count(mark.strip()) != 1 for mark in MARKS) or text.find(MARKS[0]) > text.find(MARKS[1]):
+        raise InputError(f"{name} has no place for the tables, between {MARKS[0].strip()} and {MARKS[1]}")
+    before, _, rest = text.partition(MARKS[0])
+    between, _, after = rest.partition(MARKS[1])
+    return before + MARKS[0], between, MARKS[1] + after
+
+
+@click.command()
+@click.argument("clips", type=click.Path(path_type=Path))
+@click.option("-o", "--output", "folder", required=True, type=click.Path(path_type=Path), help="Results and work.")
+@click.option("--effort", default="medium", show_default=True, help="Of our encoder.")
+@click.option("--frames", type=click.IntRange(1), default=FRAMES, show_default=True, help="Of each clip, at most.")
+@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Encodes at a time.")
+@click.option("--threads", type=click.IntRange(1), help="CPU threads of each of our encodes.")
+@click.option("--update", type=click.Path(path_type=Path), multiple=True, help="Documents to put the tables into.")
+@click.option("--check", type=click.Path(path_type=Path), multiple=True, help="Documents that should have them.")
+def main(
+    clips: Path,
+    folder: Path,
+    effort: str,
+    frames: int,
+    jobs: int,
+    threads: int | None,
+    update: tuple[Path, ...],
+    check: tuple[Path, ...],
+) -> None:
+    """Measure every clip in CLIPS and write the tables that the documents quote."""
+    command = ["python", "tools/benchmark.py", clips.name, "-o", "DIR", "--effort", effort, "--frames", str(frames)]
+    try:
+        require_extra()
+        for path in (*update, *check):
+            quoted(path.read_text(encoding="utf-8"), str(path))
+        plan = Plan(
+            sources=("",),
+            folder=folder,
+            bpps=BPPS,
+            anchors=parse_anchors(ANCHORS),
+            settings=CodecSettings(effort=effort, threads=threads),
+            jobs=jobs,
+        )
+        check_options(plan)
+        with StatusLine() as line:
+            found = find_clips(clips, frames)
+            plan = replace(plan, sources=tuple(clip.source for clip in found))
+            check_clips(plan, found)
+            curves = compute(plan, found, lambda p: line.working([f"{p.jobs_done}/{p.jobs}", p.what], p.fraction))
+            results = write_outputs(
+                plan, curves, shlex.join(command), lambda done, what: line.working([f"report: {what}"], done)
+            )
+        text = tables(results, shlex.join(command))
+        with atomic_output(folder / "table.md", overwrite=True) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        for path in update:
+            before, _, after = quoted(path.read_text(encoding="utf-8"), str(path))
+            with atomic_output(path, overwrite=True) as temporary:
+                temporary.write_text(before + text + after, encoding="utf-8")
+        stale = [path for path in check if quoted(path.read_text(encoding="utf-8"), str(path))[1] != text]
+    except (NvcodecError, OSError) as error:
+        sys.exit(f"benchmark: {error}")
+    click.echo(text, nl=False)
+    if stale:
+        sys.exit(f"benchmark: {', '.join(map(str, stale))}: not what was measured")
+
+
+if __name__ == "__main__":
+    main()
