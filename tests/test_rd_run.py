@@ -155,7 +155,7 @@ def test_results(finished: tuple[Path, dict[str, Any]]) -> None:
     samples = 176 * 176 * COUNT
     assert [point["target_bpp"] for point in only["ours"]] == [0.1, 0.2, 0.4, 0.8]
     for point in (*only["ours"], *(p for anchor in only["anchors"] for p in anchor["points"])):
-        file = next((folder / "work").rglob(point["file"]))
+        file = folder / only["work"] / point["file"]
         assert point["bytes"] == file.stat().st_size
         assert point["bpp"] == pytest.approx(8 * point["bytes"] / samples)
         assert point["kbps"] == pytest.approx(8 * point["bytes"] / (COUNT / 25) / 1000)
@@ -168,12 +168,21 @@ def test_results(finished: tuple[Path, dict[str, Any]]) -> None:
         for key in ("bytes", "psnr_yuv_611"):
             assert min(p[key] for p in curve) <= min(p[key] for p in only["ours"])
             assert max(p[key] for p in curve) >= max(p[key] for p in only["ours"])
-        assert sum(p["frame_bits"] == [] for p in curve) == 0
+        assert anchor["misses"] == []
         assert all(sum(p["frame_bits"]) == 8 * p["bytes"] for p in curve)
         assert sorted(target for p in curve for target in p["matches"]) == [0.1, 0.2, 0.4, 0.8]
         assert isinstance(anchor["bd"]["psnr_y"]["rate"]["value"], float)
     assert {"torch", "av", "bjontegaard", "pytorch-msssim"} <= set(found["environment"]["packages"])
     assert found["command"] == "cwrv rd ..."
+
+
+def test_what_an_anchor_cannot_reach_is_told(fake: FakeCodec, tmp_path: Path) -> None:
+    """Text of settings alone is more than our lowest rate."""
+    source = moving_clip(tmp_path / "a.mkv", 96, 80)
+    chosen = plan(source, tmp_path / "out", bpps=(0.05, 0.2, 0.4), anchors=parse_anchors("x264:ultrafast"))
+    (anchor,) = everything(chosen)["clips"][0]["anchors"]
+    assert anchor["misses"] == ["lowest rate"]
+    assert anchor["bd"]["psnr_y"]["rate"]["note"].startswith("from 3 points")
 
 
 def test_table(finished: tuple[Path, dict[str, Any]]) -> None:

@@ -11,7 +11,7 @@ A point is a dict as in results.json, see :func:`our_point` and :func:`anchor_po
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -33,6 +33,8 @@ from nvcodec.rd.workers import Report
 __all__ = ["CodecSettings", "NotFinished", "anchor_curve", "our_point", "point_payload"]
 
 Point = dict[str, Any]
+_Decode = Callable[[Path], tuple[Iterable[Frame], dict[str, Any]]]
+"""The frames of a file, and what else it tells."""
 
 
 class NotFinished(Exception):
@@ -81,25 +83,26 @@ def our_point(clip: Clip, bpp: float, settings: CodecSettings, store: Store, rep
         except NvcodecError as error:
             raise type(error)(f"{clip.name} at {bpp:g} bpp: {error}") from error
         entry = store.put(name, key, {"bytes": made.file_bytes, "encode_seconds": made.seconds}, file=path)
-    measured = _measured(
-        name, clip, entry, store, {"decoder": codec_versions()}, compute, _decode_ours(settings), report
-    )
+    with thread_limit(settings.threads):
+        decode = _decode_ours(settings)
+        measured = _measured(name, clip, entry, store, {"decoder": codec_versions()}, compute, decode, report)
     return {"codec": "nvcodec", "preset": settings.effort, "target_bpp": bpp} | _figures(clip, entry, measured)
 
 
-def _decode_ours(settings: CodecSettings) -> Callable[[Path], tuple[Iterable[Frame], dict[str, Any]]]:
+def _decode_ours(settings: CodecSettings) -> _Decode:
+    def frames(path: Path) -> Iterator[Frame]:
+        with Decoder(path, device=settings.device, threads=settings.threads) as decoder:
+            yield from decoder
+
     def decode(path: Path) -> tuple[Iterable[Frame], dict[str, Any]]:
         with Decoder(path, device=settings.device, threads=settings.threads) as decoder:
             account = describe(decoder, path.name)
-            frames = list(decoder)
-        bits = [0.0] * len(frames)
-        for unit in (unit for segment in account["segments"] for unit in segment["units"]):
-            for number in unit["frames"]:
-                bits[number] = unit["bits"] / len(unit["frames"])
+        units = [unit for segment in account["segments"] for unit in segment["units"]]
+        bits = {number: unit["bits"] / len(unit["frames"]) for unit in units for number in unit["frames"]}
         purposes = account["bytes_by_purpose"]
         told = purposes["weights"] + purposes["motion"] + sum(purposes["levels"])
-        return frames, {
-            "frame_bits": bits,
+        return frames(path), {
+            "frame_bits": [bits[number] for number in sorted(bits)],
             "bytes_by_purpose": {
                 "weights": purposes["weights"],
                 "motion": purposes["motion"],
@@ -212,7 +215,7 @@ def _measured(
     store: Store,
     versions: dict[str, Any],
     compute: bool,
-    decode: Callable[[Path], tuple[Iterable[Frame], dict[str, Any]]],
+    decode: _Decode,
     report: Report,
 ) -> dict[str, Any]:
     """Quality of the frames of a finished encode, from the store or now."""

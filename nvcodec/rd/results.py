@@ -5,12 +5,12 @@
     {"format": "nvcodec-rd", "format_version": 1, "command": ..., "created": ..., "environment": versions,
      "settings": ..., "our_settings": ..., "method": {topic: sentence}, "metrics": [{"key", "label", "unit", "about"}],
      "clips": [{"name", "source", ..., "ours": [point], "anchors": [
-         {"name", "codec", "preset", "options", "settings_text", "points": [point],
+         {"name", "codec", "preset", "options", "settings_text", "points": [point], "misses": [words],
           "bd": {metric: {"rate": delta, "quality": delta}}}]}],
      "mean_bd": [{"name", "metrics": {metric: {"rate": {"value", "clips"}, "quality": ...}}}]}
 
 A point holds ``bytes``, ``bpp``, ``kbps``, the means of all metrics, ``by_frame`` (quality), ``frame_bits``,
-``file`` (below ``work/``), and how it was made; see :mod:`nvcodec.rd.points`. A delta is
+``file`` (in the clip's ``work``), and how it was made; see :mod:`nvcodec.rd.points`. A delta is
 :class:`nvcodec.rd.bd.Delta`.
 """
 
@@ -27,7 +27,7 @@ from typing import Any
 from nvcodec.errors import InputError
 from nvcodec.rd.bd import METHOD, Curve, Delta, bd_quality, bd_rate
 from nvcodec.rd.quality import METRICS
-from nvcodec.rd.run import ClipCurves, Plan
+from nvcodec.rd.run import WORK, ClipCurves, Plan, store_name
 from nvcodec.rd.versions import environment
 
 __all__ = ["CSV_COLUMNS", "bd_figures", "build_results", "results_csv", "summary_lines"]
@@ -97,6 +97,7 @@ def _clip(found: ClipCurves) -> dict[str, Any]:
         "frames_per_second": float(p.frame_rate),
         "rgb_matrix": clip.rgb_matrix,
         "content": clip.digest,
+        "work": f"{WORK}/{store_name(clip)}",
         "ours": [_point(point) for point in found.ours],
         "anchors": [
             {
@@ -106,11 +107,22 @@ def _clip(found: ClipCurves) -> dict[str, Any]:
                 "options": " ".join(f"{name}={value}" for name, value in points[0]["options"].items()),
                 "settings_text": points[0]["settings_text"],
                 "points": [_point(point) for point in points],
+                "misses": _misses(points, found.ours),
                 "bd": bd_figures(points, found.ours),
             }
             for spec, points in found.anchors.items()
         ],
     }
+
+
+def _misses(anchor: Sequence[dict[str, Any]], ours: Sequence[dict[str, Any]]) -> list[str]:
+    """In words, what the anchor's rate factors do not reach of our curve, in rate and in PSNR 6:1:1."""
+    missed = []
+    for key, name in (("bytes", "rate"), ("psnr_yuv_611", "PSNR")):
+        theirs, mine = [point[key] for point in anchor], [point[key] for point in ours]
+        missed += [f"lowest {name}"] if min(theirs) > min(mine) else []
+        missed += [f"highest {name}"] if max(theirs) < max(mine) else []
+    return missed
 
 
 def _point(point: dict[str, Any]) -> dict[str, Any]:

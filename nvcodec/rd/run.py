@@ -27,6 +27,7 @@ from nvcodec.rd.workers import Job, Report, run_jobs
 from nvcodec.video_io import FrameRange
 
 __all__ = [
+    "WORK",
     "ClipCurves",
     "Plan",
     "Progress",
@@ -34,12 +35,15 @@ __all__ = [
     "check_options",
     "check_plan",
     "compute",
+    "store_name",
     "store_of",
 ]
 
 _OUR_WEIGHT, _ANCHOR_WEIGHT = 6.0, 1.0
 """How much longer a point of ours takes than a curve of an anchor, for the time left."""
 MOST_POINTS = 32
+WORK = "work"
+"""Folder, below that of the plan, where finished work is kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,9 +157,14 @@ def _check_targets(plan: Plan) -> None:
         )
 
 
+def store_name(clip: Clip) -> str:
+    """Tells clips apart by their content, so that a changed file of the same name starts anew."""
+    return f"{clip.name}-{clip.digest[:8]}"
+
+
 def store_of(plan: Plan, clip: Clip) -> Store:
-    """Where the work on a clip is kept: by its content, so that a changed file of the same name starts anew."""
-    return Store(plan.folder / "work" / f"{clip.name}-{clip.digest[:8]}")
+    """Where the work on a clip is kept."""
+    return Store(plan.folder / WORK / store_name(clip))
 
 
 def compute(plan: Plan, clips: Sequence[Clip], progress: Callable[[Progress], None]) -> list[ClipCurves]:

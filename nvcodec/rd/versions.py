@@ -41,7 +41,8 @@ def anchor_versions() -> dict[str, str]:
 @cache
 def measure_versions() -> dict[str, str]:
     """What the quality of decoded frames depends on."""
-    files = [_PACKAGE / "rd" / "quality.py", _PACKAGE / "metrics.py", _PACKAGE / "color.py"]
+    names = ("rd/quality.py", "rd/points.py", "metrics.py", "color.py", "cli_info.py")
+    files = [_PACKAGE / name for name in names]
     return {
         "torch": metadata.version("torch"),
         "pytorch-msssim": metadata.version("pytorch-msssim"),

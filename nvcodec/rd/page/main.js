@@ -80,7 +80,8 @@ function bdTable() {
   const rows = c.anchors.map((anchor) => {
     const { rate, quality } = anchor.bd[chosen.metric] || {};
     return [
-      element("span", { class: "legend-name" }, anchor.name, element("span", { class: "sub" }, overlapText(rate, m))),
+      element("span", { class: "legend-name" }, anchor.name, element("span", { class: "sub" }, overlapText(rate, m)),
+        anchor.misses.length ? element("span", { class: "sub" }, `does not reach our ${anchor.misses.join(", ")}`) : null),
       figure(rate, (v) => `${signed(v, 1)} %`, (v) => v < 0),
       figure(quality, (v) => `${signed(v, 2)} ${m.unit}`, (v) => v > 0),
     ];
