@@ -203,6 +203,7 @@ def test_values_under_the_pointer_and_by_keys(page: webdriver.Chrome, report: tu
     marks = page.find_elements(By.CSS_SELECTOR, f'#rd-chart g[data-series="{NAMES[0]}"] path.mark')
     ActionChains(page).move_to_element(marks[2]).perform()
     text = one(page, "#tip").text
+    assert one(page, "#tip svg").size["height"] < 20
     assert NAMES[0] in text
     assert f"{ours[2]['psnr_yuv_611']:.2f} dB" in text
     assert f"{ours[2]['bpp']:.3f} bpp" in text

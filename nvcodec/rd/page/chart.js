@@ -129,17 +129,22 @@ function linearTicks(low, high, room, integer) {
 }
 
 function logTicks(low, high, room) {
-  for (const steps of [[1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9], [1, 1.5, 2, 3, 5, 7], [1, 2, 3, 5], [1, 2, 5], [1, 3], [1]]) {
-    const ticks = [];
-    for (let e = Math.floor(Math.log10(low)) - 1; e <= Math.ceil(Math.log10(high)); e++) {
+  const first = Math.floor(Math.log10(low)) - 1;
+  const decades = Math.ceil(Math.log10(high)) - first;
+  const choices = [[1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9], [1, 1.5, 2, 3, 5, 7], [1, 2, 3, 5], [1, 2, 5], [1, 3], [1]];
+  let ticks = [];
+  for (const steps of choices) {
+    ticks = [];
+    for (let e = 0; e <= decades; e++) {
       for (const m of steps) {
-        const v = Number(`${m}e${e}`);
+        const v = Number(`${m}e${first + e}`);
         if (v >= low * 0.93 && v <= high * 1.07) ticks.push(v);
       }
     }
-    if (ticks.length <= room && ticks.length) return ticks;
+    if (ticks.length <= room) break;
   }
-  return [low, high];
+  const every = Math.ceil(ticks.length / room); // many decades: some of them
+  return ticks.filter((_, n) => n % every === 0);
 }
 
 const tickText = (v) => (Math.abs(v) >= 1000 ? `${Number((v / 1000).toPrecision(4))}k` : String(Number(v.toPrecision(6)))).replace("-", "−");
