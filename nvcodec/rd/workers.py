@@ -7,7 +7,9 @@ they are through a pipe, and are ended with the program: whatever stops it, no j
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -88,6 +90,7 @@ class _Pool:
 def _work(job: Job, connection: Connection) -> None:
     """What a process does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the parent ends its children
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         result = job(lambda done, what: connection.send(("progress", done, what)))
         connection.send(("result", result))
@@ -95,3 +98,11 @@ def _work(job: Job, connection: Connection) -> None:
         pass
     except Exception as error:
         connection.send(("error", error))
+
+
+def _end_with_parent() -> None:
+    """Also where the parent was killed and could end nobody."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
