@@ -123,17 +123,10 @@ def rd(
     )
     with StatusLine() as line:
         clips = check_plan(plan)
-        curves = compute(
-            plan,
-            clips,
-            lambda p: line.working([f"rd: {p.jobs_done}/{p.jobs}", p.what], p.fraction),
-        )
-        results = write_outputs(
-            plan,
-            curves,
-            shlex.join(["cwrv", *sys.argv[1:]]),
-            lambda done, what: line.working([f"report: {what}"], done),
-        )
+        curves = compute(plan, clips, lambda p: line.working([f"rd: {p.jobs_done}/{p.jobs}", p.what], p.fraction))
+    with StatusLine() as line:
+        command = shlex.join(["cwrv", *sys.argv[1:]])
+        results = write_outputs(plan, curves, command, lambda done, what: line.working([f"report: {what}"], done))
     for text in summary_lines(results):
         click.echo(text)
     click.echo(f"{folder / 'report.html'}", err=True)

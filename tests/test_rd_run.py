@@ -147,6 +147,19 @@ def test_interrupted_work_goes_on(clip: Path, fake: FakeCodec, tmp_path: Path) -
     assert result.stdout.startswith("moving against x264:ultrafast: BD-rate ")
 
 
+def test_progress_goes_forward_to_the_end(clip: Path, fake: FakeCodec, tmp_path: Path) -> None:
+    for bpps, jobs in (((0.1, 0.2, 0.4), 3), ((0.1, 0.2, 0.3, 0.4, 0.8), 5)):
+        chosen, told = plan(clip, tmp_path, bpps=bpps, anchors=parse_anchors("x264:ultrafast")), []
+        run.compute(chosen, run.check_plan(chosen), told.append)
+        fractions = [progress.fraction for progress in told]
+        assert fractions == sorted(fractions)
+        assert 0 <= fractions[0] < 0.5
+        assert fractions[-1] == pytest.approx(1)
+        assert told[-1].what == "moving x264:ultrafast: done"
+        ours = [progress for progress in told if "bpp" in progress.what]
+        assert (ours[-1].jobs_done, ours[-1].jobs) == (jobs, jobs)
+
+
 def test_results(finished: tuple[Path, dict[str, Any]]) -> None:
     folder, found = finished
     assert json.loads((folder / "results.json").read_text()) == found

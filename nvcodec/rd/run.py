@@ -80,7 +80,7 @@ class ClipCurves:
 
 @dataclass(frozen=True)
 class Progress:
-    """``jobs_done`` of ``jobs``; ``fraction`` of all the work, 0 .. 1; ``what`` is being done."""
+    """``jobs_done`` of ``jobs``; ``fraction`` of the work that was left, 0 .. 1; ``what`` is being done."""
 
     jobs_done: int
     jobs: int
@@ -231,17 +231,18 @@ class _Steps:
             except NotFinished:
                 continue
         todo = [number for number in range(len(jobs)) if number not in results]
+        self.total -= weight * len(results)  # finished before: takes no time now
         parts = [0.0] * len(todo)
 
         def report(n: int, done: float, what: str) -> None:
             parts[n] = done
-            fraction = (self.before + weight * (len(results) + sum(parts))) / self.total
+            fraction = (self.before + weight * sum(parts)) / self.total
             finished = len(results) + sum(part >= 1 for part in parts)
             self.progress(Progress(finished, len(jobs), min(fraction, 1.0), f"{jobs[todo[n]][0]}: {what}"))
 
         work: list[Job] = [_Computing(jobs[number][1]) for number in todo]
         done = run_jobs(work, processes, report)
-        self.before += weight * len(jobs)
+        self.before += weight * len(todo)
         return [results[n] if n in results else done[todo.index(n)] for n in range(len(jobs))]
 
 
