@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ast import literal_eval
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,7 +71,7 @@ class FakeDecoder:
         source, self.range, bpp, _rest = Path(path).read_bytes().decode().split("|", 3)
         self.size = Path(path).stat().st_size
         self.step = max(2, round(1.2 / float(bpp)))
-        with VideoReader(source, frames=None if self.range == "None" else eval(self.range)) as reader:
+        with VideoReader(source, frames=None if self.range == "None" else literal_eval(self.range)) as reader:
             self.source = list(reader)
 
     def __enter__(self) -> FakeDecoder:

@@ -37,6 +37,10 @@ _Decode = Callable[[Path], tuple[Iterable[Frame], dict[str, Any]]]
 """The frames of a file, and what else it tells."""
 
 
+_RECORD = 1
+"""Part of every key: counts up when what is kept of an encode changes."""
+
+
 class NotFinished(Exception):
     """A result is not in the store, and was not to be computed."""
 
@@ -68,7 +72,7 @@ def our_point(clip: Clip, bpp: float, settings: CodecSettings, store: Store, rep
     options = settings.options(bpp)
     chosen = {name: value for name, value in asdict(options).items() if name not in ("threads", "device")}
     chosen["device"] = choose_device(options.device).type
-    key = {"kind": "nvcodec", "clip": clip.digest, "options": chosen, "versions": codec_versions()}
+    key = {"kind": "nvcodec", "clip": clip.digest, "options": chosen, "versions": codec_versions(), "record": _RECORD}
     name = f"nvcodec-{settings.effort}-{bpp:g}bpp"
     entry = store.get(name, key)
     if entry is None:
@@ -82,7 +86,8 @@ def our_point(clip: Clip, bpp: float, settings: CodecSettings, store: Store, rep
             )  # fmt: skip
         except NvcodecError as error:
             raise type(error)(f"{clip.name} at {bpp:g} bpp: {error}") from error
-        entry = store.put(name, key, {"bytes": made.file_bytes, "encode_seconds": made.seconds}, file=path)
+        record = {"bytes": made.file_bytes, "encode_seconds": made.seconds, "threads": settings.threads}
+        entry = store.put(name, key, record, file=path)
     with thread_limit(settings.threads):
         decode = _decode_ours(settings)
         measured = _measured(name, clip, entry, store, {"decoder": codec_versions()}, compute, decode, report)
@@ -165,7 +170,8 @@ def anchor_curve(
 
 def _stream_key(clip: Clip, spec: AnchorSpec, crf: float, settings: CodecSettings) -> dict[str, Any]:
     options = spec.coder.options(spec.preset, crf, settings.segment)
-    return {"kind": spec.codec, "clip": clip.digest, "options": options, "versions": anchor_versions()}
+    versions = anchor_versions()
+    return {"kind": spec.codec, "clip": clip.digest, "options": options, "versions": versions, "record": _RECORD}
 
 
 def _stream_name(spec: AnchorSpec, crf: float) -> str:
