@@ -25,7 +25,7 @@ function refresh() {
     choice(host, c.ours.map((p) => ({ value: p.target_bpp, label: `${bppText(p.bpp)} bpp` })), chosen.target,
       (target) => { chosen.target = target; refresh(); });
   }
-  byId("clip-line").textContent = `${c.name}: ${c.width}×${c.height}, ${c.frame_count} frames at ${fixed(c.frames_per_second, 2)} a second`;
+  byId("clip-line").textContent = `${c.name}: ${c.width}×${c.height}, ${c.frame_count} frame${c.frame_count > 1 ? "s" : ""} at ${fixed(c.frames_per_second, 2)} a second`;
   curves();
   bdTable();
   pictures();
