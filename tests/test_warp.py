@@ -47,6 +47,25 @@ def gathered(
     )
 
 
+OWN = {8: (5, 6, 7, 8, 8, 7, 6, 5), 4: (6, 8, 8, 6)}
+
+
+def overlapped(plane: np.ndarray, field: np.ndarray, block: int, taps: dict[int, tuple[int, ...]]) -> np.ndarray:
+    """Four vectors for every sample: its block's, and those of the blocks beyond the nearer edges of its block."""
+    out = np.zeros(plane.shape, dtype=int)
+    last_row, last_column = field.shape[1] - 1, field.shape[2] - 1
+    for r, c in np.ndindex(plane.shape):
+        i, j = r // block, c // block
+        near_row = min(max(i - 1 if r % block < block // 2 else i + 1, 0), last_row)
+        near_column = min(max(j - 1 if c % block < block // 2 else j + 1, 0), last_column)
+        p, q = OWN[block][r % block], OWN[block][c % block]
+        for row, row_share in ((i, p), (near_row, 8 - p)):
+            for column, column_share in ((j, q), (near_column, 8 - q)):
+                sample = at(plane, r, c, *(int(v) for v in field[:, row, column]), taps)
+                out[r, c] += row_share * column_share * sample
+    return (out + 32) >> 6
+
+
 def blocks_of(plane: np.ndarray, block: int) -> tuple[int, int]:
     return -(-plane.shape[0] // block), -(-plane.shape[1] // block)
 
@@ -129,7 +148,7 @@ def test_gather_at_every_distance_from_the_border(taps: dict[int, tuple[int, ...
 
 @pytest.mark.parametrize(("rows", "columns"), [(4, 4), (5, 7), (3, 9), (1, 1)])
 def test_warp_of_a_frame(rows: int, columns: int) -> None:
-    """Luma by the block's vector, chroma by half of it (rounded), hidden features by whole samples."""
+    """Overlapping blocks: luma by the vectors, chroma by half of them (rounded); hidden features by whole samples."""
     rng = np.random.default_rng(rows * 10 + columns)
     luma, chroma = noise(rows, 2 * rows, 2 * columns), noise(columns, 2, rows, columns)
     hidden = rng.integers(-1023, 1024, (3, rows, columns))
@@ -138,9 +157,9 @@ def test_warp_of_a_frame(rows: int, columns: int) -> None:
     packed = torch.cat([pack_luma(torch.from_numpy(luma)), torch.from_numpy(chroma)]).float()
     samples, features = Reference(packed, torch.from_numpy(hidden).float()).warp(torch.from_numpy(blocks).float())
 
-    assert np.array_equal(unpack_luma(samples[:4]).numpy(), gathered(luma, blocks, 8, LUMA))
+    assert np.array_equal(unpack_luma(samples[:4]).numpy(), overlapped(luma, blocks, 8, LUMA))
     for c in range(2):
-        assert np.array_equal(samples[4 + c].numpy(), gathered(chroma[c], (blocks + 1) >> 1, 4, CHROMA))
+        assert np.array_equal(samples[4 + c].numpy(), overlapped(chroma[c], (blocks + 1) >> 1, 4, CHROMA))
     half = blocks.repeat(4, 1).repeat(4, 2)[:, :rows, :columns]
     row = (np.arange(rows)[:, None] + ((half[0] + 4) >> 3)).clip(0, rows - 1)
     column = (np.arange(columns)[None] + ((half[1] + 4) >> 3)).clip(0, columns - 1)

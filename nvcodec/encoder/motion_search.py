@@ -8,6 +8,7 @@ level try the same offset at once.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,8 +25,10 @@ __all__ = ["LevelPrice", "search_motion"]
 
 _DIRECTIONS = ((-1, 0), (1, 0), (0, -1), (0, 1), (-1, -1), (-1, 1), (1, -1), (1, 1))
 _STEPS = (4, 2, 1)
-_FULL_RANGE = 16
+_FULL_RANGE = 24
 """The full search covers this many samples of the working domain in every direction (twice as many of luma)."""
+_WINDOWS = (1, 3)
+"""Sides, in blocks, of the windows that the full search matches: single blocks, and blocks with their neighbours."""
 _QUARTERS = 8
 """Quarter luma samples in one sample of the working domain."""
 _CELL = 4
@@ -34,6 +37,8 @@ _ERROR_UNIT = 1 / 16
 """10-bit squared error to 8-bit."""
 
 
+_KNEE = 0.5
+"""Of lambda: squared error a sample above which the residual mends most of it, so that more error matters less."""
 _NEAR_BITS = 2.0
 _APART_BITS = 4.0
 """A symbol like its neighbours costs about this, whatever the context model says while they are still zero."""
@@ -97,13 +102,19 @@ class _Search:
         mixed = 0.5 * (warped[0] * (1 + blend) + warped[1] * (1 - blend))
         return _block_sums((mixed - self.target).square())
 
+    def worth(self, levels: list[Tensor]) -> Tensor:
+        """What the errors of the prediction will cost once the residual has mended them, (block rows, columns)."""
+        knee = _KNEE * self.lmbda * BLOCK * BLOCK
+        errors = self.errors(levels)
+        return torch.where(errors < knee, errors, knee * (1 + torch.log(errors.clamp(min=knee) / knee)))
+
     def cost(self, level: int, channels: slice, candidate: Tensor) -> Tensor:
         """Cost of each cell of ``level`` if its ``channels`` took the values of ``candidate``."""
         levels = list(self.levels)
         changed = levels[level].clone()
         changed[channels] = candidate
         levels[level] = changed
-        errors = self.errors(levels)
+        errors = self.worth(levels)
         scale = 1 << level
         if level:
             errors = F.avg_pool2d(
@@ -113,14 +124,13 @@ class _Search:
             )[0, 0]
         return errors + self.lmbda * self.prices[level].bits(candidate, channels)
 
-    def improve(self, level: int, channels: slice, seed: Tensor | None = None) -> None:
-        """Search ``channels`` (y, x) of one level: the seed, offsets of falling size, the neighbours' values."""
+    def improve(self, level: int, channels: slice, seeds: Sequence[Tensor] = ()) -> None:
+        """Search ``channels`` (y, x) of one level: the seeds, offsets of falling size, the neighbours' values."""
         best = self.levels[level][channels].clone()
         cost = self.cost(level, channels, best)
         zero = torch.zeros_like(best)
-        for start in (zero, seed):
-            if start is not None:
-                best, cost = self._keep_better(level, channels, best, cost, start)
+        for start in (zero, *seeds):
+            best, cost = self._keep_better(level, channels, best, cost, start)
         best, cost = self._from_neighbours(level, channels, best, cost)
         for step in _STEPS:
             centre = best
@@ -165,7 +175,7 @@ class _Search:
             blend = torch.full_like(self.levels[0][4:5], float(value))
             levels = [self.levels[0].clone(), *self.levels[1:]]
             levels[0][4:5] = blend
-            costs.append(self.errors(levels) + self.lmbda * self.prices[0].bits(blend, slice(4, 5)))
+            costs.append(self.worth(levels) + self.lmbda * self.prices[0].bits(blend, slice(4, 5)))
         choice = torch.stack(costs).argmin(0)
         self.levels[0][4] = torch.tensor([0.0, 1.0, -1.0], device=choice.device)[choice]
 
@@ -193,16 +203,23 @@ def search_motion(
     """
     search = _Search(target, references, prediction, frame, [level.clone() for level in start], lmbda, prices)
     fresh = not any(bool(level.any()) for level in start)
-    found = (
-        [_full_search(target, r, f, lmbda) for r, f in zip(references, prediction.fields, strict=True)] if fresh else []
-    )
+    found: list[list[Tensor]] = []
+    if fresh:
+        for window in _WINDOWS:
+            found.append(
+                [
+                    _polished(search.target, r, _full_search(target, r, f, lmbda, window), lmbda)
+                    for r, f in zip(references, prediction.fields, strict=True)
+                ]
+            )
     common, own = slice(0, 2), slice(2, 4)
+    two = len(references) == 2
     for level in reversed(range(MOTION_LEVELS)):
-        common_seed, own_seed = search.seed(level, found) if fresh else (None, None)
-        search.improve(level, common, common_seed)
-        if len(references) == 2:
-            search.improve(level, own, own_seed)
-    if len(references) == 2:
+        seeds = [search.seed(level, fields) for fields in found]
+        search.improve(level, common, [first for first, _ in seeds])
+        if two:
+            search.improve(level, own, [second for _, second in seeds if second is not None])
+    if two:
         search.choose_blend()
         search.improve(0, common)
         search.improve(0, own)
@@ -218,10 +235,10 @@ def _cell_median(field: Tensor, level: int) -> Tensor:
     return cells.median(3).values.clamp(-SYMBOL_BOUND, SYMBOL_BOUND)
 
 
-def _full_search(target: Tensor, reference: Reference, predicted: Tensor, lmbda: float) -> Tensor:
+def _full_search(target: Tensor, reference: Reference, predicted: Tensor, lmbda: float, blocks: int) -> Tensor:
     """The vector of each block, whole samples of the working domain, that matches best in a window around it.
 
-    Absolute differences of the mean luma, three by three blocks; a vector away from ``predicted`` and from zero pays.
+    Absolute differences of the mean luma over ``blocks`` by ``blocks`` blocks; a vector away from ``predicted`` pays.
     """
     wanted, there = target[:4].mean(0), reference.packed[:4].mean(0)
     rows, columns = wanted.shape
@@ -236,11 +253,31 @@ def _full_search(target: Tensor, reference: Reference, predicted: Tensor, lmbda:
     for dy in range(-reach, reach + 1):
         band = padded[reach + dy : reach + dy + rows].unfold(1, columns, 1).transpose(0, 1)  # (offsets, rows, columns)
         sums = F.avg_pool2d(F.pad((band - wanted).abs(), frame)[None], _CELL, divisor_override=1)
-        window = F.avg_pool2d(sums, 3, 1, 1, divisor_override=1)[0]
+        window = F.avg_pool2d(sums, blocks, 1, blocks // 2, divisor_override=1)[0]
         apart = apart_x + (dy * _QUARTERS - predicted[0]).abs()
         other, column = (window + price * torch.log2(1 + apart)).min(0)
         better = other < cost
         cost = torch.where(better, other, cost)
         vector = torch.stack([torch.full_like(cost, float(dy * _QUARTERS)), across[column]])
         best = torch.where(better, vector, best)
+    return best
+
+
+def _polished(wanted: Tensor, reference: Reference, field: Tensor, lmbda: float) -> Tensor:
+    """``field`` moved to the nearest minimum of each block's squared error, in quarter samples of luma ``wanted``."""
+
+    def cost(vectors: Tensor) -> Tensor:
+        apart = (vectors - field).abs().sum(0)
+        return _block_sums((reference.luma.gather(vectors, BLOCK)[0] - wanted).square()) + lmbda * torch.log2(1 + apart)
+
+    best, least = field, cost(field)
+    for step in (4, *_STEPS):
+        centre = best
+        for dy, dx in _DIRECTIONS:
+            candidate = (
+                centre + torch.tensor([dy * step, dx * step], dtype=field.dtype, device=field.device)[:, None, None]
+            )
+            other = cost(candidate)
+            better = other < least
+            best, least = torch.where(better, candidate, best), torch.where(better, other, least)
     return best

@@ -36,8 +36,8 @@ __all__ = ["PassSettings", "SegmentFit", "SegmentSource", "UnitReport"]
 
 CHROMA_WEIGHT = 1.3
 """Weight of chroma errors: about what the 6:1:1 mean of PSNRs asks for where chroma is the easier plane."""
-MOTION_PRICE = 4.0
-"""Lambda of the motion search over that of the residual: part of what motion gains, the residual would have mended."""
+MOTION_PRICE = 2.0
+"""Lambda of the motion search over that of the residual."""
 MOTION_CONTEXT_STEPS = 12
 """Steps on the motion context model for each unit of a training pass."""
 _MAX_DEPTH_FOR_LAMBDA = 4

@@ -36,6 +36,8 @@ _LUMA_TAPS = (
 _CHROMA_TAPS = ((0, 64, 0, 0), (-4, 54, 16, -2), (-4, 36, 36, -4), (-2, 16, 54, -4))
 """Quarter-sample filters, /64 (H.265, table 8-12, every second row)."""
 _TAP_SHIFT = 12
+_OWN_SHARE = {8: (5, 6, 7, 8, 8, 7, 6, 5), 4: (6, 8, 8, 6)}
+"""Share, /8, of a block's own vector in the samples along a row or column of the block; blocks of luma and chroma."""
 _MARGIN = 16
 """Planes reach this far beyond the picture: a block and the longest filter, so that blocks further out see nothing
 but the repeated border."""
@@ -112,6 +114,45 @@ def _spread(vectors: Tensor, size: int, rows: int, columns: int) -> Tensor:
     return vectors.repeat_interleave(size, 1).repeat_interleave(size, 2)[:, :rows, :columns]
 
 
+def _half_blocks(vectors: Tensor, down: bool, right: bool) -> Tensor:
+    """A block field (2, rows, columns) as a field of half blocks (2, 2 rows, 2 columns).
+
+    Each half block has the vector of its own block, or, where ``down`` (``right``) is set, that of the block beyond
+    its outer edge in this direction; the border repeats.
+    """
+    for dim, outer in ((1, down), (2, right)):
+        size = vectors.shape[dim]
+        half = torch.arange(2 * size, device=vectors.device)
+        block = torch.div(half + half % 2 * 2 - 1 if outer else half, 2, rounding_mode="floor")
+        vectors = vectors.index_select(dim, block.clamp(0, size - 1))
+    return vectors
+
+
+@lru_cache(maxsize=16)
+def _window(block: int, length: int, device: torch.device) -> Tensor:
+    """(length,): share, /8, of a block's own vector in each sample of a row of blocks."""
+    own = torch.tensor(_OWN_SHARE[block], dtype=torch.float32, device=device)
+    return own.repeat(-(-length // block))[:length]
+
+
+def _overlapped(plane: InterpolatedPlane, vectors: Tensor, block: int, rounding: Rounding) -> Tensor:
+    """(C, rows, columns): overlapped block motion compensation.
+
+    Every sample is a mean, weighted by its place in the block, of what four vectors bring: those of its block, of the
+    nearest block above or below, of the nearest one to the left or right, and of the one in the corner between them.
+    """
+    own_y = _window(block, plane.height, vectors.device)[:, None]
+    own_x = _window(block, plane.width, vectors.device)
+    total = torch.zeros((), device=vectors.device)
+    for down in (False, True):
+        weight_y = 8 - own_y if down else own_y
+        for right in (False, True):
+            weight_x = 8 - own_x if right else own_x
+            samples = plane.gather(_half_blocks(vectors, down, right), block // 2)
+            total = total + samples * (weight_y * weight_x)
+    return shift_right(total, 6, rounding)
+
+
 class Reference:
     """A decoded frame as later frames see it: 10-bit samples and hidden features, interpolated on demand."""
 
@@ -135,9 +176,10 @@ class Reference:
         Returns the packed samples (6, h, w) and the hidden features (C, h, w).
         """
         rows, columns = self.packed.shape[1:]
-        luma = pack_luma(self.luma.gather(vectors, BLOCK)[0])
-        chroma = self.chroma.gather(torch.floor((vectors + 1) * 0.5), BLOCK // 2)
-        return torch.cat([luma, chroma]), self._warp_hidden(_spread(vectors, BLOCK // 2, rows, columns))
+        luma = _overlapped(self.luma, vectors, BLOCK, self.rounding)[0]
+        chroma = _overlapped(self.chroma, torch.floor((vectors + 1) * 0.5), BLOCK // 2, self.rounding)
+        hidden = self._warp_hidden(_spread(vectors, BLOCK // 2, rows, columns))
+        return torch.cat([pack_luma(luma), chroma]), hidden
 
     def _warp_hidden(self, vectors: Tensor) -> Tensor:
         count, rows, columns = self.hidden.shape
