@@ -19,7 +19,7 @@ from nvcodec.encoder.rate import level_rates
 from nvcodec.encoder.twin import Twin
 from nvcodec.fixedpoint import Rounding
 from nvcodec.gop import CodingUnit, coding_units
-from nvcodec.model.grid import MOTION_LEVELS, FrameGeometry, expand_grid
+from nvcodec.model.grid import MOTION_LEVELS, SYMBOL_BOUND, FrameGeometry, expand_grid
 from nvcodec.model.motion import MotionState
 from nvcodec.model.network import Network
 from nvcodec.model.unit import (
@@ -151,7 +151,9 @@ class SegmentFit:
     def rescale(self, factor: float) -> None:
         """Follow a change of all gains by ``1 / factor``."""
         for grid in self.grids:
-            grid.appearance = [torch.round(level * factor) for level in grid.appearance]
+            grid.appearance = [
+                torch.round(level * factor).clamp(-SYMBOL_BOUND, SYMBOL_BOUND) for level in grid.appearance
+            ]
 
     def targets(self, unit: CodingUnit) -> Tensor:
         return self.source.samples[[f.display for f in unit.frames]]
