@@ -15,7 +15,7 @@ import nvcodec
 ROOT = Path(__file__).parent.parent
 
 DECODER_HALF = [
-    "errors", "limits", "fixedpoint", "bitio", "syntax", "container", "frame", "gop",
+    "errors", "limits", "fixedpoint", "bitio", "syntax", "container", "salvage", "frame", "gop",
     "entropy.tables", "entropy.context", "model.grid", "entropy.symbols",
     "model.warp", "model.motion", "model.network", "entropy.weights",
     "model.base", "model.warprnn", "model.unit",
