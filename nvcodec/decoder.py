@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from nvcodec.container import ContainerReader, Segment, StreamHeader
-from nvcodec.errors import BitstreamError, ChecksumError, InputError
+from nvcodec.errors import BitstreamError, ChecksumError, InputError, UnsupportedError
 from nvcodec.frame import Frame, VideoProperties
 from nvcodec.model.grid import FrameGeometry
 from nvcodec.model.warp import unpack_luma
@@ -26,6 +27,10 @@ from nvcodec.salvage import SalvageReader
 from nvcodec.segment import SegmentDecoder
 
 __all__ = ["Damage", "Decoder", "FrameHash", "choose_device", "output_planes", "properties_of", "thread_limit"]
+
+
+_NO_MEMORY = re.compile(r"can't allocate memory|bad_alloc|not enough memory")
+"""What torch says, in a plain RuntimeError, where the CPU's memory does not suffice."""
 
 
 class FrameHash:
@@ -370,3 +375,7 @@ def _placed(place: str) -> Iterator[None]:
         if str(error).startswith(place):
             raise
         raise type(error)(f"{place}: {error}") from None
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not _NO_MEMORY.search(str(error)):
+            raise
+        raise UnsupportedError(f"{place}: to decode it takes more memory than there is") from error
