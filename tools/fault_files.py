@@ -31,7 +31,10 @@ from nvcodec.segment import SegmentHeader, SegmentWriter
 from nvcodec.syntax import StreamHeader
 
 __all__ = [
+    "ALL_MASKS",
+    "BIT_MASKS",
     "HOSTILE",
+    "Planes",
     "byte_flips",
     "header_bits",
     "payload_bits",
@@ -129,15 +132,23 @@ def truncations(data: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 def payload_bits(data: bytes) -> Iterator[tuple[str, bytes]]:
-    """Every bit of what the sections hold, with all checksums made right again; zstd frames are made anew."""
+    """A bit of every byte of what the sections hold, another one each time, with all checksums made right again.
+
+    What is packed with zstd is changed before it is packed.
+    """
     for kind, places in section_places(data).items():
         for start, payload_start, end in places:
             payload = data[payload_start : end - limits.CRC_BYTES]
             packed = kind in (SectionType.TIMESTAMPS, SectionType.METADATA)
             content = zstandard.ZstdDecompressor().decompress(payload) if packed else payload
-            for name, changed in byte_flips(content, BIT_MASKS):
-                again = zstandard.ZstdCompressor().compress(changed) if packed else changed
-                yield f"section 0x{kind:02x} at {start}: {name}", resealed(data, start, again)
+            for position in range(len(content)):
+                changed = bytearray(content)
+                changed[position] ^= 1 << position % 8
+                again = zstandard.ZstdCompressor().compress(changed) if packed else bytes(changed)
+                yield (
+                    f"section 0x{kind:02x} at {start}: bit {8 * position + position % 8}",
+                    resealed(data, start, again),
+                )
 
 
 def resealed(data: bytes, start: int, payload: bytes) -> bytes:
