@@ -172,7 +172,7 @@ def encode(
     if len(targets) > 1:
         raise click.UsageError(f"only one target: --{targets[0]} or --{targets[1]}")
 
-    from nvcodec.output_file import check_target
+    from nvcodec.output_file import check_target, output_lock
 
     check_target(Path(output), overwrite=overwrite)
     _check_distinct(source, output)
@@ -180,7 +180,7 @@ def encode(
     from nvcodec.encoder.pipeline import EncodeOptions
     from nvcodec.encoder.pipeline import encode as encode_video
 
-    with StatusLine() as line:
+    with output_lock(Path(output)), StatusLine() as line:
         report = encode_video(
             source,
             output,
