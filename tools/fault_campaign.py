@@ -12,7 +12,7 @@ truncations  every length but the whole
 payloads     a bit of every byte of what stands in the sections, behind checksums that are made right again
 skip         the damage of "bytes" (0xff) and "truncations", decoded with skip_damage
 commands     N damaged files through ``cwrv verify`` and ``cwrv decode`` in processes of their own
-hostile      the files of fault_files.HOSTILE, each in a process of its own, with its processor time and peak memory
+hostile      the files of fault_files.HOSTILE, each in a process of its own, with processor time and peak memory
 
 A case is *found* (an error that names a place), *harmless* (all frames are exact; only behind right checksums), or,
 with skip, *skipped* (all frames but those told are exact). Everything else is a failure: another exception, a wrong
@@ -211,7 +211,7 @@ def main(file: Path | None, small: bool, masks: str, command_count: int) -> None
         raise click.UsageError("give FILE or --small")
     torch.set_num_threads(1)
     failures = hostile()  # first, while this process is small
-    data = small_file()[0] if file is None else file.read_bytes()
+    data = small_file(8, 6, (2, 1, 2))[0] if file is None else file.read_bytes()
     frames = verify(data)
     click.echo(f"{len(data)} bytes, {len(frames)} frames")
     resource.setrlimit(resource.RLIMIT_AS, (_address_space() + BYTES_OF_MEMORY,) * 2)
