@@ -24,7 +24,7 @@ DECODER_HALF = [
 
 ORDER = [
     *DECODER_HALF,
-    "metrics", "color", "output_file", "matroska", "y4m", "av_frame", "video_write", "video_io",
+    "metrics", "color", "output_file", "matroska", "y4m", "av_frame", "video_write", "source_length", "video_io",
     "encoder.analyse", "encoder.rate_control", "encoder.twin", "encoder.rate", "encoder.quantise",
     "encoder.motion_search", "encoder.fit", "encoder.segment", "encoder.segment_encoder", "encoder.pipeline",
     "cli_types", "cli_progress", "cli_info",
