@@ -151,8 +151,8 @@ class SalvageReader(ContainerReader):
         """Where the first SEGMENT section begins, by the index."""
         total = sum(entry.section_bytes for entry in self.index)
         size = self._source.size
-        candidates = [start for kind, start, _ in self._sections(place) if not kind & OPTIONAL][:1]
-        candidates += [size - _END_BYTES - total, size - total]
+        behind = next((start for kind, start, _ in self._sections(place) if not kind & OPTIONAL), -1)
+        candidates = (behind, size - _END_BYTES - total, size - total)
         writer = BitWriter()
         writer.leb128(self.index[0].content_bytes)
         length = writer.finish()
