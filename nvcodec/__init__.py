@@ -19,13 +19,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nvcodec.decoder import Decoder
+    from nvcodec.decoder import Damage, Decoder
     from nvcodec.encoder.pipeline import EncodeOptions, EncodeReport, Progress, encode
     from nvcodec.errors import BitstreamError, EncodeError, InputError, NvcodecError, OutputError
     from nvcodec.frame import Frame, VideoProperties
 
 __all__ = [
     "BitstreamError",
+    "Damage",
     "Decoder",
     "EncodeError",
     "EncodeOptions",
@@ -43,6 +44,7 @@ __all__ = [
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Damage": "nvcodec.decoder",
     "Decoder": "nvcodec.decoder",
     "EncodeOptions": "nvcodec.encoder.pipeline",
     "EncodeReport": "nvcodec.encoder.pipeline",

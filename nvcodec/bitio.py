@@ -206,6 +206,13 @@ class ByteSource:
             self._size = max(0, stream.seek(0, io.SEEK_END) - self._base)
             stream.seek(self._base)
 
+    @property
+    def size(self) -> int:
+        """Bytes from the first to the last; of a source that can seek."""
+        if self._size is None:
+            raise io.UnsupportedOperation("the size of this source is not known")
+        return self._size
+
     def peek(self) -> int | None:
         """The next byte, which stays unread, or None at the end."""
         if not self._peeked:
@@ -231,11 +238,14 @@ class ByteSource:
             count -= len(self.read(min(count, _CHUNK_BYTES), name))
 
     def seek(self, position: int) -> None:
-        """Go to a position; a pipe can only stay where it is."""
+        """Go to a position; a pipe can only go forwards, by reading."""
         if position == self.position:
             return
         if not self.seekable:
-            raise io.UnsupportedOperation("this source cannot seek: it has been read further already")
+            if position < self.position:
+                raise io.UnsupportedOperation("this source cannot seek: it has been read further already")
+            self.skip(position - self.position, f"the bytes up to {position}")
+            return
         self._peeked = b""
         self._stream.seek(self._base + position)
         self.position = position

@@ -1,8 +1,8 @@
 """The command ``cwrv``: encode, decode, info, verify; rd is in :mod:`nvcodec.cli_rd`.
 
 No logic here: options are turned into calls, errors into one line on standard error. Exit status: 0 done,
-1 an error, 2 wrong usage, 130 interrupted. What the commands need is loaded when they run, so that help is
-instant and decoding never loads the encoder.
+1 an error, 2 wrong usage, 3 decoded with damage skipped, 130 interrupted. What the commands need is loaded when
+they run, so that help is instant and decoding never loads the encoder.
 """
 
 from __future__ import annotations
@@ -34,9 +34,10 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
+ON_ERROR = ("stop", "skip")
 OUTPUT_CODECS = ("h264", "hevc", "av1", "ffv1")
 STDIN = "-"
-EXIT_ERROR, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 130, 128 + signal.SIGTERM
+EXIT_ERROR, EXIT_DAMAGED, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 3, 130, 128 + signal.SIGTERM
 
 
 @dataclass
@@ -171,7 +172,7 @@ def encode(
     if len(targets) > 1:
         raise click.UsageError(f"only one target: --{targets[0]} or --{targets[1]}")
 
-    from nvcodec.output_file import check_target
+    from nvcodec.output_file import check_target, output_lock
 
     check_target(Path(output), overwrite=overwrite)
     _check_distinct(source, output)
@@ -179,7 +180,7 @@ def encode(
     from nvcodec.encoder.pipeline import EncodeOptions
     from nvcodec.encoder.pipeline import encode as encode_video
 
-    with StatusLine() as line:
+    with output_lock(Path(output)), StatusLine() as line:
         report = encode_video(
             source,
             output,
@@ -214,32 +215,52 @@ def encode(
 @click.option(
     "--crf", type=click.IntRange(min=0), metavar="N", help="Constant rate factor; lower is better and larger."
 )
+@click.option(
+    "--on-error",
+    type=click.Choice(ON_ERROR),
+    default="stop",
+    show_default=True,
+    help="At damage in the file: stop, and write nothing, or skip what is damaged. With skip, lost frames show the "
+    "last good frame before them, or the first good one; all others are exact. Standard error tells which are lost, "
+    "and the exit status is 3.",
+)
 @_threads
 @_overwrite
-@click.pass_obj
+@click.pass_context
 def decode(
-    run: Run,
+    context: click.Context,
     source: str,
     output: str,
     frames: tuple[int, int | None] | None,
     device: str,
     codec: str | None,
     crf: int | None,
+    on_error: str,
     threads: int | None,
     overwrite: bool,
 ) -> None:
-    """Decode IN.cwrv (- for standard input) into a video file."""
+    """Decode IN.cwrv (- for standard input) into a video file.
+
+    Exit status: 0 all is exact, 1 an error, and no output, 3 damage was skipped (--on-error skip).
+    """
     from nvcodec.video_io import check_output, write_video
 
     check_output(output, codec, crf, overwrite=overwrite)
     _check_distinct(source, output)
     start, stop = frames or (0, None)
-    with _open(run, source, device=device, threads=threads) as decoder, StatusLine() as line:
+    options = {"device": device, "threads": threads, "skip_damage": on_error == "skip"}
+    with _open(context.obj, source, **options) as decoder, StatusLine() as line:
         total = (decoder.frame_count if stop is None else stop) - start
         pictures = decoder.frames(start, stop)
         pictures = line.count("decode", _from_zero(pictures) if start else pictures, total)
         count = write_video(output, decoder.properties, pictures, codec=codec, crf=crf, overwrite=overwrite)
         line.note(f"{output}: {count} frames, {count / line.elapsed_seconds:.1f} fps")
+    if decoder.damage:
+        for damage in decoder.damage:
+            click.echo(f"cwrv: damage: {source}: {damage}", err=True)
+        lost = sum(damage.stop - damage.start for damage in decoder.damage)
+        click.echo(f"cwrv: {output}: {lost} of {count} frames lost, all others are exact", err=True)
+        context.exit(EXIT_DAMAGED)
 
 
 @main.command()

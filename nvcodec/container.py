@@ -154,7 +154,7 @@ def _check_index(header: StreamHeader, entries: Sequence[IndexEntry]) -> None:
 class ContainerReader:
     """Reads a file or a pipe. Opening it reads, and checks, all that stands before the first segment.
 
-    A pipe (``source.seekable()`` is false) can be walked once, by ``iter_segments`` or
+    A pipe (``source.seekable()`` is false) can be walked once, forwards, by ``iter_segments``, ``read_segment`` or
     ``check_complete``. Malformed input raises subclasses of ``BitstreamError`` and nothing else.
     """
 
@@ -200,7 +200,7 @@ class ContainerReader:
         self._read_end()
 
     def read_segment(self, number: int) -> Segment:
-        """One segment. In a file, no other byte is touched; a pipe can only give the next one."""
+        """One segment. In a file, no other byte is touched; a pipe can only go forwards."""
         if not 0 <= number < len(self.index):
             raise IndexError(f"segment {number} of {len(self.index)}")
         entry = self._open_segment(number)
@@ -218,6 +218,10 @@ class ContainerReader:
         self._read_end()
         return self._source.position
 
+    def check_end(self) -> None:
+        """Check that END stands behind the last segment, and nothing behind END."""
+        self._read_end()
+
     def byte_map(self) -> dict[str, int]:
         """Where the bytes of the file went, by purpose; known without reading the segments.
 
@@ -232,6 +236,12 @@ class ContainerReader:
         return result
 
     def _read_start(self) -> None:
+        self._read_head()
+        self._read_index()
+        self._read_optional_sections()
+        self._place_segments()
+
+    def _read_head(self) -> None:
         source = self._source
         for position, expected in enumerate(SIGNATURE):
             if source.read(1, "signature")[0] != expected:
@@ -244,8 +254,17 @@ class ContainerReader:
 
         payload, offset = self._read_section(SectionType.HEAD, limits.MAX_HEAD_BYTES, crc=source.crc)
         self.header = StreamHeader.parse(payload, offset=offset, extensible=self.minor > MINOR)
-        max_index_bytes = limits.MAX_INDEX_ENTRY_BYTES * self.header.segment_count
-        payload, offset = self._read_section(SectionType.INDEX, max_index_bytes)
+        self.pts = self.header.default_pts
+
+    def _read_index(self) -> None:
+        payload, offset = self._read_section(SectionType.INDEX, self._max_index_bytes)
+        self._parse_index(payload, offset)
+
+    @property
+    def _max_index_bytes(self) -> int:
+        return limits.MAX_INDEX_ENTRY_BYTES * self.header.segment_count
+
+    def _parse_index(self, payload: bytes, offset: int) -> None:
         reader = BitReader(payload, offset=offset)
         self.index = tuple(
             IndexEntry(reader.leb128("frame_count"), reader.leb128("section_bytes"))
@@ -253,11 +272,12 @@ class ContainerReader:
         )
         reader.expect_end("INDEX")
         _check_index(self.header, self.index)
-        self.segment_starts = tuple(accumulate((e.frame_count for e in self.index[:-1]), initial=0))
 
-        self.pts = self.header.default_pts
-        self._read_optional_sections()
-        self._segment_offsets = tuple(accumulate((e.section_bytes for e in self.index), initial=source.position))
+    def _place_segments(self) -> None:
+        """Segments begin where the source stands."""
+        start = self._source.position
+        self.segment_starts = tuple(accumulate((e.frame_count for e in self.index[:-1]), initial=0))
+        self._segment_offsets = tuple(accumulate((e.section_bytes for e in self.index), initial=start))
 
     def _read_optional_sections(self) -> None:
         source = self._source

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, BinaryIO, Self
 
@@ -16,14 +18,19 @@ import torch
 from torch import Tensor
 
 from nvcodec.container import ContainerReader, Segment, StreamHeader
-from nvcodec.errors import BitstreamError, ChecksumError, InputError
+from nvcodec.errors import BitstreamError, ChecksumError, InputError, UnsupportedError
 from nvcodec.frame import Frame, VideoProperties
 from nvcodec.model.grid import FrameGeometry
 from nvcodec.model.warp import unpack_luma
 from nvcodec.model.warprnn import FrameState
+from nvcodec.salvage import SalvageReader
 from nvcodec.segment import SegmentDecoder
 
-__all__ = ["Decoder", "FrameHash", "choose_device", "output_planes", "properties_of", "thread_limit"]
+__all__ = ["Damage", "Decoder", "FrameHash", "choose_device", "output_planes", "properties_of", "thread_limit"]
+
+
+_NO_MEMORY = re.compile(r"can't allocate memory|bad_alloc|not enough memory")
+"""What torch says, in a plain RuntimeError, where the CPU's memory does not suffice."""
 
 
 class FrameHash:
@@ -87,6 +94,26 @@ def properties_of(header: StreamHeader) -> VideoProperties:
     )
 
 
+@dataclass(frozen=True)
+class Damage:
+    """What a decoder that skips damage met: the error, and the frames ``start`` .. ``stop - 1`` that it cost.
+
+    ``shown`` is the frame that stands in their place. Damage outside of the segments costs no frame: ``start`` and
+    ``stop`` are equal.
+    """
+
+    error: BitstreamError
+    start: int = 0
+    stop: int = 0
+    shown: int = 0
+
+    def __str__(self) -> str:
+        if self.start == self.stop:
+            return f"{self.error}; no frame is lost"
+        lost = f"frame {self.start}" if self.stop == self.start + 1 else f"frames {self.start} to {self.stop - 1}"
+        return f"{self.error}; {lost} lost, frame {self.shown} is shown instead"
+
+
 class Decoder:
     """An open .cwrv file.
 
@@ -98,17 +125,58 @@ class Decoder:
     Raises BitstreamError where the file is at fault, with the place; OSError where it cannot be opened.
     """
 
+    damage: list[Damage]
+    """With ``skip_damage``, what has been met so far, opening the file included; else empty."""
+
     def __init__(
-        self, source: str | os.PathLike[str] | BinaryIO, *, device: str = "auto", threads: int | None = None
+        self,
+        source: str | os.PathLike[str] | BinaryIO,
+        *,
+        device: str = "auto",
+        threads: int | None = None,
+        skip_damage: bool = False,
     ) -> None:
-        """``device``: auto, cpu or cuda. ``threads``: CPU threads, None for torch's choice."""
+        """``device``: auto, cpu or cuda. ``threads``: CPU threads, None for torch's choice.
+
+        ``skip_damage``: frames go on behind a damaged segment. Its frames show the last good frame before them, or
+        the first good one where there is none before; ``damage`` tells which these are. All other frames are exact.
+        A damaged INDEX or optional section is got over where it can be (:mod:`nvcodec.salvage`), so is a damaged or
+        missing END. A file with damage in HEAD, or without one good frame in the range, is refused all the same. A
+        segment's frames are held in memory until all of them are known to be good.
+        """
         self.device = choose_device(device)
         self.threads = threads
-        self.container = ContainerReader(source)
+        self.skip_damage = skip_damage
+        self.container = SalvageReader(source) if skip_damage else ContainerReader(source)
         self.header = self.container.header
         self.properties = properties_of(self.header)
         self.frame_count = self.header.frame_count
         self.geometry = FrameGeometry(self.header.width, self.header.height)
+        if isinstance(self.container, SalvageReader):
+            try:
+                self._settle_index(self.container)
+            except BaseException:
+                self.close()
+                raise
+        self.damage = self._damage_of_opening()
+
+    def _settle_index(self, container: SalvageReader) -> None:
+        """One frame count in INDEX is wrong, and the sum tells by how much: the frame hashes tell which one."""
+        for number in container.doubtful:
+            container.assume(number)
+            try:
+                segment = container.read_segment(number)
+                for _ in self._segment_frames(number, segment, 0, segment.frame_count):
+                    pass
+            except BitstreamError:
+                continue
+            return
+        if container.doubtful:
+            raise container.faults[0]
+
+    def _damage_of_opening(self) -> list[Damage]:
+        faults = self.container.faults if isinstance(self.container, SalvageReader) else []
+        return [Damage(error) for error in faults]
 
     def __enter__(self) -> Self:
         return self
@@ -135,23 +203,65 @@ class Decoder:
     def frames(self, start: int = 0, stop: int | None = None) -> Iterator[Frame]:
         """Frames ``start`` .. ``stop - 1`` in display order; only the segments that hold them are read.
 
-        Raises InputError for a range that is empty or goes beyond the end.
+        Whoever reads all frames to the last also learns whether the file ends as it should. Raises InputError for a
+        range that is empty or goes beyond the end.
         """
         stop = self.frame_count if stop is None else stop
         if not 0 <= start < stop:
             raise InputError(f"frames {start}:{stop}: the range is empty")
         if stop > self.frame_count:
             raise InputError(f"frames {start}:{stop}: the file has {self.frame_count} frames")
-        return self._frames(start, stop)
+        return self._salvaged_frames(start, stop) if self.skip_damage else self._frames(start, stop)
 
     def _frames(self, start: int, stop: int) -> Iterator[Frame]:
+        for number, _ in self._segments_within(start, stop):
+            yield from self._frames_of(number, start, stop)
+        if (start, stop) == (0, self.frame_count):
+            self.container.check_end()
+
+    def _salvaged_frames(self, start: int, stop: int) -> Iterator[Frame]:
+        self.damage = self._damage_of_opening()
+        pts = self.container.pts
+        shown: int | None = None  # the last good frame
+        good: tuple[Tensor, Tensor, Tensor] | None = None
+        early: list[tuple[BitstreamError, range]] = []  # lost before the first good frame
+        for number, lost in self._segments_within(start, stop):
+            try:
+                decoded = list(self._frames_of(number, start, stop))
+            except BitstreamError as error:
+                if good is None or shown is None:
+                    early.append((error, lost))
+                    continue
+                self.damage.append(Damage(error, lost.start, lost.stop, shown))
+                yield from (Frame(good, pts[n]) for n in lost)
+                continue
+            for cause, missing in early:
+                self.damage.append(Damage(cause, missing.start, missing.stop, lost.start))
+                yield from (Frame(decoded[0].planes, pts[n]) for n in missing)
+            early = []
+            yield from decoded
+            shown, good = lost.stop - 1, decoded[-1].planes
+        if early:
+            raise early[0][0]
+        if (start, stop) == (0, self.frame_count):
+            try:
+                self.container.check_end()
+            except BitstreamError as error:
+                self.damage.append(Damage(error))
+
+    def _segments_within(self, start: int, stop: int) -> Iterator[tuple[int, range]]:
+        """The segments that hold frames of ``start`` .. ``stop - 1``, each with those frames."""
         for number, entry in enumerate(self.container.index):
             first = self.container.segment_starts[number]
-            if first >= stop or first + entry.frame_count <= start:
-                continue
-            segment = self.container.read_segment(number)
-            for display, planes in self._segment_frames(number, segment, max(0, start - first), stop - first):
-                yield Frame(planes, self.container.pts[first + display])
+            held = range(max(start, first), min(stop, first + entry.frame_count))
+            if held:
+                yield number, held
+
+    def _frames_of(self, number: int, start: int, stop: int) -> Iterator[Frame]:
+        first = self.container.segment_starts[number]
+        segment = self.container.read_segment(number)
+        for display, planes in self._segment_frames(number, segment, max(0, start - first), stop - first):
+            yield Frame(planes, self.container.pts[first + display])
 
     def _segment_frames(
         self, number: int, segment: Segment, start: int, stop: int
@@ -194,6 +304,8 @@ class Decoder:
         ``on_frame`` is called with the number of frames verified so far.
         """
         done = 0
+        for damage in self._damage_of_opening():
+            raise damage.error
         for number, segment in enumerate(self.container.iter_segments()):
             for _ in self._segment_frames(number, segment, 0, segment.frame_count):
                 done += 1
@@ -263,3 +375,7 @@ def _placed(place: str) -> Iterator[None]:
         if str(error).startswith(place):
             raise
         raise type(error)(f"{place}: {error}") from None
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not _NO_MEMORY.search(str(error)):
+            raise
+        raise UnsupportedError(f"{place}: to decode it takes more memory than there is") from error

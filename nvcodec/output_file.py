@@ -2,6 +2,8 @@
 
 A file is written under a temporary name next to its target and takes the target's name only when it is
 complete and on disk. A crash, an error or Ctrl-C leaves the target as it was: absent, or the old file.
+
+Long work on one output keeps others from it with :func:`output_lock`.
 """
 
 from __future__ import annotations
@@ -15,7 +17,12 @@ from pathlib import Path
 
 from nvcodec.errors import OutputError
 
-__all__ = ["atomic_output", "check_target"]
+try:
+    import fcntl
+except ImportError:  # not Unix
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["atomic_output", "check_target", "output_lock"]
 
 
 def check_target(path: Path, *, overwrite: bool) -> None:
@@ -38,6 +45,54 @@ def check_target(path: Path, *, overwrite: bool) -> None:
             raise OutputError(f"cannot write {path}: directory {path.parent} is not writable")
     except OSError as error:
         raise OutputError(f"cannot write {path}: {_explain(error)}") from error
+
+
+@contextmanager
+def output_lock(path: Path) -> Iterator[None]:
+    """Holds ``path`` for this process: whoever else asks for it meanwhile is refused.
+
+    The lock is one of the operating system (``flock``) on a hidden file beside the output, ``.NAME.lock``. It ends
+    with the process, however that ends: what a killed process leaves behind locks nothing, and the next one removes
+    it. Where the system or the file system has no such locks, there is none: outputs still appear whole, and the
+    last one stays.
+
+    Raises:
+        OutputError: another process, or another thread of this one, holds it; or the file cannot be made.
+    """
+    if fcntl is None:
+        yield
+        return
+    try:
+        target = path.resolve()
+        lock = target.with_name(f".{target.name[:200]}.lock")
+        descriptor = _lock(lock)
+    except BlockingIOError:
+        raise OutputError(f"{path} is being written by another process") from None
+    except (OSError, ValueError) as error:
+        raise OutputError(f"cannot write {path}: {_explain(error)}") from error
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            lock.unlink()  # while it is held: who has it open already, looks again
+        os.close(descriptor)
+
+
+def _lock(lock: Path) -> int:
+    """An open file that holds the lock; BlockingIOError where another one does."""
+    while True:
+        descriptor = os.open(lock, os.O_CREAT | os.O_RDWR, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise
+        except OSError:  # a file system without locks
+            return descriptor
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), lock.stat()):
+                return descriptor
+        os.close(descriptor)  # its last holder has removed it meanwhile
 
 
 @contextmanager

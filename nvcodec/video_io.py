@@ -19,6 +19,7 @@ from av.video.reformatter import VideoReformatter
 from nvcodec.av_frame import plane_tags, to_planes
 from nvcodec.errors import InputError
 from nvcodec.frame import CHROMA_CENTER, MAX_TERM, UNSPECIFIED, Frame, VideoProperties
+from nvcodec.source_length import missing_bytes
 from nvcodec.video_write import CODECS, STDOUT, check_output, write_video
 from nvcodec.y4m import read_chroma_location
 
@@ -65,8 +66,8 @@ class VideoReader(Iterator[Frame]):
 
     Raises:
         InputError: the source is missing, is not a video or has no frame in the range; and while iterating:
-            it has fewer frames than the range asks for, the decoder reports damage, or the picture size
-            changes.
+            it has fewer frames than the range asks for, the decoder reports damage, the picture size changes, or
+            the file ends before the length that it states (:mod:`nvcodec.source_length`).
     """
 
     def __init__(self, source: str | Path, *, frames: FrameRange | None = None) -> None:
@@ -79,7 +80,8 @@ class VideoReader(Iterator[Frame]):
         self._reformatter = VideoReformatter()
         try:
             stream = self._video_stream()
-            self._decoded = self._container.decode(stream)
+            self._read_to = 0  # in the file, by what the demuxer says
+            self._decoded = self._pictures(stream)
             self._waiting: av.VideoFrame | None = self._first()
             self._shape = (self._waiting.width, self._waiting.height)
             self._clocked = self._waiting.pts is not None and bool(self._waiting.time_base)
@@ -154,6 +156,25 @@ class VideoReader(Iterator[Frame]):
                 return stream
         raise InputError(f"{self.name}: no video stream")
 
+    def _pictures(self, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
+        for packet in self._container.demux(stream):
+            if packet.pos is not None:
+                self._read_to = packet.pos + packet.size
+            yield from packet.decode()
+
+    def _check_whole(self) -> None:
+        """At the end of the source: FFmpeg does not tell when that comes too early."""
+        path = Path(self.name)
+        if not path.is_file():  # an image sequence
+            return
+        if missing := missing_bytes(path):
+            raise InputError(
+                f"{self.name}: the file ends early, within or behind frame {self._number}: {missing} bytes are missing"
+            )
+        is_y4m = self._container.format.name == "yuv4mpegpipe"
+        if is_y4m and self._number and path.stat().st_size > self._read_to:
+            raise InputError(f"{self.name}: the file ends early, within frame {self._number}")
+
     def _decode(self) -> av.VideoFrame | None:
         """The next frame of the source, None at its end."""
         try:
@@ -162,6 +183,8 @@ class VideoReader(Iterator[Frame]):
             raise InputError(f"{self.name}: frame {self._number} cannot be decoded ({error.strerror})") from error
         if picture is not None and picture.is_corrupt:
             raise InputError(f"{self.name}: frame {self._number} is damaged")
+        if picture is None:
+            self._check_whole()
         self._number += picture is not None
         return picture
 

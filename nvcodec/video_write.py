@@ -12,6 +12,7 @@ FFV1 is lossless. The others are visually lossless by default, see ``CODECS``; h
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -89,6 +90,9 @@ CODECS = {
 _PRIMARIES = frozenset((1, *range(4, 13)))
 _TRANSFERS = frozenset((1, *range(4, 19)))
 _MATRICES = frozenset((1, *range(4, 15)))
+
+_DISK_ERRORS = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EIO)
+"""What the system says where a file cannot grow: not the encoder's fault."""
 
 _CHROMA_LOCATIONS = ("", "left", "center", "topleft", "top", "bottomleft", "bottom")
 
@@ -248,6 +252,8 @@ def _encode(
             if count:
                 container.mux(stream.encode())
     except av.error.FFmpegError as error:
+        if error.errno in _DISK_ERRORS:
+            raise OSError(error.errno, error.strerror) from error
         raise OutputError(f"{codec.encoder} failed at frame {count}: {error.strerror or error}") from error
     if late_aspect and count:
         set_display_aspect(path, aspect * Fraction(width, height))

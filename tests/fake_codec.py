@@ -75,6 +75,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Calls:
     class Decoder:
         properties = properties()
         frame_count = 4
+        damage = ()
         header = SimpleNamespace(level=1, frame_count=4, frame_duration=1)
         container = SimpleNamespace(minor=0, metadata={"title": "x"})
 

@@ -212,3 +212,16 @@ def test_pipe_is_read_in_chunks() -> None:
     assert pipe.largest_request <= 2**20
     with pytest.raises(io.UnsupportedOperation):
         source.seek(0)
+
+
+def test_pipe_goes_forwards_only() -> None:
+    source = ByteSource(Pipe(b"abcdefgh"))  # type: ignore[arg-type]
+    assert source.peek() == ord("a")
+    source.seek(5)
+    assert source.read(1, "a") == b"f"
+    with pytest.raises(io.UnsupportedOperation):
+        source.seek(5)
+    with pytest.raises(io.UnsupportedOperation):
+        _ = source.size
+    with pytest.raises(TruncatedError, match="the bytes up to 99"):
+        source.seek(99)

@@ -153,7 +153,7 @@ def test_decode(calls: Calls, source: Path, tmp_path: Path) -> None:
     output = tmp_path / "a.mkv"
     result = cwrv("decode", source, "-o", output, "--codec", "ffv1", "--device", "cpu", "--threads", "2")
     assert (result.exit_code, result.output) == (0, "")
-    assert calls.opened == [(str(source), {"device": "cpu", "threads": 2})]
+    assert calls.opened == [(str(source), {"device": "cpu", "threads": 2, "skip_damage": False})]
     assert same(read(output)[1], frames())
 
 

@@ -15,7 +15,7 @@ import nvcodec
 ROOT = Path(__file__).parent.parent
 
 DECODER_HALF = [
-    "errors", "limits", "fixedpoint", "bitio", "syntax", "container", "frame", "gop",
+    "errors", "limits", "fixedpoint", "bitio", "syntax", "container", "salvage", "frame", "gop",
     "entropy.tables", "entropy.context", "model.grid", "entropy.symbols",
     "model.warp", "model.motion", "model.network", "entropy.weights",
     "model.base", "model.warprnn", "model.unit",
@@ -24,7 +24,7 @@ DECODER_HALF = [
 
 ORDER = [
     *DECODER_HALF,
-    "metrics", "color", "output_file", "matroska", "y4m", "av_frame", "video_write", "video_io",
+    "metrics", "color", "output_file", "matroska", "y4m", "av_frame", "video_write", "source_length", "video_io",
     "encoder.analyse", "encoder.rate_control", "encoder.twin", "encoder.rate", "encoder.quantise",
     "encoder.motion_search", "encoder.fit", "encoder.segment", "encoder.segment_encoder", "encoder.pipeline",
     "cli_types", "cli_progress", "cli_info",

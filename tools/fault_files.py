@@ -1,0 +1,360 @@
+"""Files for the fault tests and campaigns: a small one with everything, its damaged twins, and hostile ones.
+
+All are made with the writers of the package, or put together by hand around them, with right checksums wherever
+the fault lies deeper.
+"""
+
+from __future__ import annotations
+
+import io
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from typing import Final
+
+import numpy as np
+import torch
+import zstandard
+
+from nvcodec import container, limits, syntax
+from nvcodec.bitio import BitReader, BitWriter
+from nvcodec.container import SectionType, Segment, write_container
+from nvcodec.decoder import Decoder, FrameHash, output_planes
+from nvcodec.entropy.symbols import SymbolWriter
+from nvcodec.entropy.weights import STEPS, TensorChange, code_tensors, row_length
+from nvcodec.errors import BitstreamError, ChecksumError, LimitError, SyntaxViolation, TruncatedError, UnsupportedError
+from nvcodec.model.base import HIDDEN_FEATURES, starting_tensors
+from nvcodec.model.grid import FrameGeometry
+from nvcodec.model.network import NetworkShape
+from nvcodec.model.unit import Grid
+from nvcodec.segment import SegmentHeader, SegmentWriter
+from nvcodec.syntax import StreamHeader
+
+__all__ = [
+    "ALL_MASKS",
+    "BIT_MASKS",
+    "HOSTILE",
+    "Planes",
+    "byte_flips",
+    "header_bits",
+    "payload_bits",
+    "resealed",
+    "section_places",
+    "small_file",
+    "truncations",
+    "verify",
+]
+
+Planes = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+CPU: Final = torch.device("cpu")
+ALL_MASKS: Final = tuple(range(1, 256))
+BIT_MASKS: Final = tuple(1 << bit for bit in range(8))
+
+
+# A small file with everything
+
+
+def small_file(
+    width: int = 16, height: int = 12, counts: tuple[int, ...] = (3, 2, 4), *, optional: bool = True
+) -> tuple[bytes, list[Planes]]:
+    """A file with a segment for each count, of frames that are noise, and those frames.
+
+    ``optional``: with TIMESTAMPS, METADATA and a section of an unknown type.
+    """
+    generator = torch.Generator().manual_seed(width * height)
+    frames: list[Planes] = []
+    segments = []
+    for count in counts:
+        segment, decoded = _noise_segment(width, height, count, generator)
+        segments.append(segment)
+        frames += decoded
+    total = sum(counts)
+    header = _header(width=width, height=height, frame_count=total, segment_count=len(counts))
+    if not optional:
+        return write_container(header, segments), frames
+    pts = [0, *range(2, total + 1)]
+    data = write_container(header, segments, timestamps=pts, metadata={"title": "noise"})
+    place = section_places(data)[SectionType.SEGMENT][0][0]
+    return data[:place] + _section(0x90, b"unknown") + data[place:], frames
+
+
+def _noise_segment(
+    width: int, height: int, count: int, generator: torch.Generator
+) -> tuple[Segment, list[Planes]]:  # fmt: skip
+    geometry = FrameGeometry(width, height)
+    spec = next(s for s in NetworkShape(8, HIDDEN_FEATURES).tensors if s.name == "cell.leave.bias")
+    symbols = torch.randint(-9, 10, spec.shape, generator=generator).numpy()
+    rows = symbols.size // row_length(spec)
+    change = TensorChange(symbols, STEPS.index(2), np.full(rows, 30))
+    writer = SegmentWriter(SegmentHeader(8, 4, 0), {spec.name: change}, geometry, count, CPU)
+    frames: dict[int, Planes] = {}
+    for unit in writer.units:
+        grid = Grid.zeros(unit, geometry, CPU)
+        for level in (*grid.motion, *grid.appearance):
+            level += torch.randint(-3, 4, level.shape, generator=generator)
+        for display, state in writer.code(grid).items():
+            frames[display] = output_planes(state.appearance.packed, width, height)
+    digest = FrameHash()
+    for display in range(count):
+        digest.add(frames[display])
+    return Segment(writer.finish(), digest.digest(), count), [frames[n] for n in range(count)]
+
+
+def _header(**changes: int) -> StreamHeader:
+    values = {"level": 1, "width": 16, "height": 12, "frame_count": 1, "segment_count": 1}
+    return StreamHeader(**(values | {"time_base_num": 1, "time_base_den": 25, "frame_duration": 1} | changes))
+
+
+# Damage
+
+
+def byte_flips(data: bytes, masks: tuple[int, ...] = (255,)) -> Iterator[tuple[str, bytes]]:
+    """Every byte, changed by every mask."""
+    for position in range(len(data)):
+        for mask in masks:
+            damaged = bytearray(data)
+            damaged[position] ^= mask
+            yield f"byte {position} ^ 0x{mask:02x}", bytes(damaged)
+
+
+def header_bits(data: bytes) -> Iterator[tuple[str, bytes]]:
+    """Every bit before the first SEGMENT section."""
+    start = section_places(data)[SectionType.SEGMENT][0][0]
+    for name, damaged in byte_flips(data[:start], BIT_MASKS):
+        yield name, damaged + data[start:]
+
+
+def truncations(data: bytes) -> Iterator[tuple[str, bytes]]:
+    """Every length but the whole."""
+    for length in range(len(data)):
+        yield f"cut to {length} bytes", data[:length]
+
+
+def payload_bits(data: bytes) -> Iterator[tuple[str, bytes]]:
+    """A bit of every byte of what the sections hold, another one each time, with all checksums made right again.
+
+    What is packed with zstd is changed before it is packed.
+    """
+    for kind, places in section_places(data).items():
+        for start, payload_start, end in places:
+            payload = data[payload_start : end - limits.CRC_BYTES]
+            packed = kind in (SectionType.TIMESTAMPS, SectionType.METADATA)
+            content = zstandard.ZstdDecompressor().decompress(payload) if packed else payload
+            for position in range(len(content)):
+                changed = bytearray(content)
+                changed[position] ^= 1 << position % 8
+                again = zstandard.ZstdCompressor().compress(changed) if packed else bytes(changed)
+                yield (
+                    f"section 0x{kind:02x} at {start}: bit {8 * position + position % 8}",
+                    resealed(data, start, again),
+                )
+
+
+def resealed(data: bytes, start: int, payload: bytes) -> bytes:
+    """``data`` with another payload in the section at ``start``, its length and CRC right."""
+    end = next(e for places in section_places(data).values() for s, _, e in places if s == start)
+    crc = zlib.crc32(data[:start]) if data[start] == SectionType.HEAD else 0
+    return data[:start] + _section(data[start], payload, crc) + data[end:]
+
+
+def section_places(data: bytes) -> dict[int, list[tuple[int, int, int]]]:
+    """(start, start of the payload, end) of the sections of a whole file, by type."""
+    places: dict[int, list[tuple[int, int, int]]] = {}
+    start = len(container.SIGNATURE) + 2
+    while start < len(data):
+        reader = BitReader(data[start + 1 : start + 1 + limits.MAX_LEB128_BYTES])
+        length = reader.leb128("length")
+        payload = start + 1 + reader.byte_offset
+        end = payload + length + limits.CRC_BYTES
+        places.setdefault(data[start], []).append((start, payload, end))
+        start = end
+    return places
+
+
+# Hostile files
+
+
+def _section(kind: int, payload: bytes, crc: int = 0, length: bytes | None = None) -> bytes:
+    """``length``: its bytes, if they are not to be right."""
+    writer = BitWriter()
+    writer.leb128(len(payload))
+    body = bytes([kind]) + (writer.finish() if length is None else length) + payload
+    return body + zlib.crc32(body, crc).to_bytes(limits.CRC_BYTES, "little")
+
+
+def _file(head: bytes, index: bytes, *rest: bytes) -> bytes:
+    start = container.SIGNATURE + bytes([container.MAJOR, container.MINOR])
+    return start + _section(1, head, zlib.crc32(start)) + _section(2, index) + b"".join(rest)
+
+
+def _fields(**changes: int | bytes) -> bytes:
+    """The payload of HEAD with any values; bytes stand as they are."""
+    values = asdict(_header()) | {"reserved_bit": 0} | changes
+    writer = BitWriter()
+    for field in syntax.HEAD_FIELDS:
+        value = values[field.name]
+        if isinstance(value, bytes):
+            writer.raw(value)
+        else:
+            field.write(writer, value)
+    return writer.finish()
+
+
+def _lebs(*values: int) -> bytes:
+    writer = BitWriter()
+    for value in values:
+        writer.leb128(value)
+    return writer.finish()
+
+
+_SEGMENT: Final = _section(3, b"\0\x04\0" + bytes(16))
+_INDEX: Final = _lebs(1, len(_SEGMENT))
+_END: Final = _section(0x7F, b"")
+
+
+def _with_head(**changes: int | bytes) -> bytes:
+    return _file(_fields(**changes), _INDEX, _SEGMENT, _END)
+
+
+def _with_optional(*sections: bytes, frames: int = 1) -> bytes:
+    return _file(_fields(frame_count=frames), _lebs(frames, len(_SEGMENT)), *sections, _SEGMENT, _END)
+
+
+def _with_payload(payload: bytes, *, frames: int = 1, **changes: int) -> bytes:
+    """One segment with this payload and right checksums; the frame hash is wrong."""
+    header = _header(frame_count=frames, **changes)
+    return write_container(header, [Segment(payload, bytes(16), frames)])
+
+
+def _zstd(data: bytes) -> bytes:
+    return zstandard.ZstdCompressor().compress(data)
+
+
+def _zstd_frame(size: int, blocks: bytes, window: int = 0) -> bytes:
+    """A zstd frame that states ``size``, with a window descriptor."""
+    return zstandard.FRAME_HEADER + b"\xc0" + bytes([window]) + size.to_bytes(8, "little") + blocks
+
+
+_RLE_BLOCKS: Final = (0b011 | 0x1FFFF << 3).to_bytes(3, "little") + b" "
+"""A zstd block, the last one: 131071 spaces from four bytes."""
+_MORE_BLOCKS: Final = ((0b010 | 0x1FFFF << 3).to_bytes(3, "little") + b" ") * 1000
+
+
+def _breaking_weights(width: int) -> bytes:
+    """A segment payload whose network has the largest weights there can be."""
+    header = SegmentHeader(width, 4, 0)
+    writer = SymbolWriter()
+    shape = NetworkShape(width, HIDDEN_FEATURES)
+    spec = next(s for s in shape.tensors if s.name == "cell.mix.weight")
+    symbols = np.full(spec.shape, 127)
+    change = TensorChange(symbols, len(STEPS) - 1, np.full(symbols.size // row_length(spec), 63))
+    code_tensors(writer, shape, starting_tensors(width), 0, {spec.name: change})
+    return header.write() + writer.finish()
+
+
+def _many_segments(count: int) -> bytes:
+    head = _fields(frame_count=limits.MAX_FRAMES, segment_count=count)
+    return _file(head, _lebs(limits.MAX_FRAMES // count, len(_SEGMENT)) * count, _SEGMENT, _END)
+
+
+_BIG: Final = {"level": 6, "width": 8192, "height": 8192}
+
+HOSTILE: Final[dict[str, tuple[Callable[[], bytes], type[BitstreamError]]]] = {
+    "width 2^31-1": (lambda: _with_head(width=2**31 - 1), LimitError),
+    "height 2^31": (lambda: _with_head(height=b"\x80\x80\x80\x80\x08"), LimitError),
+    "leb128 without end": (lambda: _with_head(width=b"\xff" * 900), LimitError),
+    "leb128 with more bytes than needed": (lambda: _with_head(width=b"\x90\x80\x80\x00"), SyntaxViolation),
+    "width * height beyond all levels": (lambda: _with_head(level=6, width=16384, height=16384), LimitError),
+    "width * height beyond the level": (lambda: _with_head(width=8192, height=8192), LimitError),
+    "frame_count 2^31-1": (lambda: _with_head(frame_count=2**31 - 1), LimitError),
+    "segment_count 2^31-1": (lambda: _with_head(segment_count=2**31 - 1), LimitError),
+    "HEAD of 2^31-1 bytes": (
+        lambda: container.SIGNATURE + b"\1\0" + _section(1, b"", length=b"\xff\xff\xff\xff\x07"),
+        LimitError,
+    ),
+    "INDEX of 2^31-1 bytes": (
+        lambda: _file(_fields(), b"")[:-6] + _section(2, b"", length=b"\xff\xff\xff\xff\x07"),
+        LimitError,
+    ),
+    "65536 segments, one of them there": (lambda: _many_segments(limits.MAX_SEGMENTS), ChecksumError),
+    "segment of 2^31-1 frames": (
+        lambda: _file(_fields(frame_count=limits.MAX_FRAMES), _lebs(2**31 - 1, len(_SEGMENT)), _SEGMENT, _END),
+        LimitError,
+    ),
+    "frames * samples beyond the level": (
+        lambda: _file(_fields(frame_count=1024, **_BIG), _lebs(1024, len(_SEGMENT)), _SEGMENT, _END),
+        LimitError,
+    ),
+    "segment of 2^31-1 bytes": (lambda: _file(_fields(), _lebs(1, 2**31 - 1), _SEGMENT, _END), LimitError),
+    "segment of 2^28 bytes that are not there": (
+        lambda: _file(_fields(), _lebs(1, 2**28 + 16 + 1 + 5 + 4), b"\x03\x90\x80\x80\x80\x01" + bytes(100)),
+        TruncatedError,
+    ),
+    "segment longer than INDEX says": (
+        lambda: _file(_fields(), _INDEX, _section(3, bytes(19), length=b"\xff\xff\xff\xff\x07"), _END),
+        SyntaxViolation,
+    ),
+    "optional section of 2^31-1 bytes": (
+        lambda: _with_optional(_section(0x90, b"", length=b"\xff\xff\xff\xff\x07")),
+        TruncatedError,
+    ),
+    "TIMESTAMPS that state 2^63 bytes": (
+        lambda: _with_optional(_section(0x81, _zstd_frame(2**63, _RLE_BLOCKS))),
+        LimitError,
+    ),
+    "TIMESTAMPS of 1 GB": (lambda: _with_optional(_section(0x81, _zstd(bytes(10**9))), frames=1024), LimitError),
+    "METADATA that holds 131 MB and states 64 KiB": (
+        lambda: _with_optional(_section(0x82, _zstd_frame(65536, _MORE_BLOCKS + _RLE_BLOCKS))),
+        SyntaxViolation,
+    ),
+    "METADATA with a window of 3.75 TiB": (
+        lambda: _with_optional(_section(0x82, _zstd_frame(65536, _RLE_BLOCKS, window=0xFF))),
+        SyntaxViolation,
+    ),
+    "METADATA nested 30000 deep": (
+        lambda: _with_optional(_section(0x82, _zstd(b'{"a":' + b"[" * 30000 + b"]" * 30000 + b"}"))),
+        SyntaxViolation,
+    ),
+    "METADATA with a number of 60000 digits": (
+        lambda: _with_optional(_section(0x82, _zstd(b'{"a":' + b"9" * 60000 + b"}"))),
+        SyntaxViolation,
+    ),
+    "HEAD twice": (lambda: _with_optional(_section(1, _fields())), SyntaxViolation),
+    "INDEX twice": (lambda: _with_optional(_section(2, _INDEX)), SyntaxViolation),
+    "METADATA twice": (lambda: _with_optional(*[_section(0x82, _zstd(b'{"a":1}'))] * 2), SyntaxViolation),
+    "SEGMENT within SEGMENT": (
+        lambda: _file(_fields(), _lebs(1, len(_SEGMENT) + 6), _section(3, _SEGMENT[:-1] + b"?"), _END),
+        SyntaxViolation,
+    ),
+    "a whole file in place of a SEGMENT": (
+        lambda: _file(_fields(), _INDEX, _with_head(), _END),
+        ChecksumError,
+    ),
+    "unknown critical section": (lambda: _with_optional(_section(0x04, b"")), UnsupportedError),
+    "one byte after END": (lambda: small_file(counts=(1,))[0] + b"\0", SyntaxViolation),
+    "a megabyte after END": (lambda: small_file(counts=(1,))[0] + bytes(10**6), SyntaxViolation),
+    "weights that break the exactness bound": (lambda: _with_payload(_breaking_weights(8)), LimitError),
+    "the same in the widest network, at 8192x8192": (
+        lambda: _with_payload(_breaking_weights(512), **_BIG),
+        LimitError,
+    ),
+    "gop 0": (lambda: _with_payload(b"\0\0\0"), LimitError),
+    "gop 2^31-1": (lambda: _with_payload(b"\0\xff\xff\xff\xff\x07\0"), LimitError),
+    "network of width 15": (lambda: _with_payload(b"\xf0\x04\0"), LimitError),
+    "entropy-coded data of three bytes": (lambda: _with_payload(b"\0\x04\0abc"), SyntaxViolation),
+    "payload that ends in its header, at 8192x8192": (lambda: _with_payload(b"\0", **_BIG), TruncatedError),
+    "a symbol that no table has, at 8192x8192": (
+        lambda: _with_payload(b"\0\x04\0" + b"\xff" * 8, **_BIG),
+        TruncatedError,
+    ),
+}  # fmt: skip
+"""Files that must be refused, by what is wrong with them; all are refused without decoding more than a tiny frame."""
+
+
+def verify(data: bytes) -> list[Planes]:
+    """All frames of a file; BitstreamError unless everything about it holds."""
+    with Decoder(io.BytesIO(data), device="cpu", threads=1) as decoder:
+        decoder.verify()
+    with Decoder(io.BytesIO(data), device="cpu", threads=1) as decoder:
+        return [frame.planes for frame in decoder]
