@@ -325,7 +325,6 @@ MOTION, APPEARANCE = "motion", "appearance"
 LEVEL_COUNT = {MOTION: 3, APPEARANCE: 5}
 WIDTHS = (8, 24, 48, 96, 192, 512)
 FILE_WIDTHS = (8, 24)
-AMPLITUDE = {22: 23, 48: 16, 96: 11, 192: 8, 512: 5}
 STEPS = (1, 2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64, 91, 128, 181, 256)
 Network = dict[str, Array]
 
@@ -414,7 +413,8 @@ def check_bounds(net: Network) -> None:
         sums = products.sum(1) + 128 * abs(net[f"cell.{layer}.bias"]).max(0)
         need(bool((sums < 15728640).all()), "limit", f"cell.{layer} is beyond its bound")
     for kind in (APPEARANCE, MOTION):
-        sums = 1023 * abs(net[f"context.{kind}.output.weight"]).sum(1) + 64 * 4096
+        largest = [abs(net[f"context.{kind}.{part}.bias"]).max(0) for part in ("output", "group")]
+        sums = 1023 * abs(net[f"context.{kind}.output.weight"]).sum(1) + 64 * (largest[0] + largest[1])
         need(bool((sums < 15728640).all()), "limit", f"context.{kind} is beyond its bound")
 
 
@@ -455,7 +455,7 @@ def scattered(count: int, inputs: int) -> Array:
     x ^= x >> np.uint64(13)
     x = (x * np.uint64(0xC2B2AE35)) & low
     x ^= x >> np.uint64(16)
-    m = AMPLITUDE[inputs]
+    m = 1024 // (math.isqrt(81 * inputs - 1) + 1)
     return ((x * np.uint64(2 * m + 1)) >> np.uint64(32)).astype(np.int64) - m
 
 
@@ -599,6 +599,8 @@ class Search:
         self.h, self.w = f.working_size
         self.dist = f.distances
         self.planes = [luma(s.samples) for s in f.states]
+        self.best = np.zeros((2, self.bh, self.bw), np.int64)
+        self.cost = np.zeros((self.bh, self.bw), np.int64)
 
     def block_costs(self, v: Array) -> Array:
         """S, with two blocks of zeros around."""
