@@ -711,10 +711,10 @@ def interpolate(plane: Array, taps: tuple[tuple[int, ...], ...], y: Array, x: Ar
     fy, fx = filters[vy & 3], filters[vx & 3]
     r, c = y + (vy >> 2), x + (vx >> 2)
     a = np.zeros(r.shape, np.int64)
+    column = clip3(0, columns - 1, c[..., None] + np.arange(n) - n // 2 + 1)
     for i in range(n):
         row = clip3(0, rows - 1, r + i - n // 2 + 1)
-        for j in range(n):
-            a += fy[..., i] * fx[..., j] * plane[row, clip3(0, columns - 1, c + j - n // 2 + 1)]
+        a += fy[..., i] * (fx * plane[row[..., None], column]).sum(-1)
     return clip3(0, 1023, round2(a, 12))
 
 
