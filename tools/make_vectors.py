@@ -29,7 +29,7 @@ from nvcodec.container import Segment, StreamHeader, write_container
 from nvcodec.decoder import FrameHash, output_planes
 from nvcodec.entropy.weights import TensorChange, best_scales
 from nvcodec.limits import level_for
-from nvcodec.model.base import HIDDEN_FEATURES
+from nvcodec.model.base import HIDDEN_FEATURES, starting_tensors
 from nvcodec.model.grid import FrameGeometry
 from nvcodec.model.network import NetworkShape
 from nvcodec.model.unit import Grid
@@ -73,6 +73,7 @@ class Plan:
     appearance: tuple[float, int] = (0.1, 3)
     changes: Callable[[Random, NetworkShape], dict[str, TensorChange]] = lambda random, shape: {}
     means_only: bool = False
+    drift: bool = False  # all motion symbols 127: fields grow to their bound
 
 
 def draw(random: Random, shape: tuple[int, ...], chance: float, amplitude: int) -> np.ndarray:
@@ -100,14 +101,19 @@ def change_all(chance: float, names: Sequence[str] = ("",), amplitude: int = 3, 
 
 def context_at_bound(random: Random, shape: NetworkShape) -> dict[str, TensorChange]:
     """Weights just below the bound of 9.3: with biases of 4096 instead of their own they would be beyond it."""
-    result = {}
-    for spec in shape.tensors:
-        if spec.name == "context.motion.output.weight":
-            symbols = np.full(spec.shape, 10, dtype=np.int64) * np.array([1, -1] * 8)
-            result[spec.name] = TensorChange(symbols, reference.STEPS.index(91), best_scales(symbols, spec))
-        elif spec.name in ("context.motion.output.bias", "context.motion.group.bias"):
-            symbols = draw(random, spec.shape, 0.3, 2)
-            result[spec.name] = TensorChange(symbols, 3, best_scales(symbols, spec))
+    (spec,) = [s for s in shape.tensors if s.name == "context.motion.output.weight"]
+    start = starting_tensors(shape.width)[spec.name].numpy().astype(np.int64)
+    symbols = (np.tile([950, -950], 16).reshape(spec.shape) - start) // 11
+    return {spec.name: TensorChange(symbols, reference.STEPS.index(11), best_scales(symbols, spec))}
+
+
+def clipped_weights(random: Random, shape: NetworkShape) -> dict[str, TensorChange]:
+    """Context weights beyond their bounds, hidden features beyond theirs, and scales of rows beyond 63."""
+    contexts = ("context.appearance.hidden", "context.motion.hidden", "context.appearance.output.bias")
+    result: dict[str, TensorChange] = change_all(0.3, contexts, 127, 15)(random, shape)
+    result |= change_all(0.3, ("cell.leave.weight", "cell.enter.weight"), 8, 7)(random, shape)
+    for name in ("cell.leave.weight", "cell.enter.weight"):
+        result[name].scales[0] = 90
     return result
 
 
@@ -121,6 +127,10 @@ def make_segment(random: Random, plan: Plan, geometry: FrameGeometry) -> tuple[S
         for levels, amount in ((grid.motion, plan.motion), (grid.appearance, plan.appearance)):
             for k, level in enumerate(levels):
                 levels[k] = torch.from_numpy(draw(random, tuple(level.shape), *amount).astype(np.float32))
+        if plan.drift:
+            for level in grid.motion:
+                level[:, :2] = 127.0
+                level[:, 2:4] = -127.0
         if plan.means_only:
             grid = Grid.zeros(unit, geometry, CPU)
             grid.appearance[4][:, 9:] = torch.tensor([-3.0, 2.0, 1.0])[:, None, None]
@@ -191,6 +201,12 @@ def conforming() -> dict[str, Vector]:
         Plan(6, 24, gop=4, motion=(1.0, 127), appearance=(0.02, 9)))  # fmt: skip
     add("extreme", "all symbols within -127..127, largest gains: results are clipped", (18, 11),
         Plan(3, 24, gop=2, gain_offset=127, motion=(0.5, 127), appearance=(1.0, 127)))  # fmt: skip
+    add("drift", "vectors that grow to their bound within a wide picture", (600, 2),
+        Plan(9, gop=1, drift=True, appearance=(0.3, 9)), Plan(14, gop=3, drift=True, appearance=(0.3, 9)))  # fmt: skip
+    add("search", "texture that tells apart the trials of the motion search", (41, 27),
+        Plan(5, gop=4, motion=(0.3, 3), appearance=(0.6, 12)))  # fmt: skip
+    add("clipped_weights", "weights, scales and features beyond their bounds", (20, 12),
+        Plan(4, 8, gop=3, changes=clipped_weights, appearance=(0.3, 30)))  # fmt: skip
     add("low_gain", "smallest gains", (18, 11), Plan(3, 24, gop=2, gain_offset=-128, appearance=(0.5, 40)))
     add("head", "fields of HEAD away from their usual values, level 6 declared", (7, 8), Plan(2),
         level=6, time_base_num=1001, time_base_den=90000, frame_duration=3003, sar_num=16, sar_den=11, color_range=2,
