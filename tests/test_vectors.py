@@ -1,0 +1,269 @@
+"""Every vector of tests/vectors through the product and through the decoder written from the specification."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import platform
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from nvcodec.decoder import Decoder, FrameHash
+from nvcodec.errors import BitstreamError
+
+ROOT = Path(__file__).parent.parent
+FOLDER = ROOT / "tests" / "vectors"
+LISTED: dict[str, dict[str, Any]] = json.loads((FOLDER / "vectors.json").read_text(encoding="utf-8"))
+GOOD = {name: str(record["frame_hash"]) for name, record in LISTED.items() if "error" not in record}
+FAULTY = {name: str(record["error"]) for name, record in LISTED.items() if "error" in record}
+ONLY_ON_X86 = pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="names of x86 kernels")
+
+
+def load_tool(name: str) -> ModuleType:
+    found = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
+    assert found is not None
+    assert found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    sys.modules[name] = module
+    found.loader.exec_module(module)
+    return module
+
+
+reference: Any = load_tool("reference_decoder")
+
+
+def path_of(name: str) -> Path:
+    return FOLDER / f"{name}.cwrv"
+
+
+def product_frames(name: str, start: int = 0, stop: int | None = None, threads: int = 1) -> list[tuple[Any, ...]]:
+    with Decoder(path_of(name), device="cpu", threads=threads) as decoder:
+        return [frame.planes for frame in decoder.frames(start, stop)]
+
+
+def product_hash(frames: list[tuple[Any, ...]]) -> str:
+    digest = FrameHash()
+    for planes in frames:
+        digest.add(planes)
+    return digest.digest().hex()
+
+
+def reference_decode(data: bytes) -> Any:
+    reader = reference.Reader(data)
+    stream = reference.read_stream(reader, 6)
+    return stream, list(reference.decode_segments(reader, stream))
+
+
+def test_the_folder_is_what_is_listed() -> None:
+    assert {path.stem for path in FOLDER.glob("*.cwrv")} == set(LISTED)
+    for name, record in LISTED.items():
+        data = path_of(name).read_bytes()
+        assert (len(data), hashlib.sha256(data).hexdigest()) == (record["bytes"], record["sha256"]), name
+    assert sum(record["bytes"] for record in LISTED.values()) < 1_000_000
+
+
+def test_vectors_and_spec_are_what_the_code_makes() -> None:
+    """After a change of the format: python tools/make_vectors.py."""
+    tool: Any = load_tool("make_vectors")
+    assert tool.differences(tool.contents()) == []
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("name", GOOD)
+def test_product(name: str, threads: int) -> None:
+    assert product_hash(product_frames(name, threads=threads)) == GOOD[name]
+
+
+@dataclass
+class Seen:
+    """What the reference decoder made of the vectors, and which parts of the format it met."""
+
+    decoded: dict[str, Any] = field(default_factory=dict)
+    widths: set[int] = field(default_factory=set)
+    depths: set[int] = field(default_factory=set)
+    levels: set[tuple[str, int, int]] = field(default_factory=set)
+    changed: set[str] = field(default_factory=set)
+
+
+@pytest.fixture(scope="module")
+def seen() -> Seen:
+    result = Seen()
+    read_level, read_network = reference.grid_level, reference.decode_network
+
+    def level(coder: Any, net: Any, frames: Any, kind: str, k: int) -> None:
+        read_level(coder, net, frames, kind, k)
+        result.depths.add(frames[0].depth)
+        result.levels.update((kind, k, len(f.references)) for f in frames if f.grid[kind][k].any())
+
+    def network(coder: Any, width: int, offset: int) -> Any:
+        net = read_network(coder, width, offset)
+        result.widths.add(width)
+        start = reference.starting_network(width)
+        result.changed.update(name for name, tensor in net.items() if (tensor != start[name]).any())
+        return net
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reference, "grid_level", level)
+        patch.setattr(reference, "decode_network", network)
+        for name in GOOD:
+            result.decoded[name] = reference_decode(path_of(name).read_bytes())
+    return result
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_reference(seen: Seen, name: str) -> None:
+    stream, frames = seen.decoded[name]
+    assert reference.frame_hash(frames).hex() == GOOD[name]
+    with Decoder(path_of(name), device="cpu") as decoder:
+        assert list(decoder.container.pts) == stream.pts
+        assert decoder.container.metadata == stream.metadata
+
+
+@pytest.mark.parametrize("name", FAULTY)
+def test_faulty(name: str) -> None:
+    with pytest.raises(reference.DecodeError, match=f"^{FAULTY[name]}: "):
+        reference_decode(path_of(name).read_bytes())
+    with Path(path_of(name)).open("rb") as source, pytest.raises(BitstreamError) as caught:
+        Decoder(source, device="cpu").verify()
+    assert caught.value.reason == FAULTY[name]
+
+
+def sections_of(data: bytes) -> set[int]:
+    kinds, reader = set(), reference.Reader(data, 10)
+    while reader.left:
+        kinds.add(reader.u8("type"))
+        reader.take(reader.leb128("length"), "payload")
+        reader.take(4, "crc32")
+    return kinds
+
+
+def test_vectors_use_the_whole_format(seen: Seen) -> None:
+    """Every width, depth, level of the grid, tensor, kind of section and name of an error occurs."""
+    kinds = set().union(*(sections_of(path_of(name).read_bytes()) for name in GOOD))
+    assert kinds == {0x01, 0x02, 0x03, 0x7F, 0x80, 0x81, 0x82, 0x83, 0x84, 0xFF}
+    assert seen.widths == set(reference.WIDTHS)
+    assert seen.depths == set(range(8))
+    assert seen.levels == {("motion", k, r) for k in range(3) for r in (1, 2)} | {
+        ("appearance", k, r) for k in range(5) for r in range(3)
+    }
+    assert seen.changed == set(reference.tensor_shapes(8))
+    assert set(FAULTY.values()) == {error.reason for error in BitstreamError.__subclasses__()}
+
+
+@pytest.mark.parametrize("name", ["segments", "p_only"])
+def test_any_range_of_frames(name: str) -> None:
+    whole = product_frames(name)
+    assert product_hash(whole) == GOOD[name]
+    for start in range(len(whole)):
+        for stop in range(start + 1, len(whole) + 1):
+            assert product_hash(product_frames(name, start, stop)) == product_hash(whole[start:stop]), (start, stop)
+
+
+DECODE_ALL = """
+import contextlib, sys
+import torch
+from nvcodec.decoder import Decoder, FrameHash
+
+onednn = sys.argv[1] == "onednn"
+with contextlib.nullcontext() if onednn else torch.backends.mkldnn.flags(enabled=False):
+    for path in sys.argv[2:]:
+        digest = FrameHash()
+        with Decoder(path, device="cpu", threads=1) as decoder:
+            for frame in decoder:
+                digest.add(frame.planes)
+        print(digest.digest().hex())
+print("capability", torch.backends.cpu.get_cpu_capability())
+"""
+
+
+def decode_apart(onednn: str = "onednn", **environment: str) -> str:
+    """What a process of its own prints: the hash of each vector, and the kernels it used."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("ATEN_", "ONEDNN_", "OMP_", "MKL_"))}
+    command = [sys.executable, "-c", DECODE_ALL, onednn, *(str(path_of(name)) for name in GOOD)]
+    environment = clean | {"OMP_WAIT_POLICY": "passive"} | environment
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def hashes_in(output: str) -> list[str]:
+    """The lines that are a hash; verbose libraries may print others."""
+    return [line for line in output.splitlines() if len(line) == 32 and set(line) <= set("0123456789abcdef")]
+
+
+def test_product_without_onednn() -> None:
+    output = decode_apart(onednn="plain", ONEDNN_VERBOSE="1")
+    assert "convolution" not in output
+    assert hashes_in(output) == list(GOOD.values())
+
+
+@ONLY_ON_X86
+def test_product_without_vector_kernels() -> None:
+    output = decode_apart(ATEN_CPU_CAPABILITY="default")
+    assert "capability DEFAULT\n" in output
+    assert hashes_in(output) == list(GOOD.values())
+
+
+@ONLY_ON_X86
+def test_product_with_oldest_onednn_kernels() -> None:
+    output = decode_apart(ONEDNN_MAX_CPU_ISA="SSE41", ONEDNN_VERBOSE="1")
+    assert "isa:Intel SSE4.1" in output
+    assert hashes_in(output) == list(GOOD.values())
+
+
+def run_reference(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "tools" / "reference_decoder.py"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_reference_command(tmp_path: Path) -> None:
+    done = run_reference(path_of("one_frame"), "--hash", "-o", tmp_path / "out.y4m")
+    assert (done.returncode, done.stdout, done.stderr) == (0, GOOD["one_frame"] + "\n", "")
+    head, _, frame = (tmp_path / "out.y4m").read_bytes().partition(b"FRAME\n")
+    assert head == b"YUV4MPEG2 W35 H21 F25:1 Ip A0:0 C420jpeg\n"
+    assert hashlib.blake2b(frame, digest_size=16).hexdigest() == GOOD["one_frame"]
+
+
+def test_reference_command_refuses_in_one_line(tmp_path: Path) -> None:
+    for path in (path_of("faulty_crc"), tmp_path / "absent.cwrv"):
+        done = run_reference(path, "-o", tmp_path / "out.y4m")
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+        assert done.stderr.startswith(f"{path}: ")
+        assert not (tmp_path / "out.y4m").exists()
+
+
+def test_reference_stands_alone() -> None:
+    """It decodes where neither torch nor the product can be imported, and has loaded neither."""
+    program = (
+        "import runpy, sys\n"
+        "sys.modules['torch'] = sys.modules['nvcodec'] = None\n"
+        "sys.argv = sys.argv[1:]\n"
+        "try:\n    runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "except SystemExit as end:\n    assert end.code == 0, end.code\n"
+        "assert not [m for m in sys.modules if m.split('.')[0] in ('torch', 'nvcodec') and sys.modules[m]]\n"
+        "print('alone')\n"
+    )
+    command = [sys.executable, "-c", program, str(ROOT / "tools" / "reference_decoder.py"), str(path_of("timestamps"))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("alone\n")
+
+
+def test_reference_sees_every_damaged_byte() -> None:
+    data = path_of("one_sample").read_bytes()
+    for position in range(len(data)):
+        for bit in (1, 0x80):
+            damaged = data[:position] + bytes([data[position] ^ bit]) + data[position + 1 :]
+            with pytest.raises(reference.DecodeError):
+                reference_decode(damaged)
+    for length in range(len(data)):
+        with pytest.raises(reference.DecodeError):
+            reference_decode(data[:length])

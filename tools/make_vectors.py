@@ -1,0 +1,471 @@
+"""Make the conformance vectors of tests/vectors again, and say what changed.
+
+    python tools/make_vectors.py            writes the files, vectors.json, and the tables of bitstream_spec.md
+    python tools/make_vectors.py --check    only compares; exit status 1 if anything differs
+
+Grids and weights are pseudo-random and go past what an encoder would choose; only ``random.random()`` is drawn, which
+Python keeps the same from version to version.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import re
+import sys
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import reference_decoder as reference
+import torch
+
+from nvcodec.container import Segment, StreamHeader, write_container
+from nvcodec.decoder import FrameHash, output_planes
+from nvcodec.entropy.weights import TensorChange, best_scales
+from nvcodec.limits import level_for
+from nvcodec.model.base import HIDDEN_FEATURES, starting_tensors
+from nvcodec.model.grid import FrameGeometry
+from nvcodec.model.network import NetworkShape
+from nvcodec.model.unit import Grid
+from nvcodec.segment import SegmentHeader, SegmentWriter
+
+ROOT = Path(__file__).parent.parent
+FOLDER = ROOT / "tests" / "vectors"
+SPEC = ROOT / "bitstream_spec.md"
+WORKED = "one_sample"
+CPU = torch.device("cpu")
+Planes = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Vector:
+    """A file with the hash of its frames, or with the error that it must give."""
+
+    description: str
+    data: bytes
+    frame_hash: str = ""
+    error: str = ""
+
+    def record(self) -> dict[str, Any]:
+        result: dict[str, Any] = {
+            "description": self.description,
+            "bytes": len(self.data),
+            "sha256": hashlib.sha256(self.data).hexdigest(),
+        }
+        return result | ({"error": self.error} if self.error else {"frame_hash": self.frame_hash})
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One segment: how it is coded, and with what chance and amplitude its symbols are not 0."""
+
+    frames: int
+    width: int = 8
+    gop: int = 4
+    gain_offset: int = 0
+    motion: tuple[float, int] = (0.2, 6)
+    appearance: tuple[float, int] = (0.1, 3)
+    changes: Callable[[Random, NetworkShape], dict[str, TensorChange]] = lambda random, shape: {}
+    means_only: bool = False
+    drift: bool = False  # all motion symbols 127: fields grow to their bound
+
+
+def draw(random: Random, shape: tuple[int, ...], chance: float, amplitude: int) -> np.ndarray:
+    """Integers of -amplitude..amplitude, 0 but for a share of them."""
+    out = np.zeros(int(np.prod(shape)), dtype=np.int64)
+    for i in range(out.size):
+        if random.random() < chance:
+            out[i] = int(random.random() * (2 * amplitude + 1)) - amplitude
+    return out.reshape(shape)
+
+
+def change_all(chance: float, names: Sequence[str] = ("",), amplitude: int = 3, step: int = 0) -> Any:
+    """Changes of all tensors whose names begin with one of ``names``."""
+
+    def make(random: Random, shape: NetworkShape) -> dict[str, TensorChange]:
+        result = {}
+        for spec in shape.tensors:
+            if spec.name.startswith(tuple(names)):
+                symbols = draw(random, spec.shape, chance, amplitude)
+                result[spec.name] = TensorChange(symbols, step, best_scales(symbols, spec))
+        return result
+
+    return make
+
+
+def context_at_bound(random: Random, shape: NetworkShape) -> dict[str, TensorChange]:
+    """Weights just below the bound of 9.3: with biases of 4096 instead of their own they would be beyond it."""
+    (spec,) = [s for s in shape.tensors if s.name == "context.motion.output.weight"]
+    start = starting_tensors(shape.width)[spec.name].numpy().astype(np.int64)
+    symbols = (np.tile([950, -950], 16).reshape(spec.shape) - start) // 11
+    return {spec.name: TensorChange(symbols, reference.STEPS.index(11), best_scales(symbols, spec))}
+
+
+def clipped_weights(random: Random, shape: NetworkShape) -> dict[str, TensorChange]:
+    """Context weights beyond their bounds, hidden features beyond theirs, and scales of rows beyond 63."""
+    contexts = ("context.appearance.hidden", "context.motion.hidden", "context.appearance.output.bias")
+    result: dict[str, TensorChange] = change_all(0.3, contexts, 127, 15)(random, shape)
+    result |= change_all(0.3, ("cell.leave.weight", "cell.enter.weight"), 8, 7)(random, shape)
+    for name in ("cell.leave.weight", "cell.enter.weight"):
+        result[name].scales[0] = 90
+    return result
+
+
+def make_segment(random: Random, plan: Plan, geometry: FrameGeometry) -> tuple[Segment, list[Planes]]:
+    shape = NetworkShape(plan.width, HIDDEN_FEATURES)
+    header = SegmentHeader(plan.width, plan.gop, plan.gain_offset)
+    writer = SegmentWriter(header, plan.changes(random, shape), geometry, plan.frames, CPU)
+    outputs: dict[int, Planes] = {}
+    for unit in writer.units:
+        grid = Grid.zeros(unit, geometry, CPU)
+        for levels, amount in ((grid.motion, plan.motion), (grid.appearance, plan.appearance)):
+            for k, level in enumerate(levels):
+                levels[k] = torch.from_numpy(draw(random, tuple(level.shape), *amount).astype(np.float32))
+        if plan.drift:
+            for level in grid.motion:
+                level[:, :2] = 127.0
+                level[:, 2:4] = -127.0
+        if plan.means_only:
+            grid = Grid.zeros(unit, geometry, CPU)
+            grid.appearance[4][:, 9:] = torch.tensor([-3.0, 2.0, 1.0])[:, None, None]
+        for display, state in writer.code(grid).items():
+            outputs[display] = output_planes(state.appearance.packed, geometry.width, geometry.height)
+    frames = [outputs[n] for n in range(plan.frames)]
+    return Segment(writer.finish(), bytes.fromhex(hash_of(frames)), plan.frames), frames
+
+
+def hash_of(frames: Sequence[Planes]) -> str:
+    digest = FrameHash()
+    for planes in frames:
+        digest.add(planes)
+    return digest.digest().hex()
+
+
+def make_file(name: str, description: str, size: tuple[int, int], plans: Sequence[Plan], **options: Any) -> Vector:
+    """``options``: fields of the header, and ``timestamps`` and ``metadata``."""
+    random = Random(zlib.crc32(name.encode()))
+    geometry = FrameGeometry(*size)
+    parts = [make_segment(random, plan, geometry) for plan in plans]
+    frames = [planes for _, segment_frames in parts for planes in segment_frames]
+    optional = {key: options.pop(key) for key in ("timestamps", "metadata") if key in options}
+    header = StreamHeader(
+        level=level_for(*size, max(p.frames for p in plans)),
+        width=size[0],
+        height=size[1],
+        frame_count=len(frames),
+        segment_count=len(plans),
+        time_base_num=1,
+        time_base_den=25,
+        frame_duration=1,
+    )
+    data = write_container(replace(header, **options), [segment for segment, _ in parts], **optional)
+    return Vector(description, data, hash_of(frames))
+
+
+# ---------------------------------------------------------------- the vectors
+
+
+def conforming() -> dict[str, Vector]:
+    vectors: dict[str, Vector] = {}
+
+    def add(name: str, description: str, size: tuple[int, int], *plans: Plan, **options: Any) -> None:
+        vectors[name] = make_file(name, description, size, plans, **options)
+
+    add(WORKED, "1 frame of 1x1, three symbols that are not 0 (chapter 17)", (1, 1), Plan(1, means_only=True))
+    add("one_frame", "1 frame of odd size", (35, 21), Plan(1))
+    add("two_frames", "key frame and P frame of 2x1", (2, 1), Plan(2, appearance=(0.5, 9)))
+    add("empty", "no level of the grid is used: no symbol is read", (35, 21),
+        Plan(6, motion=(0, 0), appearance=(0, 0)))  # fmt: skip
+    add("p_only", "gop 1: P frames that hand on their motion", (35, 21), Plan(5, 24, gop=1))
+    add("two_p", "gop 3 with a shorter last one: B frames of unlike distances", (33, 40), Plan(9, 24, gop=3))
+    add("deep", "gop 16: B frames of depth 2 to 5", (17, 9), Plan(17, 24, gop=16, appearance=(0.03, 3)))
+    add("deepest", "gop 64: B frames down to depth 7", (3, 2),
+        Plan(34, gop=64, motion=(0.05, 4), appearance=(0.05, 4)))  # fmt: skip
+    add("segments", "three segments of unlike width, gop and length", (24, 18),
+        Plan(3, 8, gop=2), Plan(1, 24, gop=1), Plan(4, 48, gop=8))  # fmt: skip
+    for width in reference.WIDTHS:
+        add(f"width_{width}", f"network of width {width} with changed last layer and biases", (20, 12),
+            Plan(3, width, gop=2,
+                 changes=change_all(0.04, ("cell.leave", "cell.enter.bias", "cell.mix.bias"), 8, 2)))  # fmt: skip
+    add("network", "all tensors changed, rows with scales of their own", (20, 12),
+        Plan(4, 8, gop=3, changes=change_all(0.3, amplitude=4, step=1)))  # fmt: skip
+    add("context_bound", "context weights just within the bound of 9.3", (20, 12),
+        Plan(3, 8, gop=2, changes=context_at_bound))  # fmt: skip
+    add("borders", "motion of up to 127 at every level: vectors far outside, and clipped", (26, 19),
+        Plan(6, 24, gop=4, motion=(1.0, 127), appearance=(0.02, 9)))  # fmt: skip
+    add("extreme", "all symbols within -127..127, largest gains: results are clipped", (18, 11),
+        Plan(3, 24, gop=2, gain_offset=127, motion=(0.5, 127), appearance=(1.0, 127)))  # fmt: skip
+    add("drift", "vectors that grow to their bound within a wide picture", (600, 2),
+        Plan(9, gop=1, drift=True, appearance=(0.3, 9)), Plan(14, gop=3, drift=True, appearance=(0.3, 9)))  # fmt: skip
+    add("search", "texture that tells apart the trials of the motion search", (41, 27),
+        Plan(5, gop=4, motion=(0.3, 3), appearance=(0.6, 12)))  # fmt: skip
+    add("clipped_weights", "weights, scales and features beyond their bounds", (20, 12),
+        Plan(4, 8, gop=3, changes=clipped_weights, appearance=(0.3, 30)))  # fmt: skip
+    add("low_gain", "smallest gains", (18, 11), Plan(3, 24, gop=2, gain_offset=-128, appearance=(0.5, 40)))
+    add("head", "fields of HEAD away from their usual values, level 6 declared", (7, 8), Plan(2),
+        level=6, time_base_num=1001, time_base_den=90000, frame_duration=3003, sar_num=16, sar_den=11, color_range=2,
+        color_primaries=255, transfer=0, matrix=9, chroma_location=6)  # fmt: skip
+    add("timestamps", "TIMESTAMPS with negative and very large pts, METADATA", (6, 6), Plan(4),
+        timestamps=[-70000, 0, 1, 2**61], metadata={"title": "caf\u00e9", "n": [1, 2.5, {"a": None}]})  # fmt: skip
+    base = vectors["one_frame"]
+    vectors["optional"] = replace(
+        base,
+        description="unknown optional sections (0x80, 0x83, 0x84, twice 0xFF), minor version 7, more fields in HEAD, "
+        "reserved bits set",
+        data=with_unknown_parts(base.data),
+    )
+    return vectors
+
+
+def section(kind: int, payload: bytes, before: bytes = b"") -> bytes:
+    length = bytes([len(payload)]) if len(payload) < 128 else bytes([len(payload) & 127 | 128, len(payload) >> 7])
+    body = bytes([kind]) + length + payload
+    return body + zlib.crc32(before + body).to_bytes(4, "little")
+
+
+def sections_of(data: bytes) -> list[tuple[int, bytes]]:
+    """Type and payload of each section."""
+    reader, result = reference.Reader(data, 10), []
+    while reader.left:
+        kind = reader.u8("")
+        result.append((kind, reader.take(reader.leb128(""), "")))
+        reader.take(4, "")
+    return result
+
+
+def assembled(parts: Sequence[tuple[int, bytes]], start: bytes = reference.SIGNATURE + b"\1\0") -> bytes:
+    """A file of these sections with right CRCs."""
+    return start + b"".join(section(kind, payload, b"" if i else start) for i, (kind, payload) in enumerate(parts))
+
+
+def with_unknown_parts(data: bytes) -> bytes:
+    (_, head), index, (kind, segment), end = sections_of(data)
+    assert head[3] & 1 == 0  # level, width and height take a byte each: the flags are the fourth
+    head = head[:3] + bytes([head[3] | 1]) + head[4:] + b"later fields"
+    segment = bytes([segment[0] | 15]) + segment[1:]
+    unknown = [(0x80, b""), (0x83, b"audio"), (0xFF, bytes(300)), (0x84, b"\0"), (0xFF, b"x")]
+    return assembled([(1, head), index, *unknown, (kind, segment), end], reference.SIGNATURE + b"\1\7")
+
+
+def faulty(good: dict[str, Vector]) -> dict[str, Vector]:
+    """Files with one error each, of every name in chapter 14."""
+    data = good["one_frame"].data
+    head, index, (kind, segment), end = sections_of(data)
+    gop_zero = bytes([segment[0], 0]) + segment[2:]
+    odd = segment[:3] + b"\0" + segment[3:]
+    index_odd = bytes([index[1][0]]) + reference_leb(reference.Reader(index[1], 1).leb128("") + 1)
+    longer = segment[:-16] + bytes(11) + b"\1" + segment[-16:]
+    index_longer = bytes([index[1][0]]) + reference_leb(reference.Reader(index[1], 1).leb128("") + 12)
+    cases = {
+        "signature": ("line ends translated", data.replace(b"\r\n", b"\n", 1), "signature"),
+        "major": ("major version 2", assembled(sections_of(data), reference.SIGNATURE + b"\2\0"), "unsupported"),
+        "critical": (
+            "unknown critical section",
+            assembled([head, index, (5, b""), (kind, segment), end]),
+            "unsupported",
+        ),
+        "cut": ("the last byte is missing", data[:-1], "truncated"),
+        "crc": ("a bit of the payload is turned", data[:-30] + bytes([data[-30] ^ 4]) + data[-29:], "checksum"),
+        "hash": ("another frame_hash", assembled([head, index, (kind, segment[:-1] + b"\0"), end]), "checksum"),
+        "gop": ("gop 0", assembled([head, index, (kind, gop_zero), end]), "limit"),
+        "words": ("a byte more than whole words", assembled([head, (2, index_odd), (kind, odd), end]), "syntax"),
+        "longer": (
+            "three words behind the end of the stream",
+            assembled([head, (2, index_longer), (kind, longer), end]),
+            "syntax",
+        ),
+        "behind": ("a byte behind END", data + b"\0", "syntax"),
+        "order": (
+            "METADATA behind the first segment",
+            assembled([head, index, (kind, segment), (0x82, b""), end]),
+            "syntax",
+        ),
+    }
+    return {f"faulty_{name}": Vector(text, bytes_, error=error) for name, (text, bytes_, error) in cases.items()}
+
+
+def reference_leb(value: int) -> bytes:
+    out = []
+    while value > 127:
+        out.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*out, value])
+
+
+def make_vectors() -> dict[str, Vector]:
+    torch.set_num_threads(1)
+    good = conforming()
+    return good | faulty(good)
+
+
+# ---------------------------------------------------------------- tables of the specification
+
+
+def rows_of(rows: Sequence[Sequence[object]]) -> str:
+    lines = ["| " + " | ".join(map(str, row)) + " |" for row in rows]
+    lines.insert(1, "|" + "---|" * len(rows[0]))
+    return "\n".join(lines)
+
+
+def vectors_table(vectors: dict[str, Vector]) -> str:
+    rows = [("File", "Bytes", "Content", "Hash of the frames, or error")]
+    rows += [(f"`{n}`", str(len(v.data)), v.description, f"`{v.error or v.frame_hash}`") for n, v in vectors.items()]
+    return rows_of(rows)
+
+
+def worked_file_table(data: bytes) -> str:
+    """Every byte of the file of chapter 17."""
+    reader, rows = reference.Reader(data), [("Offset", "Bytes", "Element", "Value")]
+
+    def row(n: int, element: str, value: object = "") -> bytes:
+        taken = reader.take(n, element)
+        rows.append((str(reader.pos - n), f"`{taken.hex(' ')}`", element, str(value)))
+        return taken
+
+    def number(element: str) -> int:
+        at = reader.pos
+        value = reader.leb128(element)
+        reader.pos = at
+        row(len(reference_leb(value)), element, value)
+        return value
+
+    row(8, "signature")
+    row(1, "major", data[8])
+    row(1, "minor", data[9])
+    for name, kind in (("HEAD", 1), ("INDEX", 2), ("SEGMENT", 3), ("END", 127)):
+        row(1, f"type ({name})", f"0x{kind:02X}")
+        length = number("length")
+        if kind == 1:
+            row(1, "level", data[reader.pos])
+            number("width")
+            number("height")
+            row(1, "chroma_format_idc, bit_depth_minus8, color_range, reserved_bit",
+                f"{data[reader.pos] >> 6}, {data[reader.pos] >> 3 & 7}, {data[reader.pos] >> 1 & 3}, 0")  # fmt: skip
+            for field in ("frame_count", "segment_count", "time_base_num", "time_base_den", "frame_duration",
+                          "sar_num", "sar_den"):  # fmt: skip
+                number(field)
+            for field in ("color_primaries", "transfer", "matrix", "chroma_location"):
+                row(1, field, data[reader.pos])
+        elif kind == 2:
+            number("segment_frame_count[0]")
+            number("section_bytes[0]")
+        elif kind == 3:
+            row(1, "width_index, reserved_bits", f"{data[reader.pos] >> 4}, {data[reader.pos] & 15}")
+            number("gop")
+            row(1, "gain_offset", int.from_bytes(data[reader.pos : reader.pos + 1], "big", signed=True))
+            for i in range((length - 3 - 16) // 4):
+                word = int.from_bytes(data[reader.pos : reader.pos + 4], "little")
+                row(4, f"entropy-coded data, word {i}", f"{word:08x}")
+            row(16, "frame_hash")
+        row(4, "crc32", f"0x{int.from_bytes(data[reader.pos : reader.pos + 4], 'little'):08X}")
+    return rows_of(rows)
+
+
+def worked_symbols_table(data: bytes) -> str:
+    """What the entropy-coded data of the file of chapter 17 hold, in the order of the file."""
+    steps: list[tuple[str, str]] = []
+
+    class Tracing(reference.RangeDecoder):
+        def bits(self, n: int) -> int:
+            value = super().bits(n)
+            steps.append(("b(1)", str(value)))
+            return value
+
+        def run(self, tables: reference.Array) -> reference.Array:
+            symbols = super().run(tables)
+            steps.append((f"run, tables {', '.join(map(str, tables))}", ", ".join(map(str, symbols))))
+            return symbols
+
+    payload = sections_of(data)[2][1][:-16]
+    coder = Tracing(payload[3:])
+    net = reference.decode_network(coder, 8, 0)
+    names = [f"tensor_changed, {len(steps)} times"]
+    assert {value for _, value in steps} == {"0"}
+    del steps[1:]
+    frame = reference.UnitFrame(0, 0, [], [], 1, 1)
+    reference.compensate(frame)
+    for k in (4, 3, 2, 1, 0):
+        before = len(steps)
+        reference.grid_level(coder, net, [frame], reference.APPEARANCE, k)
+        names.append(f"level_used, k = {k}")
+        names += [f"k = {k}, stage {stage}: c = {stage}, {stage + 4}, {stage + 8}" for stage in
+                  range(len(steps) - before - 1)]  # fmt: skip
+    coder.finish()
+    rows = [("Element", "Read as", "Value")]
+    rows += [(name, how, value) for name, (how, value) in zip(names, steps, strict=True)]
+    channels = ", ".join(str(int(v)) for v in frame.grid[reference.APPEARANCE][4].ravel())
+    reference.synthesise(frame, net)
+    samples = ", ".join(str(int(v)) for v in frame.samples.ravel())
+    planes = ", ".join(str(int(p.ravel()[0])) for p in reference.output_planes(frame))
+    rows.append(("g[4], c = 0..11", "", channels))
+    rows.append(("samples, c = 0..5", "", samples))
+    rows.append(("output Y, U, V", "", planes))
+    return rows_of(rows)
+
+
+def spec_with_tables(text: str, vectors: dict[str, Vector]) -> str:
+    worked = vectors[WORKED].data
+    tables = {
+        "vectors": vectors_table(vectors),
+        "worked file": worked_file_table(worked),
+        "worked symbols": worked_symbols_table(worked),
+    }
+    for name, table in tables.items():
+        pattern = rf"(<!-- table: {name} -->\n).*?(<!-- end -->)"
+        found = re.findall(pattern, text, flags=re.DOTALL)
+        if len(found) != 1:
+            raise SystemExit(f"bitstream_spec.md has {len(found)} tables named {name}")
+        start, end = found[0]
+        text = re.sub(pattern, (start + table + "\n" + end).replace("\\", r"\\"), text, flags=re.DOTALL)
+    return text
+
+
+# ---------------------------------------------------------------- command
+
+
+def contents() -> dict[Path, bytes]:
+    """All files that belong to the vectors, as they should be."""
+    vectors = make_vectors()
+    listing = json.dumps({name: v.record() for name, v in vectors.items()}, indent=1) + "\n"
+    files = {FOLDER / f"{name}.cwrv": v.data for name, v in vectors.items()}
+    files[FOLDER / "vectors.json"] = listing.encode()
+    files[SPEC] = spec_with_tables(SPEC.read_text(encoding="utf-8"), vectors).encode()
+    return files
+
+
+def differences(files: dict[Path, bytes]) -> list[str]:
+    stale = sorted(set(FOLDER.glob("*.cwrv")) - set(files))
+    lines = [f"no longer made: {path.name}" for path in stale]
+    for path, data in files.items():
+        if not path.exists():
+            lines.append(f"new: {path.name}")
+        elif path.read_bytes() != data:
+            lines.append(f"changed: {path.name}")
+    return lines
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Make the conformance vectors again, and say what changed.")
+    parser.add_argument("--check", action="store_true", help="only compare; exit status 1 if anything differs")
+    options = parser.parse_args(arguments)
+    files = contents()
+    changed = differences(files)
+    print("\n".join(changed) or "nothing changed")
+    if options.check:
+        return int(bool(changed))
+    FOLDER.mkdir(exist_ok=True)
+    for path in set(FOLDER.glob("*.cwrv")) - set(files):
+        path.unlink()
+    for path, data in files.items():
+        path.write_bytes(data)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

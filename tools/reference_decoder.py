@@ -1,0 +1,1106 @@
+"""A second decoder of .cwrv files, written from bitstream_spec.md alone, to check the specification and the product.
+
+    python tools/reference_decoder.py FILE.cwrv [-o OUT.y4m] [--hash]
+
+It is plain and slow on purpose: one function for each clause, in the order of the specification, integers only, and
+nothing shared with the product but the starting networks, which belong to the specification. It needs numpy, and
+zstandard for files with optional sections. A file with an error ends in one line and exit status 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import math
+import re
+import sys
+import zlib
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cache, lru_cache
+from itertools import accumulate, product
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.int64]
+Planes = list[npt.NDArray[np.uint8]]  # Y, U, V
+
+ROOT_FOLDER = Path(__file__).parent.parent
+SPEC = ROOT_FOLDER / "bitstream_spec.md"
+
+
+class DecodeError(Exception):
+    """An error of chapter 14: its stable name, and what is wrong."""
+
+
+def fail(name: str, message: str) -> NoReturn:
+    raise DecodeError(f"{name}: {message}")
+
+
+def need(condition: bool, name: str, message: str) -> None:
+    if not condition:
+        fail(name, message)
+
+
+# ---------------------------------------------------------------- chapter 2: integer operators
+
+
+def clip3(low: int, high: int, x: Array) -> Array:
+    return np.clip(x, low, high)
+
+
+def round2(x: Any, n: int) -> Any:
+    return x if n == 0 else (x + (1 << (n - 1))) >> n
+
+
+# ---------------------------------------------------------------- chapter 3: descriptors
+
+MAX_LEB128 = 2**31 - 1
+
+
+@dataclass
+class Reader:
+    """Bytes with a position."""
+
+    data: bytes
+    pos: int = 0
+
+    @property
+    def left(self) -> int:
+        return len(self.data) - self.pos
+
+    def take(self, n: int, what: str) -> bytes:
+        need(n <= self.left, "truncated", f"{what} ends too early")
+        self.pos += n
+        return self.data[self.pos - n : self.pos]
+
+    def u8(self, what: str) -> int:
+        return self.take(1, what)[0]
+
+    def variable(self, max_bytes: int, what: str) -> int:
+        value = 0
+        for i in range(max_bytes):
+            byte = self.u8(what)
+            value |= (byte & 127) << (7 * i)
+            if byte < 128:
+                need(byte != 0 or i == 0, "syntax", f"{what} is not in its shortest form")
+                return value
+        fail("limit", f"{what} has too many bytes")
+
+    def leb128(self, what: str) -> int:
+        value = self.variable(5, what)
+        need(value <= MAX_LEB128, "limit", f"{what} is too large")
+        return value
+
+    def sleb(self, what: str) -> int:
+        value = self.variable(9, what)
+        return value >> 1 if value % 2 == 0 else -(value >> 1) - 1
+
+
+def leb128_bytes(value: int) -> int:
+    """Bytes that leb128() takes for a value."""
+    return max(1, (value.bit_length() + 6) // 7)
+
+
+# ---------------------------------------------------------------- chapter 4: container
+
+SIGNATURE = bytes.fromhex("89 43 57 56 0D 0A 1A 0A")
+HEAD, INDEX, SEGMENT, END, TIMESTAMPS, METADATA = 0x01, 0x02, 0x03, 0x7F, 0x81, 0x82
+KNOWN = {HEAD: "HEAD", INDEX: "INDEX", SEGMENT: "SEGMENT", END: "END", TIMESTAMPS: "TIMESTAMPS", METADATA: "METADATA"}
+HASH_BYTES, CRC_BYTES = 16, 4
+MAX_HEAD_BYTES, MAX_INDEX_ENTRY_BYTES, MAX_SEGMENT_PAYLOAD_BYTES = 1024, 7, 268435456
+MAX_METADATA_BYTES, MAX_METADATA_DEPTH = 65536, 32
+
+
+def read_section(r: Reader, wanted: int | None, limit: int, crc_from: int | None = None) -> tuple[int, bytes]:
+    """4.1 section(): type and payload, after its CRC is right; wanted is None for any optional section."""
+    start = r.pos
+    kind = r.u8("a section")
+    need(kind >= 128 or kind in KNOWN, "unsupported", f"unknown section 0x{kind:02x}")
+    right_place = kind >= 128 if wanted is None else kind == wanted
+    need(right_place, "syntax", f"section 0x{kind:02x} is not allowed here")
+    length = r.leb128("the length of a section")
+    need(length <= limit, "limit", f"section 0x{kind:02x} is too long")
+    payload = r.take(length, f"section 0x{kind:02x}")
+    crc = zlib.crc32(r.data[start if crc_from is None else crc_from : r.pos])
+    stored = int.from_bytes(r.take(CRC_BYTES, f"section 0x{kind:02x}"), "little")
+    need(crc == stored, "checksum", f"section 0x{kind:02x} is damaged")
+    return kind, payload
+
+
+@dataclass
+class Stream:
+    """What stands before the segments."""
+
+    head: dict[str, int]
+    segment_frame_count: list[int]
+    section_bytes: list[int]
+    pts: list[int]
+    metadata: dict[str, Any] | None
+
+
+def read_stream(r: Reader, max_level: int) -> Stream:
+    """4.1 file(), up to the first segment."""
+    need(r.data[:8] == SIGNATURE, "signature", "not a .cwrv file")
+    r.pos = 8
+    major, minor = r.u8("the version"), r.u8("the version")
+    need(major == 1, "unsupported", f"version {major}.{minor}")
+    head = parse_head(read_section(r, HEAD, MAX_HEAD_BYTES, crc_from=0)[1], minor, max_level)
+    index_limit = MAX_INDEX_ENTRY_BYTES * head["segment_count"]
+    counts, sizes = parse_index(read_section(r, INDEX, index_limit)[1], head)
+    stream = Stream(head, counts, sizes, [k * head["frame_duration"] for k in range(head["frame_count"])], None)
+    seen: set[int] = set()
+    while r.left and r.data[r.pos] & 128:
+        kind = r.data[r.pos]
+        need(kind not in seen, "syntax", f"a second section 0x{kind:02x}")
+        bound = {TIMESTAMPS: 9 * head["frame_count"], METADATA: MAX_METADATA_BYTES}.get(kind)
+        limit = MAX_LEB128 if bound is None else bound + bound // 128 + 64
+        payload = read_section(r, None, limit)[1]
+        if kind == TIMESTAMPS:
+            stream.pts = parse_timestamps(decompress(payload, head["frame_count"], 9 * head["frame_count"]), head)
+        elif kind == METADATA:
+            stream.metadata = parse_metadata(decompress(payload, 2, MAX_METADATA_BYTES))
+        if bound is not None:
+            seen.add(kind)
+    return stream
+
+
+# ---------------------------------------------------------------- chapter 5: HEAD
+
+LEVELS = {  # 13: luma samples of a picture, of a segment
+    1: (101376, 134217728),
+    2: (414720, 268435456),
+    3: (921600, 536870912),
+    4: (2088960, 1073741824),
+    5: (8912896, 2147483648),
+    6: (67108864, 4294967296),
+}
+
+
+def parse_head(payload: bytes, minor: int, max_level: int) -> dict[str, int]:
+    r, head = Reader(payload), {}
+
+    def field_of(name: str, low: int, high: int, value: int, error: str = "limit") -> None:
+        need(low <= value <= high, error, f"HEAD: {name} is {value}")
+        head[name] = value
+
+    field_of("level", 1, 6, r.u8("HEAD"), "unsupported")
+    need(head["level"] <= max_level, "unsupported", f"level {head['level']}: this decoder stops at {max_level}")
+    field_of("width", 1, 2**14, r.leb128("HEAD"))
+    field_of("height", 1, 2**14, r.leb128("HEAD"))
+    bits = r.u8("HEAD")
+    field_of("chroma_format_idc", 1, 1, bits >> 6, "unsupported")
+    field_of("bit_depth_minus8", 0, 0, (bits >> 3) & 7, "unsupported")
+    field_of("color_range", 0, 2, (bits >> 1) & 3, "unsupported")
+    field_of("frame_count", 1, 2**20, r.leb128("HEAD"))
+    field_of("segment_count", 1, 2**16, r.leb128("HEAD"))
+    for name in ("time_base_num", "time_base_den", "frame_duration"):
+        field_of(name, 1, MAX_LEB128, r.leb128("HEAD"))
+    field_of("sar_num", 0, MAX_LEB128, r.leb128("HEAD"))
+    field_of("sar_den", 1, MAX_LEB128, r.leb128("HEAD"))
+    for name in ("color_primaries", "transfer", "matrix"):
+        field_of(name, 0, 255, r.u8("HEAD"))
+    field_of("chroma_location", 0, 6, r.u8("HEAD"), "unsupported")
+    need(minor > 0 or r.left == 0, "syntax", "HEAD is too long")
+    need(head["width"] * head["height"] <= LEVELS[head["level"]][0], "limit", "the picture is beyond its level")
+    need(head["segment_count"] <= head["frame_count"], "syntax", "more segments than frames")
+    need(head["sar_num"] > 0 or head["sar_den"] == 1, "syntax", "sample aspect ratio 0 is written 0/1")
+    return head
+
+
+# ---------------------------------------------------------------- chapter 6: INDEX
+
+
+def parse_index(payload: bytes, head: dict[str, int]) -> tuple[list[int], list[int]]:
+    r, counts, sizes = Reader(payload), [], []
+    samples = head["width"] * head["height"]
+    for _ in range(head["segment_count"]):
+        counts.append(r.leb128("INDEX"))
+        need(1 <= counts[-1] <= 1024, "limit", "frames of a segment")
+        need(counts[-1] * samples <= LEVELS[head["level"]][1], "limit", "a segment is beyond its level")
+        sizes.append(r.leb128("INDEX"))
+        lengths = [sizes[-1] - 1 - n - CRC_BYTES for n in range(1, 6)]
+        lengths = [v for n, v in enumerate(lengths, 1) if v >= 0 and leb128_bytes(v) == n]
+        need(bool(lengths), "syntax", "no section has the size that INDEX gives")
+        need(HASH_BYTES < lengths[0] <= HASH_BYTES + MAX_SEGMENT_PAYLOAD_BYTES, "limit", "size of a segment")
+    need(r.left == 0, "syntax", "INDEX is too long")
+    need(sum(counts) == head["frame_count"], "syntax", "the frames of the segments do not add up")
+    return counts, sizes
+
+
+# ---------------------------------------------------------------- chapter 7: optional sections
+
+
+def decompress(payload: bytes, low: int, high: int) -> bytes:
+    """The one Zstandard frame of an optional section, of low to high bytes."""
+    import zstandard
+
+    need(payload[:4] == bytes.fromhex("28 B5 2F FD"), "syntax", "not a Zstandard frame")
+    try:
+        parameters = zstandard.get_frame_parameters(payload)
+        size = parameters.content_size
+        need(size != zstandard.CONTENTSIZE_UNKNOWN, "syntax", "the Zstandard frame does not state its size")
+        need(low <= size <= high, "limit", f"a Zstandard frame of {size} bytes")
+        need(parameters.dict_id == 0, "syntax", "the Zstandard frame needs a dictionary")
+        data = zstandard.ZstdDecompressor().decompress(payload, allow_extra_data=False)
+    except zstandard.ZstdError as error:
+        fail("syntax", f"Zstandard: {error}")
+    need(len(data) == size, "syntax", "the Zstandard frame has another size than it states")
+    return data
+
+
+def parse_timestamps(data: bytes, head: dict[str, int]) -> list[int]:
+    """7.1."""
+    r, pts, expected = Reader(data), [], 0
+    for k in range(head["frame_count"]):
+        pts.append(expected + r.sleb("TIMESTAMPS"))
+        need(abs(pts[k]) <= 2**62 - 1, "limit", "a pts is too large")
+        need(k == 0 or pts[k] > pts[k - 1], "syntax", "pts must increase")
+        expected = pts[k] + head["frame_duration"]
+    need(r.left == 0, "syntax", "TIMESTAMPS is too long")
+    needed = any(p != k * head["frame_duration"] for k, p in enumerate(pts))
+    need(needed, "syntax", "TIMESTAMPS says nothing new")
+    return pts
+
+
+def parse_metadata(data: bytes) -> dict[str, Any]:
+    """7.2."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        need(len({name for name, _ in pairs}) == len(pairs), "syntax", "METADATA: a name occurs twice")
+        return dict(pairs)
+
+    def check(value: Any, depth: int) -> None:
+        if isinstance(value, dict | list):
+            need(depth <= MAX_METADATA_DEPTH, "syntax", "METADATA nests too deep")
+            for inner in (*value.keys(), *value.values()) if isinstance(value, dict) else value:
+                check(inner, depth + 1)
+        elif isinstance(value, str):
+            value.encode("utf-8")
+        elif isinstance(value, int | float):
+            need(math.isfinite(float(value)), "syntax", "METADATA: a number is not finite")
+
+    try:
+        value = json.loads(data.decode("utf-8"), object_pairs_hook=unique)
+        need(isinstance(value, dict), "syntax", "METADATA is no object")
+        check(value, 1)
+    except (ValueError, OverflowError, RecursionError):
+        fail("syntax", "METADATA is not valid JSON")
+    return dict(value)
+
+
+# ---------------------------------------------------------------- chapter 8: segments
+
+
+def decode_segments(r: Reader, stream: Stream) -> Iterator[Planes]:
+    """4.1 file(), from the first segment to END: frames in display order, those of a segment once it is sound."""
+    for i, count in enumerate(stream.segment_frame_count):
+        start = r.pos
+        payload = read_section(r, SEGMENT, HASH_BYTES + MAX_SEGMENT_PAYLOAD_BYTES)[1]
+        need(len(payload) > HASH_BYTES, "limit", f"segment {i} is empty")
+        need(r.pos - start == stream.section_bytes[i], "syntax", f"segment {i} has another size than in INDEX")
+        frames = decode_segment(payload[:-HASH_BYTES], count, stream.head["height"], stream.head["width"])
+        need(frame_hash(frames) == payload[-HASH_BYTES:], "checksum", f"the frames of segment {i} have another hash")
+        yield from frames
+    read_section(r, END, 0)
+    need(r.left == 0, "syntax", "the file goes on behind END")
+
+
+def frame_hash(frames: list[Planes]) -> bytes:
+    digest = hashlib.blake2b(digest_size=HASH_BYTES)
+    for planes in frames:
+        for plane in planes:
+            digest.update(plane.tobytes())
+    return digest.digest()
+
+
+# ---------------------------------------------------------------- chapter 9: segment payload
+
+MOTION, APPEARANCE = "motion", "appearance"
+LEVEL_COUNT = {MOTION: 3, APPEARANCE: 5}
+WIDTHS = (8, 24, 48, 96, 192, 512)
+FILE_WIDTHS = (8, 24)
+STEPS = (1, 2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64, 91, 128, 181, 256)
+Network = dict[str, Array]
+
+
+def decode_segment(payload: bytes, count: int, height: int, width: int) -> list[Planes]:
+    """9.1 segment_payload(): the frames in display order."""
+    r = Reader(payload)
+    width_index = r.u8("a segment header") >> 4
+    need(width_index < len(WIDTHS), "limit", f"width_index is {width_index}")
+    gop = r.leb128("a segment header")
+    need(1 <= gop <= 64, "limit", f"gop is {gop}")
+    gain_offset = r.u8("a segment header")
+    gain_offset -= 256 * (gain_offset >= 128)
+    need(r.left % 4 == 0, "syntax", "the entropy-coded data are no whole number of words")
+    coder = RangeDecoder(r.take(r.left, "a segment"))
+    net = decode_network(coder, WIDTHS[width_index], gain_offset)
+    states: dict[int, State] = {}
+    outputs: dict[int, Planes] = {}
+    for unit in coding_units(count, gop):
+        frames = [UnitFrame(n, depth, refs, [states[x] for x in refs], height, width) for n, depth, refs in unit]
+        decode_unit(coder, net, frames)
+        for f in frames:
+            states[f.number] = State(f.samples, f.hidden, f.fields, f.distances)
+            outputs[f.number] = output_planes(f)
+    coder.finish()
+    return [outputs[n] for n in range(count)]
+
+
+def tensor_shapes(w: int) -> dict[str, tuple[tuple[int, ...], int]]:
+    """9.3: dimensions and bound of each tensor, in order."""
+    shapes: dict[str, tuple[tuple[int, ...], int]] = {
+        "cell.enter.weight": ((w, 22, 3, 3), 32768),
+        "cell.enter.bias": ((2, w), 8192),
+        "cell.mix.weight": ((w, w, 3, 3), 32768),
+        "cell.mix.bias": ((1, w), 8192),
+        "cell.leave.weight": ((10, w, 3, 3), 32768),
+        "cell.leave.bias": ((1, 10), 8192),
+        "grid.gain": ((8, 6), 63),
+    }
+    for kind in (APPEARANCE, MOTION):
+        levels = LEVEL_COUNT[kind]
+        shapes[f"context.{kind}.hidden.weight"] = ((16, 8), 2048)
+        shapes[f"context.{kind}.hidden.bias"] = ((4, 16), 2048)
+        shapes[f"context.{kind}.output.weight"] = ((2, 16), 2048)
+        shapes[f"context.{kind}.output.bias"] = ((8 * levels, 2), 2048)
+        shapes[f"context.{kind}.group.bias"] = ((4 * levels, 2), 2048)
+    return shapes
+
+
+def clip_gain(gain: Array) -> Array:
+    return np.clip(gain, 8 * np.arange(6), 63)
+
+
+def decode_network(coder: RangeDecoder, w: int, gain_offset: int) -> Network:
+    """9.3, steps 1 to 3, and the bounds."""
+    net = {}
+    starting = starting_network(w)
+    for name, (_shape, bound) in tensor_shapes(w).items():
+        start = starting[name]
+        if name == "grid.gain":
+            start = clip_gain(start + gain_offset)
+        changed = tensor_change(coder, start)
+        net[name] = clip_gain(changed) if name == "grid.gain" else clip3(-bound, bound, changed)
+    check_bounds(net)
+    return net
+
+
+def tensor_change(coder: RangeDecoder, start: Array) -> Array:
+    """9.1 tensor_change(T), 9.3 step 2."""
+    if not coder.bits(1):
+        return start
+    step, scale_index = STEPS[coder.bits(4)], coder.bits(6)
+    row_size = start[0].size if start[0].size >= 64 else start.size
+    rows = start.size // row_size
+    differences = [coder.symbol(112) for _ in range(rows)] if rows > 1 else [0]
+    row_scale = np.clip(scale_index + np.array(differences, np.int64), 0, 63)
+    symbols = coder.run(np.repeat(4 * row_scale, row_size))
+    return start + step * symbols.reshape(start.shape)
+
+
+def check_bounds(net: Network) -> None:
+    """9.3 Bounds."""
+    enter = np.array([1023] * 6 + [512] * 6 + [1023] * 10)
+    for layer, m in (("enter", enter), ("mix", np.array(1023)), ("leave", np.array(1023))):
+        products = abs(net[f"cell.{layer}.weight"]).sum((2, 3)) * m
+        sums = products.sum(1) + 128 * abs(net[f"cell.{layer}.bias"]).max(0)
+        need(bool((sums < 15728640).all()), "limit", f"cell.{layer} is beyond its bound")
+    for kind in (APPEARANCE, MOTION):
+        largest = [abs(net[f"context.{kind}.{part}.bias"]).max(0) for part in ("output", "group")]
+        sums = 1023 * abs(net[f"context.{kind}.output.weight"]).sum(1) + 64 * (largest[0] + largest[1])
+        need(bool((sums < 15728640).all()), "limit", f"context.{kind} is beyond its bound")
+
+
+@lru_cache(maxsize=2)
+def starting_network(w: int) -> Network:
+    """9.4."""
+    origin = max(v for v in FILE_WIDTHS if v <= w)
+    data = (ROOT_FOLDER / f"nvcodec/model/base/width{origin}.bin").read_bytes()
+    elements, net, at = np.frombuffer(data, "<i2").astype(np.int64), {}, 0
+    for name, (shape, _) in tensor_shapes(origin).items():
+        net[name] = elements[at : at + math.prod(shape)].reshape(shape)
+        at += math.prod(shape)
+    if origin != w:
+        net = {name: widened(name, net[name], shape) for name, (shape, _) in tensor_shapes(w).items()}
+    digest = hashlib.sha256(b"".join(t.astype("<i2").tobytes() for t in net.values())).hexdigest()
+    stated = re.search(rf"^\| \d \| {w} \|.*`([0-9a-f]{{64}})` \|$", SPEC.read_text(encoding="utf-8"), re.MULTILINE)
+    if stated is None or stated[1] != digest:
+        raise SystemExit(f"the starting network of width {w} is not that of {SPEC.name}")
+    return net
+
+
+def widened(name: str, small: Array, shape: tuple[int, ...]) -> Array:
+    """9.4, steps 1 to 3."""
+    large = np.zeros(shape, np.int64)
+    if name in ("cell.enter.weight", "cell.mix.weight"):
+        rows = large[len(small) :]
+        rows[...] = scattered(rows.size, shape[1]).reshape(rows.shape)
+    large[tuple(slice(n) for n in small.shape)] = small
+    return large
+
+
+def scattered(count: int, inputs: int) -> Array:
+    """9.4 scattered(j, I) for j = 0 .. count - 1."""
+    low = np.uint64(0xFFFFFFFF)
+    x = np.arange(1, count + 1, dtype=np.uint64)
+    x ^= x >> np.uint64(16)
+    x = (x * np.uint64(0x85EBCA6B)) & low
+    x ^= x >> np.uint64(13)
+    x = (x * np.uint64(0xC2B2AE35)) & low
+    x ^= x >> np.uint64(16)
+    m = 1024 // (math.isqrt(81 * inputs - 1) + 1)
+    return ((x * np.uint64(2 * m + 1)) >> np.uint64(32)).astype(np.int64) - m
+
+
+# ---------------------------------------------------------------- chapter 10: decoding process
+
+
+def half(n: int, k: int) -> int:
+    """10.1 Half."""
+    return (n + 2**k - 1) >> k
+
+
+def luma(s: Array) -> Array:
+    """10.1: 4 channels of h x w to one plane of 2h x 2w."""
+    _, h, w = s.shape
+    return s[:4].reshape(2, 2, h, w).transpose(2, 0, 3, 1).reshape(2 * h, 2 * w)
+
+
+def pack(plane: Array) -> Array:
+    """10.1: the inverse of luma."""
+    return np.stack([plane[c // 2 :: 2, c % 2 :: 2] for c in range(4)])
+
+
+@dataclass
+class State:
+    """10.1: what later frames use of a frame."""
+
+    samples: Array  # (6, h, w)
+    hidden: Array  # (4, h, w)
+    fields: list[Array]  # (2, bh, bw) for each reference
+    distances: list[int]
+
+
+@dataclass
+class UnitFrame:
+    """A frame while its coding unit is decoded."""
+
+    number: int
+    depth: int
+    references: list[int]
+    states: list[State]
+    height: int
+    width: int
+    grid: dict[str, dict[int, Array]] = field(default_factory=lambda: {MOTION: {}, APPEARANCE: {}})
+    mismatch: dict[str, Array] = field(default_factory=dict)
+    activity: dict[str, Array] = field(default_factory=dict)
+    predicted: list[Array] = field(default_factory=list)
+    fields: list[Array] = field(default_factory=list)
+    prediction: Array = field(init=False)
+    difference: Array = field(init=False)
+    memory: Array = field(init=False)
+    samples: Array = field(init=False)
+    hidden: Array = field(init=False)
+
+    @property
+    def distances(self) -> list[int]:
+        return [x - self.number for x in self.references]
+
+    @property
+    def working_size(self) -> tuple[int, int]:
+        return half(self.height, 1), half(self.width, 1)
+
+    @property
+    def block_size(self) -> tuple[int, int]:
+        return half(self.height, 3), half(self.width, 3)
+
+    def level_shape(self, kind: str, k: int) -> tuple[int, int, int]:
+        """10.1 sizes and 10.3 channels of a level of the grid."""
+        if kind == MOTION:
+            channels = 2 if len(self.references) == 1 else (5, 4, 4)[k]
+        else:
+            channels = (3, 9, 9, 9, 12)[k]
+        rows, columns = self.block_size if kind == MOTION else self.working_size
+        return channels, half(rows, k), half(columns, k)
+
+
+def coding_units(n: int, gop: int) -> list[list[tuple[int, int, list[int]]]]:
+    """10.2: units of (frame, depth, references) in coding order."""
+    units: list[list[tuple[int, int, list[int]]]] = [[(0, 0, [])]]
+    a = 0
+    while a < n - 1:
+        b = min(a + gop, n - 1)
+        units.append([(b, 1, [a])])
+        intervals, depth = [(a, b)], 2
+        while intervals := [(p, q) for p, q in intervals if q - p > 1]:
+            units.append([((p + q) // 2, depth, [p, q]) for p, q in intervals])
+            intervals = [pair for p, q in intervals for pair in ((p, (p + q) // 2), ((p + q) // 2, q))]
+            depth += 1
+        a = b
+    return units
+
+
+def decode_unit(coder: RangeDecoder, net: Network, frames: list[UnitFrame]) -> None:
+    """9.1 coding_unit(), 10.3."""
+    if frames[0].references:
+        for f in frames:
+            predict_motion(f)
+        for k in (2, 1, 0):
+            grid_level(coder, net, frames, MOTION, k)
+    for f in frames:
+        compensate(f)
+    for k in (4, 3, 2, 1, 0):
+        grid_level(coder, net, frames, APPEARANCE, k)
+    for f in frames:
+        synthesise(f, net)
+
+
+# 10.4 Motion prediction
+
+NEIGHBOURS = ((-1, 0), (1, 0), (0, -1), (0, 1), (-1, -1), (-1, 1), (1, -1), (1, 1))
+Window = Callable[[Array], Array]
+
+
+def scale(v: Array, n: int, d: int) -> Array:
+    if d < 0:
+        n, d = -n, -d
+    return clip3(-2047, 2047, (2 * v * n + d) // (2 * d))
+
+
+def predict_motion(f: UnitFrame) -> None:
+    dist, shape = f.distances, (2, *f.block_size)
+    candidates = [
+        scale(v, dist[0], distance) for s in f.states for v, distance in zip(s.fields, s.distances, strict=True)
+    ]
+    if len(dist) == 1:
+        f.predicted = [candidates[0] if candidates else np.zeros(shape, np.int64)]
+        disagreement = np.zeros(f.block_size, np.int64)
+    else:
+        search = Search(f)
+        best = search.run(candidates)
+        f.predicted = [best, scale(best, dist[1], dist[0])]
+        disagreement = search.near(best) >> 6
+    f.mismatch[MOTION] = disagreement
+    f.activity[MOTION] = edge(f.predicted[0][0]) + edge(f.predicted[0][1])
+
+
+class Search:
+    """10.4 B frames: the field whose two warped references differ least."""
+
+    def __init__(self, f: UnitFrame) -> None:
+        self.bh, self.bw = f.block_size
+        self.h, self.w = f.working_size
+        self.dist = f.distances
+        self.planes = [luma(s.samples) for s in f.states]
+        self.best = np.zeros((2, self.bh, self.bw), np.int64)
+        self.cost = np.zeros((self.bh, self.bw), np.int64)
+
+    def block_costs(self, v: Array) -> Array:
+        """S, with two blocks of zeros around."""
+        y, x = np.mgrid[: self.h, : self.w]
+        u = scale(v, self.dist[1], self.dist[0])
+        warped = [
+            interpolate(plane, LUMA, 2 * y, 2 * x, m[0][y // 4, x // 4], m[1][y // 4, x // 4])
+            for plane, m in zip(self.planes, (v, u), strict=True)
+        ]
+        d = np.zeros((4 * self.bh, 4 * self.bw), np.int64)
+        d[: self.h, : self.w] = abs(warped[0] - warped[1])
+        return np.pad(d.reshape(self.bh, 4, self.bw, 4).sum((1, 3)), 2)
+
+    def wide(self, v: Array) -> Array:
+        s = self.block_costs(v)
+        return np.sum([s[2 + p :, 2 + q :][: self.bh, : self.bw] for p, q in product(range(-2, 3), repeat=2)], axis=0)
+
+    def near(self, v: Array) -> Array:
+        s = self.block_costs(v)
+        terms = [
+            (2 - abs(p)) * (2 - abs(q)) * s[2 + p :, 2 + q :][: self.bh, : self.bw]
+            for p, q in product(range(-1, 2), repeat=2)
+        ]
+        return np.sum(terms, axis=0)
+
+    def attempt(self, v: Array, penalty: int, window: Window) -> None:
+        """try()."""
+        c = window(v) + penalty
+        better = c < self.cost
+        self.cost = np.where(better, c, self.cost)
+        self.best = np.where(better, v, self.best)
+
+    def spread(self, window: Window) -> None:
+        v = self.best
+        for reach in (1, 2):
+            for dy, dx in NEIGHBOURS[:4]:
+                self.attempt(moved(v, dy * reach, dx * reach), 64, window)
+
+    def run(self, candidates: list[Array]) -> Array:
+        self.best = np.zeros((2, self.bh, self.bw), np.int64)
+        self.cost = self.wide(self.best)
+        for v in candidates:
+            self.attempt(v, 0, self.wide)
+        for v in candidates:
+            for reach in (1, 2):
+                for dy, dx in NEIGHBOURS:
+                    self.attempt(moved(v, dy * reach, dx * reach), 64, self.wide)
+        self.spread(self.wide)
+        self.cost = self.near(self.best)
+        for step, penalty in ((4, 128), (2, 91), (1, 64)):
+            v = self.best
+            for dy, dx in NEIGHBOURS:
+                moved_vector = clip3(-2047, 2047, v + np.array([step * dy, step * dx])[:, None, None])
+                self.attempt(moved_vector, penalty, self.near)
+        self.spread(self.near)
+        return self.best
+
+
+def moved(v: Array, dy: int, dx: int) -> Array:
+    return np.roll(v, (dy, dx), axis=(1, 2))
+
+
+# 10.5 to 10.7
+
+
+def compensate(f: UnitFrame) -> None:
+    """10.5 to 10.7: prediction, difference, memory; and what 12.3 takes from them."""
+    h, w = f.working_size
+    if not f.states:
+        f.prediction = np.full((6, h, w), 512, np.int64)
+        f.difference = np.zeros((6, h, w), np.int64)
+        f.memory = np.zeros((4, h, w), np.int64)
+    else:
+        blend_plane = motion(f)
+        warped = [warp(s, v) for s, v in zip(f.states, f.fields, strict=True)]
+        blend(f, warped, blend_plane)
+    f.mismatch[APPEARANCE] = abs(f.difference[:4]).sum(0)
+    f.activity[APPEARANCE] = np.sum([edge(f.prediction[c]) for c in range(4)], axis=0)
+
+
+def motion(f: UnitFrame) -> Array:
+    """10.5: sets the fields, gives the blend (0 for P frames)."""
+    i, j = np.mgrid[: f.block_size[0], : f.block_size[1]]
+    g, dist = f.grid[MOTION], f.distances
+    total = [sum(g[k][c][i >> k, j >> k] for k in range(3)) for c in range(2 * len(dist))]
+    forward = np.stack(total[:2])
+    f.fields = [clip3(-2047, 2047, f.predicted[0] + forward)]
+    if len(dist) == 1:
+        return np.zeros(f.block_size, np.int64)
+    backward = f.predicted[1] + scale(forward, dist[1], dist[0]) + np.stack(total[2:])
+    f.fields.append(clip3(-2047, 2047, backward))
+    return clip3(-1, 1, g[0][4])
+
+
+LUMA = (
+    (0, 0, 0, 64, 0, 0, 0, 0),
+    (-1, 4, -10, 58, 17, -5, 1, 0),
+    (-1, 4, -11, 40, 40, -11, 4, -1),
+    (0, 1, -5, 17, 58, -10, 4, -1),
+)
+CHROMA = ((0, 64, 0, 0), (-4, 54, 16, -2), (-4, 36, 36, -4), (-2, 16, 54, -4))
+
+
+def interpolate(plane: Array, taps: tuple[tuple[int, ...], ...], y: Array, x: Array, vy: Array, vx: Array) -> Array:
+    """10.6 interpolate, for arrays of positions and vectors of equal shape."""
+    rows, columns = plane.shape
+    filters, n = np.array(taps, np.int64), len(taps[0])
+    fy, fx = filters[vy & 3], filters[vx & 3]
+    r, c = y + (vy >> 2), x + (vx >> 2)
+    a = np.zeros(r.shape, np.int64)
+    column = clip3(0, columns - 1, c[..., None] + np.arange(n) - n // 2 + 1)
+    for i in range(n):
+        row = clip3(0, rows - 1, r + i - n // 2 + 1)
+        a += fy[..., i] * (fx * plane[row[..., None], column]).sum(-1)
+    return clip3(0, 1023, round2(a, 12))
+
+
+def warp(s: State, v: Array) -> tuple[Array, Array]:
+    """10.6: warped (6, h, w) and warped_hidden (4, h, w)."""
+    _, h, w = s.samples.shape
+    y, x = np.mgrid[: 2 * h, : 2 * w]
+    warped_luma = interpolate(luma(s.samples), LUMA, y, x, v[0][y // 8, x // 8], v[1][y // 8, x // 8])
+    y, x = np.mgrid[:h, :w]
+    a, b = v[0][y // 4, x // 4], v[1][y // 4, x // 4]
+    chroma = [interpolate(s.samples[c], CHROMA, y, x, round2(a, 1), round2(b, 1)) for c in (4, 5)]
+    hidden = s.hidden[:, clip3(0, h - 1, y + round2(a, 3)), clip3(0, w - 1, x + round2(b, 3))]
+    return np.concatenate([pack(warped_luma), np.stack(chroma)]), hidden
+
+
+def blend(f: UnitFrame, warped: list[tuple[Array, Array]], blend_plane: Array) -> None:
+    """10.7."""
+    if len(warped) == 1:
+        f.prediction, f.memory = warped[0]
+        f.difference = np.zeros_like(f.prediction)
+        return
+    y, x = np.mgrid[: f.working_size[0], : f.working_size[1]]
+    b = blend_plane[y // 4, x // 4]
+    (samples0, hidden0), (samples1, hidden1) = warped
+    f.prediction = round2(samples0 * (1 + b) + samples1 * (1 - b), 1)
+    f.difference = samples0 - samples1
+    f.memory = round2(hidden0 * (1 + b) + hidden1 * (1 - b), 1)
+
+
+# 10.8 Grid expansion
+
+MAX_BAND = 14336
+LOW = ((0, -21, 404, -21, 0), (0, -33, 214, 214, -33))
+HIGH = ((12, -193, -193, 12, 0), (19, -57, 437, -57, 19))
+
+
+@lru_cache
+def gains() -> tuple[int, ...]:
+    """GAINS."""
+    values = []
+    for i in range(64):
+        v = 1
+        while (2 * v + 1) ** 8 <= 2 ** (24 + i):
+            v += 1
+        values.append(v)
+    return tuple(values)
+
+
+def merge(low: Array, high: Array, n: int) -> Array:
+    """merge() of the last axis of two arrays."""
+    out = np.zeros((*low.shape[:-1], n), np.int64)
+    for p in range(2):
+        a = sum(LOW[p][j] * np.roll(low, 2 - j, axis=-1) + HIGH[p][j] * np.roll(high, 2 - j, axis=-1) for j in range(5))
+        out[..., p::2] = clip3(-MAX_BAND, MAX_BAND, round2(a, 9))[..., : out[..., p::2].shape[-1]]
+    return out
+
+
+def synthesise_level(low: Array, bands: Array, rows: int, columns: int) -> Array:
+    upper = merge(low, bands[0], columns)
+    lower = merge(bands[1], bands[2], columns)
+    return merge(upper.T, lower.T, rows).T
+
+
+def expand(f: UnitFrame, gain: Array) -> Array:
+    """10.8: the residual (6, h, w)."""
+    g = {k: clip3(-MAX_BAND, MAX_BAND, f.grid[APPEARANCE][k] * gains()[gain[f.depth, k]]) for k in range(5)}
+    means = clip3(-MAX_BAND, MAX_BAND, f.grid[APPEARANCE][4][9:] * gains()[gain[f.depth, 5]])
+    planes = []
+    for p in range(3):
+        plane = means[p]
+        for k in (4, 3, 2, 1):
+            plane = synthesise_level(plane, g[k][3 * p : 3 * p + 3], *f.level_shape(APPEARANCE, k - 1)[1:])
+        planes.append(plane)
+    h, w = f.working_size
+    top = synthesise_level(planes[0], g[0], 2 * h, 2 * w)
+    return clip3(-1023, 1023, np.concatenate([pack(top), np.stack(planes[1:])]))
+
+
+# 10.9 Cell, 10.10 Output
+
+
+def layer(v: Array, weight: Array, bias: Array) -> Array:
+    """10.9 layer. Sums stay below 2^24 (10.10), so that the products of binary64 matrices are exact."""
+    _, h, w = v.shape
+    padded = np.pad(v, ((0, 0), (1, 1), (1, 1))).astype(np.float64)
+    a = np.zeros((len(weight), h * w))
+    for p, q in product(range(3), repeat=2):
+        a += weight[:, :, p, q].astype(np.float64) @ padded[:, p : p + h, q : q + w].reshape(len(v), h * w)
+    return np.asarray(round2(a.astype(np.int64).reshape(-1, h, w) + 128 * bias[:, None, None], 9))
+
+
+def leaky(n: Array) -> Array:
+    return clip3(-1023, 1023, np.where(n >= 0, n, n >> 3))
+
+
+def synthesise(f: UnitFrame, net: Network) -> None:
+    """10.8 and 10.9."""
+    residual = expand(f, net["grid.gain"])
+    v0 = np.concatenate([residual, f.prediction - 512, f.difference, f.memory])
+    v1 = leaky(layer(v0, net["cell.enter.weight"], net["cell.enter.bias"][1 if f.references else 0]))
+    v2 = leaky(layer(v1, net["cell.mix.weight"], net["cell.mix.bias"][0]))
+    v3 = layer(v2, net["cell.leave.weight"], net["cell.leave.bias"][0])
+    f.samples = clip3(0, 1023, f.prediction + residual + v3[:6])
+    f.hidden = clip3(-1023, 1023, v3[6:])
+
+
+def output_planes(f: UnitFrame) -> Planes:
+    """10.10."""
+    out = np.minimum(255, (f.samples + 2) >> 2)
+    y = luma(out)[: f.height, : f.width]
+    return [np.ascontiguousarray(plane, np.uint8) for plane in (y, out[4], out[5])]
+
+
+# ---------------------------------------------------------------- chapter 11: entropy coder
+
+ONE = 2**60
+LN2 = 799144290325165978
+ROOT = 1272928543325453668
+
+
+def mul(a: int, b: int) -> int:
+    return (a * b) >> 60
+
+
+def exp_minus(x: int) -> int:
+    """11.1: e^-x."""
+    n, rest = divmod(x, LN2)
+    if n >= 60:
+        return 0
+    total, term = 0, ONE
+    for k in range(1, 25):
+        total += term if k % 2 else -term
+        term = mul(term, rest) // k
+    return total >> n
+
+
+@lru_cache
+def inverse(scale_index: int) -> int:
+    b = ONE // 20
+    for _ in range(scale_index):
+        b = mul(b, ROOT)
+    return (ONE * ONE) // b
+
+
+@cache
+def laplace(e: int, inv: int) -> int:
+    tail = exp_minus((abs(e) * inv) >> 3) >> 1
+    return tail if e < 0 else ONE - tail
+
+
+@cache
+def table(t: int) -> list[int]:
+    """11.1: cum[-127 .. 128] of table t."""
+    scale_index, fraction = divmod(t, 4)
+    narrow, wide = inverse(scale_index), inverse(56)
+    share = exp_minus(narrow >> 1) >> 4 if scale_index < 56 else 0
+    edges = []
+    for q in range(-127, 129):
+        e = 8 * q - 4 - 2 * fraction
+        p = laplace(e, narrow)
+        edges.append(p + mul(laplace(e, wide) - p, share))
+    c = [((edge - edges[0]) * (2**24 - 255)) // (edges[-1] - edges[0]) for edge in edges]
+    return list(accumulate([c[i + 1] - c[i] + 1 for i in range(255)], initial=0))
+
+
+class RangeDecoder:
+    """11.2 to 11.4."""
+
+    def __init__(self, data: bytes) -> None:
+        self.words = [int.from_bytes(data[i : i + 4], "little") for i in range(0, len(data), 4)]
+        self.taken = 0
+        self.lower, self.range = 0, 2**64 - 1
+        self.point = self.next_word() << 32
+        self.point += self.next_word()
+
+    def next_word(self) -> int:
+        self.taken += 1
+        return self.words[self.taken - 1] if self.taken <= len(self.words) else 0
+
+    def decode(self, cum: list[int]) -> int:
+        """The index of the symbol in cum."""
+        unit = self.range >> 24
+        quantile = ((self.point - self.lower) % 2**64) // unit
+        need(quantile < 2**24, "truncated", "the entropy-coded data belong to no symbol")
+        q = bisect_right(cum, quantile) - 1
+        self.lower = (self.lower + unit * cum[q]) % 2**64
+        self.range = unit * (cum[q + 1] - cum[q])
+        if self.range < 2**32:
+            self.lower = (self.lower << 32) % 2**64
+            self.range <<= 32
+            self.point = ((self.point << 32) % 2**64) + self.next_word()
+        return q
+
+    def bits(self, n: int) -> int:
+        """b(n)."""
+        value = 0
+        for _ in range(n):
+            value = 2 * value + self.decode([0, 2**23, 2**24])
+        return value
+
+    def symbol(self, t: int) -> int:
+        """s(t)."""
+        return self.decode(table(t)) - 127
+
+    def run(self, tables: Array) -> Array:
+        """11.3: the symbols of a run, in the order of their places."""
+        symbols = np.zeros(len(tables), np.int64)
+        for i in np.argsort(tables, kind="stable"):
+            symbols[i] = self.symbol(int(tables[i]))
+        return symbols
+
+    def finish(self) -> None:
+        """11.4."""
+        need(self.taken >= len(self.words), "syntax", "the entropy-coded data go on behind the last symbol")
+        need((self.point - self.lower) % 2**64 < 2**33 - 1, "syntax", "the entropy-coded data end in a wrong state")
+
+
+# ---------------------------------------------------------------- chapter 12: context model
+
+PHASE = {(0, 0): 0, (0, 1): 2, (1, 0): 3, (1, 1): 1}
+
+
+def stage_of(c: int, y: int, x: int) -> int:
+    """12.1."""
+    return (PHASE[y % 2, x % 2] + c) % 4
+
+
+def grid_level(coder: RangeDecoder, net: Network, frames: list[UnitFrame], kind: str, k: int) -> None:
+    """9.1 grid_level(kind, k)."""
+    shape = frames[0].level_shape(kind, k)
+    for f in frames:
+        f.grid[kind][k] = np.zeros(shape, np.int64)
+    used = [f for f in frames if coder.bits(1)]
+    for stage in range(4 if used else 0):
+        places, tables, locations = [], [], []
+        for f, c in product(used, range(shape[0])):
+            y0, x0 = next(place for place in PHASE if stage_of(c, *place) == stage)
+            place = (c, slice(y0, None, 2), slice(x0, None, 2))
+            location, scale_index = location_and_scale(net, f, kind, k, c, stage, y0, x0)
+            places.append((f.grid[kind][k], place))
+            locations.append(location)
+            tables.append((4 * scale_index + location % 4).ravel())
+        symbols = coder.run(np.concatenate(tables))
+        at = 0
+        for (level, place), location in zip(places, locations, strict=True):
+            q = symbols[at : at + location.size].reshape(location.shape)
+            level[place] = (q + (location >> 2) + 127) % 255 - 127
+            at += location.size
+
+
+def neighbour_sums(g: Array, c: int, stage: int, y0: int, x0: int) -> list[Array]:
+    """12.2: near, wide, cross and mean at the samples (c, y0 + 2i, x0 + 2j)."""
+    channels, rows, columns = g.shape
+    padded = np.pad(g, ((0, 0), (2, 2), (2, 2)))
+    shape = g[c, y0::2, x0::2].shape
+    sums = [np.zeros(shape, np.int64) for _ in range(4)]
+    weights = [0, 0, 0, 0]
+    for d, dy, dx in product(range(channels), range(-2, 3), range(-2, 3)):
+        if stage_of(d, y0 + dy, x0 + dx) >= stage:
+            continue
+        reach = max(abs(dy), abs(dx))
+        related = channels % 3 != 0 or c // 3 == d // 3 or c % 3 == d % 3
+        weight = (
+            int(d == c and reach == 1),
+            int(d == c),
+            int(d != c and related and reach <= 1) * (2 if reach == 0 else 1),
+            int(d == c and reach == 1) * (2 if 0 in (dy, dx) else 1),
+        )
+        if not any(weight):
+            continue
+        symbols = padded[d, 2 + dy : 2 + dy + rows, 2 + dx : 2 + dx + columns][y0::2, x0::2]
+        for s in range(4):
+            sums[s] += weight[s] * (symbols if s == 3 else abs(symbols))
+            weights[s] += weight[s]
+    for s, u in enumerate((64, 128, 64, 16)):
+        n = weights[s]
+        sums[s] = (2 * u + n) // (2 * n) * sums[s] if n else 0 * sums[s]
+    return [*sums[:3], clip3(-255, 255, sums[3])]
+
+
+@lru_cache
+def logarithms() -> Array:
+    """12.3 LOG."""
+    values, n = [], 0
+    for i in range(4096):
+        while (1 + i) ** 32 >= 2 ** (2 * n + 1):
+            n += 1
+        values.append(n)
+    return np.array(values, np.int64)
+
+
+def lg(v: Array) -> Array:
+    return np.asarray(logarithms()[np.minimum(v, 4095)])
+
+
+def edge(a: Array) -> Array:
+    """12.3."""
+    return abs(np.diff(a, axis=0, prepend=a[:1])) + abs(np.diff(a, axis=1, prepend=a[:, :1]))
+
+
+def pool(a: Array, k: int) -> Array:
+    """12.3."""
+    rows, columns = (half(n, k) for n in a.shape)
+    full = np.pad(a, ((0, (rows << k) - a.shape[0]), (0, (columns << k) - a.shape[1])))
+    return np.asarray(round2(full.reshape(rows, 1 << k, columns, 1 << k).sum((1, 3)), 2 * k))
+
+
+def parent(f: UnitFrame, kind: str, k: int, c: int) -> Array:
+    """12.3 Parent, at all places of the level."""
+    _, rows, columns = f.level_shape(kind, k)
+    if k == LEVEL_COUNT[kind] - 1 or c >= len(f.grid[kind][k + 1]):
+        return np.zeros((rows, columns), np.int64)
+    m = np.pad(abs(f.grid[kind][k + 1][c]), 1)
+    y, x = np.mgrid[:rows, :columns]
+    y, x = (y >> 1) + 1, (x >> 1) + 1
+    return lg(4 * (8 * m[y, x] + sum(m[y + p, x + q] for p, q in product((-1, 0, 1), repeat=2))))
+
+
+def location_and_scale(
+    net: Network, f: UnitFrame, kind: str, k: int, c: int, stage: int, y0: int, x0: int
+) -> tuple[Array, Array]:
+    """12.3 Features and 12.4, for the samples (c, y0 + 2i, x0 + 2j)."""
+    near, wide, cross, mean = neighbour_sums(f.grid[kind][k], c, stage, y0, x0)
+    own = (slice(y0, None, 2), slice(x0, None, 2))
+    features = [
+        lg(near),
+        lg(wide),
+        lg(cross),
+        mean,
+        lg(abs(mean)),
+        parent(f, kind, k, c)[own],
+        lg(pool(f.mismatch[kind], k)[own]),
+        lg(pool(f.activity[kind], k)[own]),
+    ]
+    channels = len(f.grid[kind][k])
+    group = c // 3 if channels % 3 == 0 else c // 2
+    weights = {name: net[f"context.{kind}.{name}"] for name in ("hidden.weight", "hidden.bias", "output.weight")}
+    columns = np.stack([feature.ravel() for feature in features])
+    hid = weights["hidden.weight"] @ columns + 64 * weights["hidden.bias"][stage][:, None]
+    hid = clip3(0, 1023, round2(hid, 6))
+    bias = net[f"context.{kind}.output.bias"][LEVEL_COUNT[kind] * f.depth + k]
+    bias = bias + net[f"context.{kind}.group.bias"][4 * k + group]
+    out = round2(weights["output.weight"] @ hid + 64 * bias[:, None], 10)
+    shape = near.shape
+    return clip3(-400, 400, out[0]).reshape(shape), clip3(0, 63, out[1]).reshape(shape)
+
+
+# ---------------------------------------------------------------- command
+
+
+def y4m_header(head: dict[str, int]) -> str:
+    rate = math.gcd(head["time_base_den"], head["time_base_num"] * head["frame_duration"])
+    rate_num = head["time_base_den"] // rate
+    rate_den = head["time_base_num"] * head["frame_duration"] // rate
+    chroma = {1: "420mpeg2", 3: "420paldv"}.get(head["chroma_location"], "420jpeg")
+    sar = f"{head['sar_num']}:{head['sar_den'] if head['sar_num'] else 0}"
+    words = [f"W{head['width']}", f"H{head['height']}", f"F{rate_num}:{rate_den}", "Ip", f"A{sar}", f"C{chroma}"]
+    if head["color_range"]:
+        words.append(f"XCOLORRANGE={('LIMITED', 'FULL')[head['color_range'] - 1]}")
+    return "YUV4MPEG2 " + " ".join(words) + "\n"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Decode a .cwrv file by the letter of its specification; slow.")
+    parser.add_argument("file", type=Path)
+    parser.add_argument("-o", "--output", type=Path, metavar="OUT.y4m", help="write the frames (constant frame rate)")
+    parser.add_argument("--hash", action="store_true", help="print only the BLAKE2b hash of all frames")
+    parser.add_argument("--max-level", type=int, default=4, metavar="N", help="refuse higher levels (default: 4)")
+    options = parser.parse_args(arguments)
+    try:
+        reader = Reader(options.file.read_bytes())
+        stream = read_stream(reader, options.max_level)
+        frames = list(decode_segments(reader, stream))
+        if options.output:
+            with options.output.open("wb") as out:
+                out.write(y4m_header(stream.head).encode())
+                for planes in frames:
+                    out.write(b"FRAME\n" + b"".join(plane.tobytes() for plane in planes))
+    except (DecodeError, OSError, MemoryError) as error:
+        print(f"{options.file}: {error or 'out of memory'}", file=sys.stderr)
+        return 1
+    digest = frame_hash(frames).hex()
+    head = stream.head
+    print(digest if options.hash else f"{len(frames)} frames of {head['width']}x{head['height']}, hash {digest}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
