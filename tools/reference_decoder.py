@@ -718,16 +718,37 @@ def interpolate(plane: Array, taps: tuple[tuple[int, ...], ...], y: Array, x: Ar
     return clip3(0, 1023, round2(a, 12))
 
 
+OWN = {8: np.array((5, 6, 7, 8, 8, 7, 6, 5)), 4: np.array((6, 8, 8, 6))}
+
+
+def overlapped(plane: Array, taps: tuple[tuple[int, ...], ...], size: int, v: Array) -> Array:
+    """10.6: the plane compensated with overlapping blocks of ``size`` x ``size`` samples."""
+    y, x = np.mgrid[: plane.shape[0], : plane.shape[1]]
+    i, j = y // size, x // size
+    i2 = clip3(0, v.shape[1] - 1, np.where(y % size < size // 2, i - 1, i + 1))
+    j2 = clip3(0, v.shape[2] - 1, np.where(x % size < size // 2, j - 1, j + 1))
+    p, q = OWN[size][y % size], OWN[size][x % size]
+
+    def sample(a: Array, b: Array) -> Array:
+        return interpolate(plane, taps, y, x, v[0][a, b], v[1][a, b])
+
+    return round2(
+        p * q * sample(i, j)
+        + p * (8 - q) * sample(i, j2)
+        + (8 - p) * q * sample(i2, j)
+        + (8 - p) * (8 - q) * sample(i2, j2),
+        6,
+    )
+
+
 def warp(s: State, v: Array) -> tuple[Array, Array]:
     """10.6: warped (6, h, w) and warped_hidden (4, h, w)."""
     _, h, w = s.samples.shape
-    y, x = np.mgrid[: 2 * h, : 2 * w]
-    warped_luma = interpolate(luma(s.samples), LUMA, y, x, v[0][y // 8, x // 8], v[1][y // 8, x // 8])
+    chroma = [overlapped(s.samples[c], CHROMA, 4, round2(v, 1)) for c in (4, 5)]
     y, x = np.mgrid[:h, :w]
     a, b = v[0][y // 4, x // 4], v[1][y // 4, x // 4]
-    chroma = [interpolate(s.samples[c], CHROMA, y, x, round2(a, 1), round2(b, 1)) for c in (4, 5)]
     hidden = s.hidden[:, clip3(0, h - 1, y + round2(a, 3)), clip3(0, w - 1, x + round2(b, 3))]
-    return np.concatenate([pack(warped_luma), np.stack(chroma)]), hidden
+    return np.concatenate([pack(overlapped(luma(s.samples), LUMA, 8, v)), np.stack(chroma)]), hidden
 
 
 def blend(f: UnitFrame, warped: list[tuple[Array, Array]], blend_plane: Array) -> None:
