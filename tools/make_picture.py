@@ -45,8 +45,8 @@ def side_by_side(file: Path, source: Path, number: int) -> Image.Image:
     psnr = frame_psnr(decoded, original).y
     width, height = properties.width, properties.height
     page = Image.new("RGB", (2 * width + _GAP, height + _CAPTION), "white")
-    draw, font = ImageDraw.Draw(page), ImageFont.load_default(14)
-    captions = (f"source, frame {number}", f"nvcodec: {bpp:.3f} bpp for the clip, this frame Y {psnr:.1f} dB")
+    draw, font = ImageDraw.Draw(page), ImageFont.load_default(12)
+    captions = (f"source, frame {number}", f"nvcodec: clip {bpp:.3f} bpp, this frame Y {psnr:.1f} dB")
     for x, frame, caption in zip((0, width + _GAP), (original, decoded), captions, strict=True):
         page.paste(_image(frame, properties), (x, 0))
         draw.text((x + 2, height + 2), caption, fill="black", font=font)
