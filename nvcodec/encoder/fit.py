@@ -118,7 +118,7 @@ class UnitFit:
             error = self._error(twin, leaves).sum()
             parameters = twin.synthesis if settings.train_network else []
             gradients = torch.autograd.grad(error, [*leaves, *parameters])
-            rates = self._rates(twin, settings.train_network)
+            rates, neighbours = self._rates(twin, settings.train_network)
             cost = float(error.detach()) + settings.lmbda * sum(float(r.bits.sum()) for r in rates)
             if cost > best_cost * 1.01:
                 self.levels, share = best, share * 0.6
@@ -129,7 +129,9 @@ class UnitFit:
                 twin.step_synthesis(gradients[len(leaves) :], settings.lmbda)
             curvature = self._curvature(twin, settings.damping)
             self.levels = [
-                self._moved(level, gradients[k], curvature[k], rates[k], settings.lmbda, share)
+                self._moved(
+                    level, gradients[k] + settings.lmbda * neighbours[k], curvature[k], rates[k], settings.lmbda, share
+                )
                 for k, level in enumerate(self.levels)
             ]
         result = self.measure(twin)
@@ -168,17 +170,18 @@ class UnitFit:
         )
         return samples
 
-    def _rates(self, twin: Twin, train: bool) -> list[LevelRate]:
-        if not train:
-            with torch.no_grad():
-                context = twin.network().context("appearance")
-                return level_rates(self.levels, self.side, context, self.unit.depth, free_empty=False)
+    def _rates(self, twin: Twin, train: bool) -> tuple[list[LevelRate], list[Tensor]]:
+        """Rates of all levels, and what a step of each symbol adds to the bits of the symbols that it is context of."""
+        leaves = [level.detach().requires_grad_() for level in self.levels]
         context = twin.network().context("appearance")
-        rates = level_rates(self.levels, self.side, context, self.unit.depth, free_empty=False)
+        rates = level_rates(leaves, self.side, context, self.unit.depth, free_empty=False)
         total = torch.stack([r.bits for r in rates]).sum()
-        if total.requires_grad:
-            twin.step_context("appearance", torch.autograd.grad(total, twin.context["appearance"]))
-        return [LevelRate(r.bits.detach(), r.location.detach(), r.scale.detach()) for r in rates]
+        parameters = twin.context["appearance"] if train else []
+        gradients = torch.autograd.grad(total, [*leaves, *parameters])
+        if train:
+            twin.step_context("appearance", gradients[len(leaves) :])
+        detached = [LevelRate(r.bits.detach(), r.location.detach(), r.scale.detach()) for r in rates]
+        return detached, list(gradients[: len(leaves)])
 
     def sensitivity(self, twin: Twin, lmbda: float) -> dict[str, Tensor]:
         """Bits lost per squared unit of each parameter, one random probe (Hutchinson's estimator)."""

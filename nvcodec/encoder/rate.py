@@ -75,7 +75,8 @@ def level_rates(
     """Rates of all levels (finest first) of a coding unit; integer ``levels``, (B, C, rows, columns).
 
     A level without symbols costs its flag only; with ``free_empty=False`` its zeros are priced as if they were
-    coded, so that the model learns how likely they are.
+    coded, so that the model learns how likely they are. The gradient by ``levels`` is that of the context alone: what
+    a symbol does to the bits of those that it is context of.
     """
     rates = []
     for k, level in enumerate(levels):
@@ -87,7 +88,7 @@ def level_rates(
         location, scale = location_and_scale(inputs, weights, _ALL_STAGES, bias, Rounding.NONE)
         location = _from_stages(location, rows, columns) * (1.0 / FRACTIONS)
         scale = _from_stages(scale, rows, columns)
-        bits = laplace_bits(level, location, scale).flatten(1).sum(1)
+        bits = laplace_bits(level.detach(), location, scale).flatten(1).sum(1)
         if free_empty:
             bits = bits * level.detach().flatten(1).any(1)
         bits = bits + 1
