@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,9 +23,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import click
 
 from nvcodec import __version__
+from nvcodec import cli_options as options
 from nvcodec.cli_progress import StatusLine, format_duration
 from nvcodec.cli_rd import rd
-from nvcodec.cli_types import BITRATE, DEVICES, EFFORTS, FRAMES, SIZE
+from nvcodec.cli_types import BITRATE, SIZE
 from nvcodec.errors import BitstreamError, InputError, NvcodecError
 
 if TYPE_CHECKING:
@@ -84,22 +85,8 @@ def _terminate(number: int, frame: FrameType | None) -> None:
     sys.exit(EXIT_TERMINATED)  # through every finally: no half file is left
 
 
-_device = click.option(
-    "--device",
-    type=click.Choice(DEVICES),
-    default="auto",
-    show_default=True,
-    help="Where to compute. Decoded frames are the same everywhere.",
-)
-_threads = click.option(
-    "--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads. Default: what PyTorch chooses."
-)
-_overwrite = click.option("-y", "--overwrite", is_flag=True, help="Replace the output if it exists.")
-
-
-def _frames(what: str) -> Callable[[Any], Any]:
-    text = f"{what} frames A up to, not including, B; either may be left out. Default: all."
-    return click.option("--frames", type=FRAMES, metavar="A:B", help=text)
+def _frames(what: str) -> options.Option:
+    return options.frames(f"{what} frames A up to, not including, B; either may be left out. Default: all.")
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -130,33 +117,20 @@ def main(context: click.Context, debug: bool) -> None:
     metavar="Q",
     help="Target: constant quality, whatever the size; 0 to 60, lower is better, like the QP of H.265.",
 )
-@click.option(
-    "--effort",
-    type=click.Choice(EFFORTS),
-    default="medium",
-    show_default=True,
-    help="How long to search for a better picture at the same size.",
-)
+@options.effort("How long to search for a better picture at the same size.")
 @_frames("Encode")
-@click.option("--gop", type=click.IntRange(1, 64), metavar="N", help="Frames between P-frames. Default: 4.")
-@click.option(
-    "--segment",
-    type=click.IntRange(1, 1024),
-    metavar="N",
-    help="At most so many frames share a network and decode without the others. Default: 129.",
-)
+@options.gop("Frames between P-frames. Default: 4.")
+@options.segment("At most so many frames share a network and decode without the others. Default: 129.")
 @click.option(
     "--width",
     type=click.IntRange(min=1),
     metavar="N",
     help="Channels of the network: 8, 24, 48, 96, 192 or 512. Default: by the bits that there are.",
 )
-@_device
-@_threads
-@click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, metavar="N", help="Of random choices."
-)
-@_overwrite
+@options.device()
+@options.threads()
+@options.seed()
+@options.overwrite()
 def encode(
     source: str,
     output: str,
@@ -206,7 +180,7 @@ def encode(
     help="The video to write: .mp4, .mkv, .y4m, or - for y4m on standard output.",
 )
 @_frames("Decode")
-@_device
+@options.device()
 @click.option(
     "--codec",
     type=click.Choice(OUTPUT_CODECS),
@@ -224,8 +198,8 @@ def encode(
     "last good frame before them, or the first good one; all others are exact. Standard error tells which are lost, "
     "and the exit status is 3.",
 )
-@_threads
-@_overwrite
+@options.threads()
+@options.overwrite()
 @click.pass_context
 def decode(
     context: click.Context,
@@ -248,8 +222,8 @@ def decode(
     check_output(output, codec, crf, overwrite=overwrite)
     _check_distinct(source, output)
     start, stop = frames or (0, None)
-    options = {"device": device, "threads": threads, "skip_damage": on_error == "skip"}
-    with _open(context.obj, source, **options) as decoder, StatusLine() as line:
+    chosen = {"device": device, "threads": threads, "skip_damage": on_error == "skip"}
+    with _open(context.obj, source, **chosen) as decoder, StatusLine() as line:
         total = (decoder.frame_count if stop is None else stop) - start
         pictures = decoder.frames(start, stop)
         pictures = line.count("decode", _from_zero(pictures) if start else pictures, total)
@@ -269,7 +243,8 @@ def decode(
 @click.pass_obj
 def info(run: Run, source: str, as_json: bool) -> None:
     """Show the properties of a .cwrv file (- for standard input), and where every byte of it went."""
-    from nvcodec.cli_info import describe, format_info
+    from nvcodec.account import describe
+    from nvcodec.cli_info import format_info
 
     with _open(run, source) as decoder:
         described = describe(decoder, source)
@@ -278,8 +253,8 @@ def info(run: Run, source: str, as_json: bool) -> None:
 
 @main.command()
 @click.argument("source", metavar="FILE")
-@_device
-@_threads
+@options.device()
+@options.threads()
 @click.pass_obj
 def verify(run: Run, source: str, device: str, threads: int | None) -> None:
     """Check a whole .cwrv file (- for standard input): all checksums, and the hash of the decoded frames.
@@ -295,11 +270,11 @@ main.add_command(rd)
 
 
 @contextmanager
-def _open(run: Run, source: str, **options: Any) -> Iterator[Decoder]:
+def _open(run: Run, source: str, **settings: Any) -> Iterator[Decoder]:
     from nvcodec.decoder import Decoder
 
     run.source = source
-    with Decoder(_standard_input() if source == STDIN else source, **options) as decoder:
+    with Decoder(_standard_input() if source == STDIN else source, **settings) as decoder:
         yield decoder
 
 

@@ -17,7 +17,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from nvcodec.cli_info import describe
+from nvcodec.account import describe
 from nvcodec.decoder import Decoder, choose_device, thread_limit
 from nvcodec.encoder.pipeline import EncodeOptions, encode
 from nvcodec.errors import InputError, NvcodecError
@@ -27,8 +27,9 @@ from nvcodec.rd.clip import Clip, open_clip
 from nvcodec.rd.ladder import build_ladder
 from nvcodec.rd.quality import FrameQuality, frame_quality, mean_quality
 from nvcodec.rd.store import Entry, Store
-from nvcodec.rd.versions import anchor_versions, codec_versions, measure_versions
+from nvcodec.rd.versions import anchor_versions, measure_versions
 from nvcodec.rd.workers import Report
+from nvcodec.versions import codec_versions
 
 __all__ = ["CodecSettings", "NotFinished", "anchor_curve", "our_point", "point_payload"]
 
