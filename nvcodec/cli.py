@@ -146,7 +146,7 @@ def encode(
     if len(targets) > 1:
         raise click.UsageError(f"only one target: --{targets[0]} or --{targets[1]}")
 
-    from nvcodec.output_file import check_target, output_lock
+    from nvcodec.output_file import check_target
 
     check_target(Path(output), overwrite=overwrite)
     _check_distinct(source, output)
@@ -154,7 +154,7 @@ def encode(
     from nvcodec.encoder.pipeline import EncodeOptions
     from nvcodec.encoder.pipeline import encode as encode_video
 
-    with output_lock(Path(output)), StatusLine() as line:
+    with StatusLine() as line:
         report = encode_video(
             source,
             output,

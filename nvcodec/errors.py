@@ -7,6 +7,7 @@
     |-- OutputError                 the output cannot be written
     |-- EncodeError                 the encoder could not do what was asked
     |   |-- TargetError             the requested size is out of reach
+    |   |-- CheckpointError         a checkpoint lies beside the output that this encode cannot use
     |   `-- MismatchError           the finished file does not decode to what the encoder meant
     `-- BitstreamError(ValueError)  the .cwrv file is at fault
         |-- SignatureError          not a .cwrv file
@@ -21,6 +22,7 @@ from __future__ import annotations
 
 __all__ = [
     "BitstreamError",
+    "CheckpointError",
     "ChecksumError",
     "EncodeError",
     "InputError",
@@ -56,6 +58,10 @@ class EncodeError(NvcodecError):
 
 class TargetError(EncodeError):
     reason = "target"
+
+
+class CheckpointError(EncodeError):
+    reason = "checkpoint"
 
 
 class MismatchError(EncodeError):
