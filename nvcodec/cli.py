@@ -1,7 +1,7 @@
 """The command ``cwrv``: encode, decode, info, verify; rd is in :mod:`nvcodec.cli_rd`.
 
-No logic here: options are turned into calls, errors into one line on standard error. Exit status: 0 done,
-1 an error, 2 wrong usage, 3 decoded with damage skipped, 130 interrupted. What the commands need is loaded when
+No logic here: options are turned into calls, errors into one line on standard error. Exit status: 0 done, 1 an error,
+2 wrong usage, 3 decoded with damage skipped, 130 interrupted, 143 terminated. What the commands need is loaded when
 they run, so that help is instant and decoding never loads the encoder.
 """
 
@@ -11,23 +11,23 @@ import json
 import os
 import signal
 import sys
-import threading
 import traceback
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
 from nvcodec import __version__
 from nvcodec import cli_options as options
+from nvcodec.cli_interrupt import Terminated, ends_promptly
 from nvcodec.cli_progress import StatusLine, format_duration
 from nvcodec.cli_rd import rd
 from nvcodec.cli_types import BITRATE, SIZE
-from nvcodec.errors import BitstreamError, InputError, NvcodecError
+from nvcodec.errors import BitstreamError, CheckpointWarning, InputError, NvcodecError
 
 if TYPE_CHECKING:
     from nvcodec.decoder import Decoder
@@ -38,31 +38,42 @@ __all__ = ["main"]
 ON_ERROR = ("stop", "skip")
 OUTPUT_CODECS = ("h264", "hevc", "av1", "ffv1")
 STDIN = "-"
-EXIT_ERROR, EXIT_DAMAGED, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 3, 130, 128 + signal.SIGTERM
+EXIT_ERROR, EXIT_DAMAGED, EXIT_SIGNAL = 1, 3, 128
 
 
 @dataclass
 class Run:
-    """What the commands share. ``source``: the .cwrv file that is at fault when a bitstream is."""
+    """What the commands share. ``source``: the .cwrv file that is at fault when a bitstream is. ``checkpoint``: what
+    the same command would go on from, if it is there."""
 
     debug: bool = False
     source: str = ""
+    checkpoint: Path | None = None
+
+    def last_words(self, number: int) -> str:
+        """At the signal ``number``."""
+        text = "cwrv: interrupted" if number == signal.SIGINT else "cwrv: terminated"
+        if self.checkpoint is not None and self.checkpoint.exists():
+            text += f"; the same command goes on from {self.checkpoint}"
+        return text
 
 
 class Commands(click.Group):
     """Commands whose every failure is one line and an exit status."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        ctx.obj = Run()
+        run = ctx.obj = Run()
         try:
-            return super().invoke(ctx)
+            with ends_promptly(run.last_words):
+                return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise  # click's own: usage errors, and a reader of our output that hung up
-        except KeyboardInterrupt:
-            message, status = "cwrv: interrupted", EXIT_INTERRUPTED
+        except (KeyboardInterrupt, Terminated) as stop:
+            number = signal.SIGINT if isinstance(stop, KeyboardInterrupt) else signal.SIGTERM
+            message, status = run.last_words(number), EXIT_SIGNAL + number
         except Exception as error:
-            message, status = f"cwrv: error: {_explain(error, ctx.obj)}", EXIT_ERROR
-            if ctx.obj.debug:
+            message, status = f"cwrv: error: {_explain(error, run)}", EXIT_ERROR
+            if run.debug:
                 traceback.print_exc()
         click.echo(message, err=True)
         ctx.exit(status)
@@ -81,10 +92,6 @@ def _explain(error: Exception, run: Run) -> str:
     return " ".join(text.split())
 
 
-def _terminate(number: int, frame: FrameType | None) -> None:
-    sys.exit(EXIT_TERMINATED)  # through every finally: no half file is left
-
-
 def _frames(what: str) -> options.Option:
     return options.frames(f"{what} frames A up to, not including, B; either may be left out. Default: all.")
 
@@ -96,8 +103,6 @@ def _frames(what: str) -> options.Option:
 def main(context: click.Context, debug: bool) -> None:
     """An implicit neural video codec: a video becomes one small .cwrv file, and decodes bit-exactly."""
     context.obj.debug = debug
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _terminate)
 
 
 @main.command()
@@ -131,7 +136,9 @@ def main(context: click.Context, debug: bool) -> None:
 @options.threads()
 @options.seed()
 @options.overwrite()
+@click.pass_obj
 def encode(
+    run: Run,
     source: str,
     output: str,
     frames: tuple[int, int | None] | None,
@@ -140,21 +147,23 @@ def encode(
 ) -> None:
     """Compress the video INPUT (anything that FFmpeg reads) into a .cwrv file.
 
-    At most one target: --bpp, --bitrate, --size or --quality.
+    At most one target: --bpp, --bitrate, --size or --quality. Interrupted, even killed, the same command goes on from
+    the checkpoint beside its output.
     """
     targets = [name for name in ("bpp", "bitrate", "size", "quality") if settings[name] is not None]
     if len(targets) > 1:
         raise click.UsageError(f"only one target: --{targets[0]} or --{targets[1]}")
 
-    from nvcodec.output_file import check_target
+    from nvcodec.output_file import check_target, checkpoint_path
 
     check_target(Path(output), overwrite=overwrite)
     _check_distinct(source, output)
+    run.checkpoint = checkpoint_path(Path(output))
 
     from nvcodec.encoder.pipeline import EncodeOptions
     from nvcodec.encoder.pipeline import encode as encode_video
 
-    with StatusLine() as line:
+    with StatusLine() as line, _warnings_on(line):
         report = encode_video(
             source,
             output,
@@ -165,7 +174,8 @@ def encode(
         )
     click.echo(
         f"{output}: {report.file_bytes} bytes, {report.bpp:.4f} bpp, PSNR Y {report.psnr_y:.2f} dB, "
-        f"6:1:1 {report.psnr_yuv:.2f} dB, {report.frames} frames in {format_duration(report.seconds)}",
+        f"6:1:1 {report.psnr_yuv:.2f} dB, {report.frames} frames in {format_duration(report.seconds)}"
+        + (", interruptions left out" if report.resumed else ""),
         err=True,
     )
 
@@ -282,6 +292,15 @@ def _standard_input() -> BinaryIO:
     if sys.stdin.isatty():
         raise InputError("will not read a .cwrv file from a terminal")
     return sys.stdin.buffer
+
+
+@contextmanager
+def _warnings_on(line: StatusLine) -> Iterator[None]:
+    """Warnings as lines of ours."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", CheckpointWarning)
+        warnings.showwarning = lambda message, *_, **__: line.warn(f"cwrv: warning: {message}")
+        yield
 
 
 def _check_distinct(source: str, output: str) -> None:

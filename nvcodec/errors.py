@@ -16,6 +16,8 @@
         |-- ChecksumError           a CRC or a frame hash does not match
         |-- LimitError              a value is beyond the limits of the format
         `-- SyntaxViolation         a value contradicts the specification
+
+    CheckpointWarning(UserWarning)  an encode goes on without a checkpoint
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from __future__ import annotations
 __all__ = [
     "BitstreamError",
     "CheckpointError",
+    "CheckpointWarning",
     "ChecksumError",
     "EncodeError",
     "InputError",
@@ -94,3 +97,7 @@ class LimitError(BitstreamError):
 
 class SyntaxViolation(BitstreamError):
     reason = "syntax"
+
+
+class CheckpointWarning(UserWarning):
+    """The state of an encode could not be written: killed, it would have to begin earlier."""

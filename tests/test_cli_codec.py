@@ -157,7 +157,7 @@ def test_help_states_the_defaults_of_the_encoder() -> None:
 
 
 @pytest.mark.parametrize(("number", "status", "message"), [(signal.SIGINT, 130, "cwrv: interrupted\n"),
-                                                           (signal.SIGTERM, 143, "")])  # fmt: skip
+                                                           (signal.SIGTERM, 143, "cwrv: terminated\n")])  # fmt: skip
 def test_signals_leave_no_half_file(file: Path, number: int, status: int, message: str) -> None:
     """The first bytes of the output are awaited, then the decoder is stopped in the middle of its work."""
     folder = file.parent / f"signal{int(number)}"

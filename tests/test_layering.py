@@ -29,7 +29,7 @@ ORDER = [
     "encoder.analyse", "encoder.rate_control", "encoder.twin", "encoder.rate", "encoder.quantise",
     "encoder.motion_search", "encoder.fit", "encoder.segment", "encoder.final_pass", "encoder.segment_encoder",
     "encoder.tree_file", "encoder.checkpoint", "encoder.identity", "encoder.pipeline",
-    "cli_types", "cli_options", "cli_progress", "cli_info",
+    "cli_types", "cli_options", "cli_progress", "cli_interrupt", "cli_info",
     "rd.extra", "rd.bd", "rd.quality", "rd.anchors", "rd.ladder", "rd.store", "rd.versions", "rd.clip", "rd.workers",
     "rd.points", "rd.run", "rd.results", "rd.plot", "rd.stills", "rd.report", "rd.output",
     "cli_rd", "cli", "__main__",

@@ -15,16 +15,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from nvcodec.encoder.tree_file import Tree, TreeFileError, read_tree, write_tree
-from nvcodec.errors import CheckpointError, OutputError
+from nvcodec.errors import CheckpointError, CheckpointWarning, OutputError
 from nvcodec.output_file import atomic_output, remove_with_temporary
 
-__all__ = ["Checkpoint", "CheckpointWarning"]
+__all__ = ["Checkpoint"]
 
 _SHARE = 0.02
-
-
-class CheckpointWarning(UserWarning):
-    """The state of the work could not be written: a killed encode will have to begin earlier."""
 
 
 class Checkpoint:

@@ -28,9 +28,15 @@ def encode_identity(
         for plane in frame.planes:
             digest.update(plane.contiguous().numpy().data)
     identity = {"frames": str(len(frames)), "input": digest.hexdigest()}
-    identity |= {name: "not given" if value is None else str(value) for name, value in options.items()}
+    identity |= {name: _text_of(value) for name, value in options.items()}
     identity |= {"device": _name_of(device), "threads": str(torch.get_num_threads())}
     return identity | codec_versions()
+
+
+def _text_of(value: Any) -> str:
+    if value is None:
+        return "not given"
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _name_of(device: torch.device) -> str:

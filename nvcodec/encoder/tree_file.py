@@ -155,8 +155,9 @@ def _shaped(kind: dict[str, Any], data: bytes) -> Tree:
         return data
     if "numpy" in kind:
         return np.frombuffer(data, np.dtype(kind["numpy"])).reshape(kind["shape"]).copy()
-    flat = torch.from_numpy(np.frombuffer(data, np.uint8).copy())
-    tensor = flat.view(_torch_type(kind)).reshape(kind["shape"])
+    tensor = torch.empty(kind["shape"], dtype=_torch_type(kind))
+    if data:
+        tensor.reshape(-1).view(torch.uint8).copy_(torch.from_numpy(np.frombuffer(data, np.uint8).copy()))
     if "strides" not in kind:
         return tensor
-    return torch.empty_strided(kind["shape"], kind["strides"], dtype=tensor.dtype).copy_(tensor)
+    return torch.empty_strided(tensor.shape, kind["strides"], dtype=tensor.dtype).copy_(tensor)
