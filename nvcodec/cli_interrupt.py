@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -36,12 +37,12 @@ def ends_promptly(last_words: Callable[[int], str]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    reader, writer = os.pipe()
-    os.set_blocking(writer, False)
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
     done = threading.Event()
     watcher = threading.Thread(target=_watch, args=(reader, done, last_words), daemon=True)
     handler = signal.signal(signal.SIGTERM, _terminate)
-    wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    wakeup = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
     watcher.start()
     try:
         yield
@@ -49,18 +50,18 @@ def ends_promptly(last_words: Callable[[int], str]) -> Iterator[None]:
         done.set()
         signal.set_wakeup_fd(wakeup)
         signal.signal(signal.SIGTERM, handler)
-        os.close(writer)
+        writer.close()
         watcher.join()
-        os.close(reader)
+        reader.close()
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
     raise Terminated
 
 
-def _watch(reader: int, done: threading.Event, last_words: Callable[[int], str]) -> None:
-    """Waits for a signal, then for the end of the body; the pipe ends with the body, too."""
-    while received := os.read(reader, 1):
+def _watch(reader: socket.socket, done: threading.Event, last_words: Callable[[int], str]) -> None:
+    """Waits for a signal, then for the end of the body; the connection ends with the body, too."""
+    while received := reader.recv(1):
         number = received[0]
         if number in _SIGNALS and not done.wait(GRACE_SECONDS):
             remove_temporaries()

@@ -20,6 +20,8 @@ from nvcodec.encoder.checkpoint import Checkpoint
 from nvcodec.encoder.pipeline import EncodeOptions, Progress, encode
 from nvcodec.errors import CheckpointError, CheckpointWarning, TargetError
 from nvcodec.output_file import checkpoint_path
+from nvcodec.rd import points
+from nvcodec.rd.clip import inspect_clip
 from nvcodec.y4m import write_y4m
 
 OPTIONS = EncodeOptions(quality=40, effort="fast", device="cpu", threads=1)
@@ -70,13 +72,13 @@ def stopped(source: Path, output: Path, options: EncodeOptions, units: int = 1, 
 def test_kept_and_discarded(tmp_path: Path) -> None:
     path, same = tmp_path / "a.checkpoint", {"effort": "fast"}
     first = Checkpoint(path, same)
-    assert first.kept is None
+    assert first.read() is None
     first.keep(lambda: {"unit": 3})
     assert names(tmp_path) == ["a.checkpoint"]
     again = Checkpoint(path, same)
-    assert again.kept == {"unit": 3}
+    assert again.read() == {"unit": 3}
     again.discard()
-    assert Checkpoint(path, same).kept is None
+    assert Checkpoint(path, same).read() is None
     again.discard()
     assert names(tmp_path) == []
 
@@ -96,7 +98,7 @@ def test_what_a_killed_process_left_is_cleared(tmp_path: Path, monkeypatch: pyte
             Checkpoint(path, {}).keep(lambda: 2)
     assert len(names(tmp_path)) == 2
     again = Checkpoint(path, {})
-    assert again.kept == 1
+    assert again.read() == 1
     again.discard()
     assert names(tmp_path) == []
 
@@ -143,7 +145,7 @@ def test_other_identities_are_named(tmp_path: Path) -> None:
     path = tmp_path / "a.checkpoint"
     Checkpoint(path, {"bpp": "0.1", "effort": "fast", "old": "1"}).keep(lambda: 1)
     with pytest.raises(CheckpointError) as refusal:
-        Checkpoint(path, {"bpp": "0.2", "effort": "fast", "new": "2"})
+        Checkpoint(path, {"bpp": "0.2", "effort": "fast", "new": "2"}).read()
     assert str(refusal.value) == (
         f"{path} is of another encode (bpp was 0.1, is 0.2, new was unknown, is 2, old was 1, is unknown); "
         "delete it to start anew"
@@ -157,13 +159,13 @@ def test_damage_is_refused(tmp_path: Path, damage: Callable[[bytes], bytes]) -> 
     Checkpoint(path, {}).keep(lambda: list(range(100)))
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(CheckpointError, match=r"is no checkpoint, or damaged \(its? .*\); delete it to start anew"):
-        Checkpoint(path, {})
+        Checkpoint(path, {}).read()
 
 
 def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.checkpoint").mkdir()
     with pytest.raises(CheckpointError, match=r"cannot read .*directory"):
-        Checkpoint(tmp_path / "a.checkpoint", {})
+        Checkpoint(tmp_path / "a.checkpoint", {}).read()
 
 
 def test_where_it_lies(tmp_path: Path) -> None:
@@ -272,6 +274,18 @@ def test_an_encode_that_fails_leaves_nothing(clip: Path, tmp_path: Path, monkeyp
     with pytest.raises(TargetError):
         encode(clip, tmp_path / "a.cwrv", OPTIONS, frames=(0, 1))
     assert names(tmp_path) == ["clip.y4m"]
+
+
+# rd
+
+
+def test_rd_throws_away_what_it_cannot_use(clip: Path, tmp_path: Path) -> None:
+    """Its files are its own, and their names tell all but the number of threads."""
+    output = tmp_path / "point.cwrv"
+    stopped(clip, output, dataclasses.replace(OPTIONS, seed=3))
+    report = points._encode(inspect_clip(str(clip), "clip", (0, 1)), output, OPTIONS, lambda done, what: None)
+    assert not report.resumed
+    assert names(tmp_path) == ["clip.y4m", "point.cwrv"]
 
 
 # The command

@@ -24,14 +24,7 @@ _SHARE = 0.02
 
 
 class Checkpoint:
-    """The checkpoint of one encode. The caller holds the lock of its output.
-
-    Attributes:
-        kept: the state to go on from; None for an encode that begins.
-
-    Raises:
-        CheckpointError: there is a file at ``path`` that is not, or not with certainty, of this encode.
-    """
+    """The checkpoint of one encode. The caller holds the lock of its output."""
 
     def __init__(self, path: Path, identity: Mapping[str, str], clock: Callable[[], float] = time.monotonic) -> None:
         self.path = path
@@ -39,7 +32,29 @@ class Checkpoint:
         self._clock = clock
         self._next = clock()
         self._failed = False
-        self.kept = self._read()
+
+    def read(self) -> Tree:
+        """The state to go on from; None if there is no checkpoint.
+
+        Raises:
+            CheckpointError: it is not, or not with certainty, one of this encode.
+        """
+        try:
+            data = self.path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise CheckpointError(f"cannot read {self.path}: {error.strerror or error}") from error
+        try:
+            tree = read_tree(data)
+        except TreeFileError as error:
+            raise CheckpointError(
+                f"{self.path} is no checkpoint, or damaged ({error}); delete it to start anew"
+            ) from error
+        other = _differences(tree["identity"], self._identity)
+        if other:
+            raise CheckpointError(f"{self.path} is of another encode ({other}); delete it to start anew")
+        return tree["state"]
 
     def keep(self, state: Callable[[], Tree]) -> None:
         """Write what ``state`` returns, if it is time. A failure is a CheckpointWarning, once: the work goes on."""
@@ -59,24 +74,6 @@ class Checkpoint:
     def discard(self) -> None:
         """Remove the file: the encode is done."""
         remove_with_temporary(self.path)
-
-    def _read(self) -> Tree:
-        try:
-            data = self.path.read_bytes()
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise CheckpointError(f"cannot read {self.path}: {error.strerror or error}") from error
-        try:
-            tree = read_tree(data)
-        except TreeFileError as error:
-            raise CheckpointError(
-                f"{self.path} is no checkpoint, or damaged ({error}); delete it to start anew"
-            ) from error
-        other = _differences(tree["identity"], self._identity)
-        if other:
-            raise CheckpointError(f"{self.path} is of another encode ({other}); delete it to start anew")
-        return tree["state"]
 
 
 def _differences(theirs: Mapping[str, str], ours: Mapping[str, str]) -> str:

@@ -150,8 +150,15 @@ class _Work:
     def state(self, segment: dict[str, Any], seconds: float) -> dict[str, Any]:
         return {"segments": [asdict(s) for s in self.segments], "segment": segment, "seconds": seconds}
 
+    def take_segment(self) -> dict[str, Any] | None:
+        """Its state, which is large: it is handed over."""
+        segment, self.segment = self.segment, None
+        return segment
+
     @staticmethod
-    def restored(state: dict[str, Any]) -> _Work:
+    def restored(state: dict[str, Any] | None) -> _Work:
+        if state is None:
+            return _Work()
         return _Work(**state | {"segments": [Segment(**segment) for segment in state["segments"]]})
 
 
@@ -184,7 +191,8 @@ def encode(
         pictures = [frame for shot in shots for frame in shot.frames]
         identity = encode_identity(properties, pictures, asdict(options), device)
         checkpoint = Checkpoint(checkpoint_path(Path(output)), identity)
-        work = _Work.restored(checkpoint.kept) if checkpoint.kept else _Work()
+        work = _Work.restored(checkpoint.read())
+        resumed = work.segment is not None
         started -= work.seconds
 
         def keep(segment: Callable[[], dict[str, Any]]) -> None:
@@ -203,7 +211,6 @@ def encode(
     bpp = 8 * len(data) / (count * properties.width * properties.height)
     mean = mean_psnr(quality)
     seconds = time.monotonic() - started
-    resumed = checkpoint.kept is not None
     return EncodeReport(len(data), bpp, mean.y, mean.u, mean.v, mean.yuv_611, count, seconds, resumed)
 
 
@@ -289,7 +296,7 @@ def _encode_shots(
             EFFORTS[options.effort],
             DEPTH_FACTOR,
             _reporter(progress, shot, count, source),
-            kept=work.segment,
+            kept=work.take_segment(),
             keep=keep,
         )
         if target.total_bytes is not None and len(result.payload) > 1.02 * max(target.total_bytes, 24):
@@ -298,7 +305,6 @@ def _encode_shots(
                 f"{len(result.payload)} bytes at best, its share is {target.total_bytes:.0f}"
             )
         work.segments.append(Segment(result.payload, result.frame_hash, len(shot.frames)))
-        work.segment = None
     return write_container(header, work.segments, timestamps=timestamps)
 
 

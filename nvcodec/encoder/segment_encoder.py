@@ -174,6 +174,7 @@ def encode_segment(
     )
     if kept is not None:
         work.restore(kept)
+        del kept  # what was replaced since shall not be held any longer
     fit, twin = work.fit, work.twin
 
     # fit: frame by frame in coding order
