@@ -39,7 +39,7 @@ _temporaries: set[Path] = set()
 def checkpoint_path(path: Path) -> Path:
     """Where the checkpoint of an encode to ``path`` lies: beside the file, and beside no link to it."""
     target = path.resolve() if path.is_symlink() else path
-    return target.with_name(f"{target.name[:200]}.checkpoint")
+    return target.with_name(f"{_start_of(target.name)}.checkpoint")
 
 
 def remove_temporaries() -> None:
@@ -95,7 +95,7 @@ def output_lock(path: Path) -> Iterator[None]:
         return
     try:
         target = path.resolve()
-        lock = target.with_name(f".{target.name[:200]}.lock")
+        lock = target.with_name(f".{_start_of(target.name)}.lock")
         descriptor = _lock(lock)
     except BlockingIOError:
         raise OutputError(f"{path} is being written by another process") from None
@@ -169,7 +169,12 @@ def _temporary(target: Path, *, alone: bool) -> Path:
         token = hashlib.blake2b(os.fsencode(target.name), digest_size=4).hexdigest()
     else:
         token = secrets.token_hex(4)
-    return target.with_name(f".{target.stem[:80]}.{token}.part{target.suffix}")
+    return target.with_name(f".{_start_of(target.stem)}.{token}.part{target.suffix}")
+
+
+def _start_of(name: str) -> str:
+    """What of a name leaves room for more: file systems allow 255 bytes."""
+    return os.fsencode(name)[:200].decode(errors="ignore")
 
 
 def _explain(error: OSError | ValueError) -> str:
