@@ -68,7 +68,7 @@ def test_killed_and_started_again(clip: Path, whole: bytes, tmp_path: Path) -> N
     command = encode_command(clip, output, OPTIONS)
     for times in (1, 3, 2):
         before = identity(checkpoint_path(output))
-        assert kill_when(command, renewed(checkpoint_path(output), times))
+        assert kill_when(command, renewed(checkpoint_path(output), times)) is not None
         assert identity(checkpoint_path(output)) != before
         assert not output.exists()
     done = subprocess.run(command, capture_output=True, text=True, check=True)
