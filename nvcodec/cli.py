@@ -38,7 +38,7 @@ __all__ = ["main"]
 ON_ERROR = ("stop", "skip")
 OUTPUT_CODECS = ("h264", "hevc", "av1", "ffv1")
 STDIN = "-"
-EXIT_ERROR, EXIT_DAMAGED, EXIT_SIGNAL = 1, 3, 128
+EXIT_ERROR, EXIT_DAMAGED, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 3, 128 + signal.SIGINT, 128 + signal.SIGTERM
 
 
 @dataclass
@@ -68,9 +68,10 @@ class Commands(click.Group):
                 return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise  # click's own: usage errors, and a reader of our output that hung up
-        except (KeyboardInterrupt, Terminated) as stop:
-            number = signal.SIGINT if isinstance(stop, KeyboardInterrupt) else signal.SIGTERM
-            message, status = run.last_words(number), EXIT_SIGNAL + number
+        except KeyboardInterrupt:
+            message, status = run.last_words(signal.SIGINT), EXIT_INTERRUPTED
+        except Terminated:
+            message, status = run.last_words(signal.SIGTERM), EXIT_TERMINATED
         except Exception as error:
             message, status = f"cwrv: error: {_explain(error, run)}", EXIT_ERROR
             if run.debug:
