@@ -1,7 +1,7 @@
 """The command ``cwrv``: encode, decode, info, verify; rd is in :mod:`nvcodec.cli_rd`.
 
-No logic here: options are turned into calls, errors into one line on standard error. Exit status: 0 done,
-1 an error, 2 wrong usage, 3 decoded with damage skipped, 130 interrupted. What the commands need is loaded when
+No logic here: options are turned into calls, errors into one line on standard error. Exit status: 0 done, 1 an error,
+2 wrong usage, 3 decoded with damage skipped, 130 interrupted, 143 terminated. What the commands need is loaded when
 they run, so that help is instant and decoding never loads the encoder.
 """
 
@@ -11,22 +11,23 @@ import json
 import os
 import signal
 import sys
-import threading
 import traceback
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
 from nvcodec import __version__
+from nvcodec import cli_options as options
+from nvcodec.cli_interrupt import Terminated, ends_promptly
 from nvcodec.cli_progress import StatusLine, format_duration
 from nvcodec.cli_rd import rd
-from nvcodec.cli_types import BITRATE, DEVICES, EFFORTS, FRAMES, SIZE
-from nvcodec.errors import BitstreamError, InputError, NvcodecError
+from nvcodec.cli_types import BITRATE, SIZE
+from nvcodec.errors import BitstreamError, CheckpointWarning, InputError, NvcodecError
 
 if TYPE_CHECKING:
     from nvcodec.decoder import Decoder
@@ -37,31 +38,43 @@ __all__ = ["main"]
 ON_ERROR = ("stop", "skip")
 OUTPUT_CODECS = ("h264", "hevc", "av1", "ffv1")
 STDIN = "-"
-EXIT_ERROR, EXIT_DAMAGED, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 3, 130, 128 + signal.SIGTERM
+EXIT_ERROR, EXIT_DAMAGED, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 3, 128 + signal.SIGINT, 128 + signal.SIGTERM
 
 
 @dataclass
 class Run:
-    """What the commands share. ``source``: the .cwrv file that is at fault when a bitstream is."""
+    """What the commands share. ``source``: the .cwrv file that is at fault when a bitstream is. ``checkpoint``: what
+    the same command would go on from, if it is there."""
 
     debug: bool = False
     source: str = ""
+    checkpoint: Path | None = None
+
+    def last_words(self, number: int) -> str:
+        """At the signal ``number``."""
+        text = "cwrv: interrupted" if number == signal.SIGINT else "cwrv: terminated"
+        if self.checkpoint is not None and self.checkpoint.exists():
+            text += f"; the same command goes on from {self.checkpoint}"
+        return text
 
 
 class Commands(click.Group):
     """Commands whose every failure is one line and an exit status."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        ctx.obj = Run()
+        run = ctx.obj = Run()
         try:
-            return super().invoke(ctx)
+            with ends_promptly(run.last_words):
+                return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise  # click's own: usage errors, and a reader of our output that hung up
         except KeyboardInterrupt:
-            message, status = "cwrv: interrupted", EXIT_INTERRUPTED
+            message, status = run.last_words(signal.SIGINT), EXIT_INTERRUPTED
+        except Terminated:
+            message, status = run.last_words(signal.SIGTERM), EXIT_TERMINATED
         except Exception as error:
-            message, status = f"cwrv: error: {_explain(error, ctx.obj)}", EXIT_ERROR
-            if ctx.obj.debug:
+            message, status = f"cwrv: error: {_explain(error, run)}", EXIT_ERROR
+            if run.debug:
                 traceback.print_exc()
         click.echo(message, err=True)
         ctx.exit(status)
@@ -80,26 +93,8 @@ def _explain(error: Exception, run: Run) -> str:
     return " ".join(text.split())
 
 
-def _terminate(number: int, frame: FrameType | None) -> None:
-    sys.exit(EXIT_TERMINATED)  # through every finally: no half file is left
-
-
-_device = click.option(
-    "--device",
-    type=click.Choice(DEVICES),
-    default="auto",
-    show_default=True,
-    help="Where to compute. Decoded frames are the same everywhere.",
-)
-_threads = click.option(
-    "--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads. Default: what PyTorch chooses."
-)
-_overwrite = click.option("-y", "--overwrite", is_flag=True, help="Replace the output if it exists.")
-
-
-def _frames(what: str) -> Callable[[Any], Any]:
-    text = f"{what} frames A up to, not including, B; either may be left out. Default: all."
-    return click.option("--frames", type=FRAMES, metavar="A:B", help=text)
+def _frames(what: str) -> options.Option:
+    return options.frames(f"{what} frames A up to, not including, B; either may be left out. Default: all.")
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -109,8 +104,6 @@ def _frames(what: str) -> Callable[[Any], Any]:
 def main(context: click.Context, debug: bool) -> None:
     """An implicit neural video codec: a video becomes one small .cwrv file, and decodes bit-exactly."""
     context.obj.debug = debug
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _terminate)
 
 
 @main.command()
@@ -130,34 +123,23 @@ def main(context: click.Context, debug: bool) -> None:
     metavar="Q",
     help="Target: constant quality, whatever the size; 0 to 60, lower is better, like the QP of H.265.",
 )
-@click.option(
-    "--effort",
-    type=click.Choice(EFFORTS),
-    default="medium",
-    show_default=True,
-    help="How long to search for a better picture at the same size.",
-)
+@options.effort("How long to search for a better picture at the same size.")
 @_frames("Encode")
-@click.option("--gop", type=click.IntRange(1, 64), metavar="N", help="Frames between P-frames. Default: 4.")
-@click.option(
-    "--segment",
-    type=click.IntRange(1, 1024),
-    metavar="N",
-    help="At most so many frames share a network and decode without the others. Default: 129.",
-)
+@options.gop("Frames between P-frames. Default: 4.")
+@options.segment("At most so many frames share a network and decode without the others. Default: 129.")
 @click.option(
     "--width",
     type=click.IntRange(min=1),
     metavar="N",
     help="Channels of the network: 8, 24, 48, 96, 192 or 512. Default: by the bits that there are.",
 )
-@_device
-@_threads
-@click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, metavar="N", help="Of random choices."
-)
-@_overwrite
+@options.device()
+@options.threads()
+@options.seed()
+@options.overwrite()
+@click.pass_obj
 def encode(
+    run: Run,
     source: str,
     output: str,
     frames: tuple[int, int | None] | None,
@@ -166,21 +148,23 @@ def encode(
 ) -> None:
     """Compress the video INPUT (anything that FFmpeg reads) into a .cwrv file.
 
-    At most one target: --bpp, --bitrate, --size or --quality.
+    At most one target: --bpp, --bitrate, --size or --quality. Interrupted, even killed, the same command goes on from
+    the checkpoint beside its output.
     """
     targets = [name for name in ("bpp", "bitrate", "size", "quality") if settings[name] is not None]
     if len(targets) > 1:
         raise click.UsageError(f"only one target: --{targets[0]} or --{targets[1]}")
 
-    from nvcodec.output_file import check_target, output_lock
+    from nvcodec.output_file import check_target, checkpoint_path
 
     check_target(Path(output), overwrite=overwrite)
     _check_distinct(source, output)
+    run.checkpoint = checkpoint_path(Path(output))
 
     from nvcodec.encoder.pipeline import EncodeOptions
     from nvcodec.encoder.pipeline import encode as encode_video
 
-    with output_lock(Path(output)), StatusLine() as line:
+    with StatusLine() as line, _warnings_on(line):
         report = encode_video(
             source,
             output,
@@ -191,7 +175,8 @@ def encode(
         )
     click.echo(
         f"{output}: {report.file_bytes} bytes, {report.bpp:.4f} bpp, PSNR Y {report.psnr_y:.2f} dB, "
-        f"6:1:1 {report.psnr_yuv:.2f} dB, {report.frames} frames in {format_duration(report.seconds)}",
+        f"6:1:1 {report.psnr_yuv:.2f} dB, {report.frames} frames in {format_duration(report.seconds)}"
+        + (", interruptions left out" if report.resumed else ""),
         err=True,
     )
 
@@ -206,7 +191,7 @@ def encode(
     help="The video to write: .mp4, .mkv, .y4m, or - for y4m on standard output.",
 )
 @_frames("Decode")
-@_device
+@options.device()
 @click.option(
     "--codec",
     type=click.Choice(OUTPUT_CODECS),
@@ -224,8 +209,8 @@ def encode(
     "last good frame before them, or the first good one; all others are exact. Standard error tells which are lost, "
     "and the exit status is 3.",
 )
-@_threads
-@_overwrite
+@options.threads()
+@options.overwrite()
 @click.pass_context
 def decode(
     context: click.Context,
@@ -248,8 +233,8 @@ def decode(
     check_output(output, codec, crf, overwrite=overwrite)
     _check_distinct(source, output)
     start, stop = frames or (0, None)
-    options = {"device": device, "threads": threads, "skip_damage": on_error == "skip"}
-    with _open(context.obj, source, **options) as decoder, StatusLine() as line:
+    chosen = {"device": device, "threads": threads, "skip_damage": on_error == "skip"}
+    with _open(context.obj, source, **chosen) as decoder, StatusLine() as line:
         total = (decoder.frame_count if stop is None else stop) - start
         pictures = decoder.frames(start, stop)
         pictures = line.count("decode", _from_zero(pictures) if start else pictures, total)
@@ -269,7 +254,8 @@ def decode(
 @click.pass_obj
 def info(run: Run, source: str, as_json: bool) -> None:
     """Show the properties of a .cwrv file (- for standard input), and where every byte of it went."""
-    from nvcodec.cli_info import describe, format_info
+    from nvcodec.account import describe
+    from nvcodec.cli_info import format_info
 
     with _open(run, source) as decoder:
         described = describe(decoder, source)
@@ -278,8 +264,8 @@ def info(run: Run, source: str, as_json: bool) -> None:
 
 @main.command()
 @click.argument("source", metavar="FILE")
-@_device
-@_threads
+@options.device()
+@options.threads()
 @click.pass_obj
 def verify(run: Run, source: str, device: str, threads: int | None) -> None:
     """Check a whole .cwrv file (- for standard input): all checksums, and the hash of the decoded frames.
@@ -295,11 +281,11 @@ main.add_command(rd)
 
 
 @contextmanager
-def _open(run: Run, source: str, **options: Any) -> Iterator[Decoder]:
+def _open(run: Run, source: str, **settings: Any) -> Iterator[Decoder]:
     from nvcodec.decoder import Decoder
 
     run.source = source
-    with Decoder(_standard_input() if source == STDIN else source, **options) as decoder:
+    with Decoder(_standard_input() if source == STDIN else source, **settings) as decoder:
         yield decoder
 
 
@@ -307,6 +293,15 @@ def _standard_input() -> BinaryIO:
     if sys.stdin.isatty():
         raise InputError("will not read a .cwrv file from a terminal")
     return sys.stdin.buffer
+
+
+@contextmanager
+def _warnings_on(line: StatusLine) -> Iterator[None]:
+    """Warnings as lines of ours."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", CheckpointWarning)
+        warnings.showwarning = lambda message, *_, **__: line.warn(f"cwrv: warning: {message}")
+        yield
 
 
 def _check_distinct(source: str, output: str) -> None:

@@ -1,68 +1,18 @@
-"""What ``cwrv info`` tells: the properties of a file, and where every byte of it went."""
+"""What ``cwrv info`` shows to people."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from nvcodec.decoder import Decoder
-
-__all__ = ["describe", "format_info"]
+__all__ = ["format_info"]
 
 _CHROMA_LOCATIONS = ("unspecified", "left", "centre", "top left", "top", "bottom left", "bottom")
 _RANGES = ("unspecified", "limited", "full")
 
 
-def describe(decoder: Decoder, name: str) -> dict[str, Any]:
-    """Everything about a file as JSON can hold it: properties, ``Decoder.account``, and bytes by purpose.
-
-    The numbers in ``bytes_by_purpose``, those of the list ``levels`` (finest first) included, add up to
-    ``file_bytes``. Entropy-coded parts share bytes, so theirs are fractions.
-    """
-    account = decoder.account()
-    p, header = decoder.properties, decoder.header
-    seconds = header.frame_count * header.frame_duration * float(p.time_base)
-    return {
-        "file": name,
-        "version": f"1.{decoder.container.minor}",
-        "level": header.level,
-        "width": p.width,
-        "height": p.height,
-        "pix_fmt": p.pix_fmt,
-        "bit_depth": p.bit_depth,
-        "frame_count": header.frame_count,
-        "frame_rate": str(p.frame_rate),
-        "time_base": str(p.time_base),
-        "sample_aspect_ratio": str(p.sample_aspect_ratio),
-        "color_range": p.color_range,
-        "color_primaries": p.color_primaries,
-        "color_trc": p.color_trc,
-        "colorspace": p.colorspace,
-        "chroma_location": p.chroma_location,
-        "metadata": decoder.container.metadata,
-        "bitrate": 8 * account["file_bytes"] / seconds,
-        "bytes_by_purpose": _purposes(account),
-        **account,
-    }
-
-
-def _purposes(account: dict[str, Any]) -> dict[str, Any]:
-    """Bytes of the file by purpose; ``coder_end`` is what ending the entropy coder took."""
-    segments = account["segments"]
-    parts: dict[str, Any] = {
-        "weights": sum(s["weight_bits"] for s in segments) / 8,
-        "motion": sum(s["motion_bits"] for s in segments) / 8,
-        "levels": [sum(bits) / 8 for bits in zip(*(s["level_bits"] for s in segments), strict=True)],
-        "segment_headers": sum(s["header_bytes"] for s in segments),
-    }
-    told = parts["weights"] + parts["motion"] + sum(parts["levels"]) + parts["segment_headers"]
-    parts["coder_end"] = account["container"]["payload"] - told
-    return parts | {purpose: n for purpose, n in account["container"].items() if purpose != "payload"}
-
-
 def format_info(info: dict[str, Any]) -> str:
-    """The same for people. Lines of text without a newline at the end."""
+    """``info``, as :func:`nvcodec.account.describe` makes it, in lines of text without a newline at the end."""
     sections = [_properties(info), _totals(info)]
     sections += [_segment(number, segment) for number, segment in enumerate(info["segments"])]
     return "\n\n".join("\n".join(lines) for lines in sections)

@@ -13,11 +13,14 @@ if TYPE_CHECKING:
     from nvcodec.encoder.pipeline import Progress
     from nvcodec.frame import Frame
 
-__all__ = ["StatusLine", "format_duration"]
+__all__ = ["CLEAR_LINE", "StatusLine", "format_duration"]
+
+CLEAR_LINE = "\r\x1b[K"
+"""For a terminal."""
 
 _MIN_INTERVAL_SECONDS = 0.1
 _MIN_FRACTION = 0.01
-"""Below this part of the work the time left is a guess that nobody should read."""
+"""Before this part of the work has been seen to pass, the time left is a guess that nobody should read."""
 
 
 def format_duration(seconds: float) -> str:
@@ -41,6 +44,7 @@ class StatusLine:
         self._clock = clock
         self._start = clock()
         self._last = float("-inf")
+        self._first: tuple[float, float] | None = None
         self.is_shown = self._stream.isatty()
 
     def __enter__(self) -> Self:
@@ -53,7 +57,7 @@ class StatusLine:
         traceback: TracebackType | None,
     ) -> None:
         if self.is_shown:
-            self._stream.write("\r\x1b[K")
+            self._stream.write(CLEAR_LINE)
             self._stream.flush()
 
     @property
@@ -87,15 +91,22 @@ class StatusLine:
     def note(self, text: str) -> None:
         """A line that stays, on a terminal only."""
         if self.is_shown:
-            self._stream.write(f"\r\x1b[K{text}\n")
+            self._stream.write(f"{CLEAR_LINE}{text}\n")
+
+    def warn(self, text: str) -> None:
+        """A line that stays, wherever standard error goes."""
+        self._stream.write(f"{CLEAR_LINE}{text}\n" if self.is_shown else f"{text}\n")
 
     def _show(self, parts: list[str], fraction: float) -> None:
         now = self._clock()
+        if self._first is None:
+            self._first = now, fraction  # of work that goes on, much is done when it begins
+        start, before = self._first
         if not self.is_shown or (now - self._last < _MIN_INTERVAL_SECONDS and fraction < 1):
             return
         self._last = now
-        if _MIN_FRACTION <= fraction < 1:
-            parts = [*parts, f"{format_duration((now - self._start) * (1 - fraction) / fraction)} left"]
+        if fraction < 1 and fraction - before >= _MIN_FRACTION:
+            parts = [*parts, f"{format_duration((now - start) * (1 - fraction) / (fraction - before))} left"]
         width = shutil.get_terminal_size().columns - 1
         self._stream.write("\r" + "  ".join(parts)[:width] + "\x1b[K")
         self._stream.flush()

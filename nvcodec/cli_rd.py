@@ -9,8 +9,9 @@ from typing import Any
 
 import click
 
+from nvcodec import cli_options as options
 from nvcodec.cli_progress import StatusLine
-from nvcodec.cli_types import BPP_LIST, DEVICES, EFFORTS, FRAMES
+from nvcodec.cli_types import BPP_LIST
 
 __all__ = ["rd"]
 
@@ -38,19 +39,8 @@ DEFAULT_ANCHORS = "x264:medium,x265:medium,x265:veryslow,svtav1:4"
     metavar="F,F,...",
     help="Our targets: bits of the whole file per pixel.",
 )
-@click.option(
-    "--frames",
-    type=FRAMES,
-    metavar="A:B",
-    help="Frames A up to, not including, B of every INPUT; either may be left out. Default: all.",
-)
-@click.option(
-    "--effort",
-    type=click.Choice(EFFORTS),
-    default="medium",
-    show_default=True,
-    help="How long our encoder searches for a better picture at the same size.",
-)
+@options.frames("Frames A up to, not including, B of every INPUT; either may be left out. Default: all.")
+@options.effort("How long our encoder searches for a better picture at the same size.")
 @click.option(
     "--anchors",
     default=DEFAULT_ANCHORS,
@@ -58,35 +48,19 @@ DEFAULT_ANCHORS = "x264:medium,x265:medium,x265:veryslow,svtav1:4"
     metavar="E:P,...",
     help="Encoders and their presets to compare with: x264, x265 or svtav1; none for our curve alone.",
 )
-@click.option(
-    "--gop", type=click.IntRange(1, 64), metavar="N", help="Our frames between P-frames. Default: what encode takes."
-)
-@click.option(
-    "--segment",
-    type=click.IntRange(1, 1024),
-    metavar="N",
-    help="Our frames in a segment at most, and the anchors' key frame interval. Default: what encode takes, and one "
-    "key frame at the start.",
+@options.gop("Our frames between P-frames. Default: what encode takes.")
+@options.segment(
+    "Our frames in a segment at most, and the anchors' key frame interval. Default: what encode takes, and one key "
+    "frame at the start."
 )
 @click.option(
     "--jobs", type=click.IntRange(1, 256), default=1, show_default=True, metavar="N", help="Encodes at a time."
 )
-@click.option(
-    "--device",
-    type=click.Choice(DEVICES),
-    default="auto",
-    show_default=True,
-    help="Where our codec computes.",
+@options.device("Where our codec computes.")
+@options.threads(
+    "CPU threads of each of our encodes. Default: what PyTorch chooses, or with --jobs the cores divided by N."
 )
-@click.option(
-    "--threads",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="CPU threads of each of our encodes. Default: what PyTorch chooses, or with --jobs the cores divided by N.",
-)
-@click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, metavar="N", help="Of random choices."
-)
+@options.seed()
 def rd(
     sources: tuple[str, ...],
     folder: Path,

@@ -7,6 +7,7 @@
     |-- OutputError                 the output cannot be written
     |-- EncodeError                 the encoder could not do what was asked
     |   |-- TargetError             the requested size is out of reach
+    |   |-- CheckpointError         a checkpoint lies beside the output that this encode cannot use
     |   `-- MismatchError           the finished file does not decode to what the encoder meant
     `-- BitstreamError(ValueError)  the .cwrv file is at fault
         |-- SignatureError          not a .cwrv file
@@ -15,12 +16,16 @@
         |-- ChecksumError           a CRC or a frame hash does not match
         |-- LimitError              a value is beyond the limits of the format
         `-- SyntaxViolation         a value contradicts the specification
+
+    CheckpointWarning(UserWarning)  an encode goes on without a checkpoint
 """
 
 from __future__ import annotations
 
 __all__ = [
     "BitstreamError",
+    "CheckpointError",
+    "CheckpointWarning",
     "ChecksumError",
     "EncodeError",
     "InputError",
@@ -58,6 +63,10 @@ class TargetError(EncodeError):
     reason = "target"
 
 
+class CheckpointError(EncodeError):
+    reason = "checkpoint"
+
+
 class MismatchError(EncodeError):
     reason = "mismatch"
 
@@ -88,3 +97,7 @@ class LimitError(BitstreamError):
 
 class SyntaxViolation(BitstreamError):
     reason = "syntax"
+
+
+class CheckpointWarning(UserWarning):
+    """The state of an encode could not be written: killed, it would have to begin earlier."""

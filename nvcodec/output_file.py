@@ -3,12 +3,13 @@
 A file is written under a temporary name next to its target and takes the target's name only when it is
 complete and on disk. A crash, an error or Ctrl-C leaves the target as it was: absent, or the old file.
 
-Long work on one output keeps others from it with :func:`output_lock`.
+Long work on one output keeps others from it with :func:`output_lock`, and may leave a checkpoint beside it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import secrets
 from collections.abc import Iterator
@@ -22,7 +23,37 @@ try:
 except ImportError:  # not Unix
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["atomic_output", "check_target", "output_lock"]
+__all__ = [
+    "atomic_output",
+    "check_target",
+    "checkpoint_path",
+    "output_lock",
+    "remove_temporaries",
+    "remove_with_temporary",
+]
+
+_temporaries: set[Path] = set()
+"""Files of this process that must not outlive it."""
+
+
+def checkpoint_path(path: Path) -> Path:
+    """Where the checkpoint of an encode to ``path`` lies: beside the file, and beside no link to it."""
+    target = path.resolve() if path.is_symlink() else path
+    return target.with_name(f"{_start_of(target.name)}.checkpoint")
+
+
+def remove_temporaries() -> None:
+    """For a process that has to end at once, with no time to leave its ``with`` blocks."""
+    for path in list(_temporaries):
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def remove_with_temporary(path: Path) -> None:
+    """Remove a file that was written with ``alone``, and what a killed process left of the next one."""
+    for file in (path, _temporary(path.resolve(), alone=True)):
+        with contextlib.suppress(OSError):
+            file.unlink()
 
 
 def check_target(path: Path, *, overwrite: bool) -> None:
@@ -64,17 +95,19 @@ def output_lock(path: Path) -> Iterator[None]:
         return
     try:
         target = path.resolve()
-        lock = target.with_name(f".{target.name[:200]}.lock")
+        lock = target.with_name(f".{_start_of(target.name)}.lock")
         descriptor = _lock(lock)
     except BlockingIOError:
         raise OutputError(f"{path} is being written by another process") from None
     except (OSError, ValueError) as error:
         raise OutputError(f"cannot write {path}: {_explain(error)}") from error
+    _temporaries.add(lock)
     try:
         yield
     finally:
         with contextlib.suppress(OSError):
             lock.unlink()  # while it is held: who has it open already, looks again
+        _temporaries.discard(lock)
         os.close(descriptor)
 
 
@@ -96,13 +129,14 @@ def _lock(lock: Path) -> int:
 
 
 @contextmanager
-def atomic_output(path: Path, *, overwrite: bool) -> Iterator[Path]:
+def atomic_output(path: Path, *, overwrite: bool, alone: bool = False) -> Iterator[Path]:
     """Yields a temporary path to write to; on leaving without an exception it becomes ``path``.
 
     The temporary file lies in the same directory, has the same suffix (muxers choose the format by it) and
     already exists, empty. It is synced to disk before it is renamed, and removed on any exception, Ctrl-C
     included. Without ``overwrite``, a file that appeared at ``path`` meanwhile is kept and an error raised.
-    A symbolic link is followed: the file it points to is replaced.
+    A symbolic link is followed: the file it points to is replaced. ``alone``: the caller holds the lock, so that
+    the temporary name can always be the same, and what a killed process left there is overwritten.
 
     Raises:
         OutputError: as :func:`check_target`, or the operating system failed while writing (``OSError`` from
@@ -111,12 +145,13 @@ def atomic_output(path: Path, *, overwrite: bool) -> Iterator[Path]:
     check_target(path, overwrite=overwrite)
     try:
         target = path.resolve()
-        temporary = target.with_name(f".{target.stem[:80]}.{secrets.token_hex(4)}.part{target.suffix}")
-        # Mode 0o666 less the umask: what the finished file would have had if opened directly.
-        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        temporary = _temporary(target, alone=alone)
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
         raise OutputError(f"cannot write {path}: {_explain(error)}") from error
+    _temporaries.add(temporary)
     try:
+        # Mode 0o666 less the umask: what the finished file would have had if opened directly.
+        os.close(os.open(temporary, os.O_CREAT | os.O_WRONLY | (os.O_TRUNC if alone else os.O_EXCL), 0o666))
         yield temporary
         _sync(temporary)
         _publish(temporary, target, overwrite=overwrite)
@@ -125,6 +160,21 @@ def atomic_output(path: Path, *, overwrite: bool) -> Iterator[Path]:
     finally:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
+        _temporaries.discard(temporary)
+
+
+def _temporary(target: Path, *, alone: bool) -> Path:
+    """A name beside ``target`` that no one else uses; the same one every time for who is ``alone``."""
+    if alone and fcntl is not None:
+        token = hashlib.blake2b(os.fsencode(target.name), digest_size=4).hexdigest()
+    else:
+        token = secrets.token_hex(4)
+    return target.with_name(f".{_start_of(target.stem)}.{token}.part{target.suffix}")
+
+
+def _start_of(name: str) -> str:
+    """What of a name leaves room for more: file systems allow 255 bytes."""
+    return os.fsencode(name)[:200].decode(errors="ignore")
 
 
 def _explain(error: OSError | ValueError) -> str:

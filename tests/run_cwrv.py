@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 
 from click.testing import CliRunner, Result
@@ -13,11 +12,7 @@ __all__ = ["cwrv", "fails"]
 
 
 def cwrv(*arguments: str | Path, stdin: bytes | None = None) -> Result:
-    handler = signal.getsignal(signal.SIGTERM)
-    try:
-        return CliRunner().invoke(cli.main, [str(a) for a in arguments], input=stdin, prog_name="cwrv")
-    finally:
-        signal.signal(signal.SIGTERM, handler)
+    return CliRunner().invoke(cli.main, [str(a) for a in arguments], input=stdin, prog_name="cwrv")
 
 
 def fails(result: Result, status: int, *words: str) -> None:

@@ -254,7 +254,8 @@ def test_interrupt(calls: Calls, source: Path) -> None:
 def test_termination_leaves_no_half_file(calls: Calls, source: Path) -> None:
     calls.on_work = lambda: signal.raise_signal(signal.SIGTERM)
     for arguments in every_command(source):
-        assert cwrv(*arguments).exit_code == 143
+        result = cwrv(*arguments)
+        assert (result.exit_code, result.stdout, result.stderr) == (143, "", "cwrv: terminated\n")
     assert [path.name for path in source.parent.iterdir()] == ["in.cwrv"]
 
 
@@ -298,9 +299,22 @@ def test_progress_on_a_terminal() -> None:
         now = 30.0
         line.encoding(step(0.25))
         line.note("done")
+        line.warn("beware")
     assert terminal.getvalue() == (
-        "\rfit: frame 3/33\x1b[K\rfit: frame 3/33  0.1000 bpp  35.00 dB  1:30 left\x1b[K\r\x1b[Kdone\n\r\x1b[K"
+        "\rfit: frame 3/33\x1b[K\rfit: frame 3/33  0.1000 bpp  35.00 dB  1:30 left\x1b[K\r\x1b[Kdone\n\r\x1b[Kbeware\n"
+        "\r\x1b[K"
     )
+
+
+def test_time_left_of_work_that_goes_on() -> None:
+    """What was done before is no measure of the speed."""
+    now = 0.0
+    terminal = Terminal()
+    line = StatusLine(terminal, clock=lambda: now)
+    line.encoding(step(0.5, None, None))
+    now = 30.0
+    line.encoding(step(0.75, None, None))
+    assert terminal.getvalue() == "\rfit: frame 3/33\x1b[K\rfit: frame 3/33  0:30 left\x1b[K"
 
 
 def test_progress_is_cut_to_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -316,7 +330,9 @@ def test_no_progress_elsewhere() -> None:
         line.encoding(step(0.5))
         line.counting("decode", 1, 2)
         line.note("done")
-    assert stream.getvalue() == ""
+        assert stream.getvalue() == ""
+        line.warn("beware")
+    assert stream.getvalue() == "beware\n"
 
 
 # Info

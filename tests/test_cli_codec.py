@@ -15,7 +15,7 @@ import pytest
 from run_cwrv import cwrv, fails
 from video_samples import frames, properties, read, same
 
-from nvcodec import cli
+from nvcodec import cli_types
 from nvcodec.container import ContainerReader, write_container
 from nvcodec.decoder import Decoder
 from nvcodec.encoder import pipeline
@@ -153,11 +153,11 @@ def test_help_states_the_defaults_of_the_encoder() -> None:
     assert f"between P-frames. Default: {pipeline.DEFAULT_GOP}." in text
     assert f"without the others. Default: {pipeline.DEFAULT_SEGMENT}." in text
     assert f"{', '.join(map(str, WIDTHS[:-1]))} or {WIDTHS[-1]}." in text
-    assert set(cli.EFFORTS) == set(pipeline.EFFORTS)
+    assert set(cli_types.EFFORTS) == set(pipeline.EFFORTS)
 
 
 @pytest.mark.parametrize(("number", "status", "message"), [(signal.SIGINT, 130, "cwrv: interrupted\n"),
-                                                           (signal.SIGTERM, 143, "")])  # fmt: skip
+                                                           (signal.SIGTERM, 143, "cwrv: terminated\n")])  # fmt: skip
 def test_signals_leave_no_half_file(file: Path, number: int, status: int, message: str) -> None:
     """The first bytes of the output are awaited, then the decoder is stopped in the middle of its work."""
     folder = file.parent / f"signal{int(number)}"

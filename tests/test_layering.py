@@ -24,10 +24,12 @@ DECODER_HALF = [
 
 ORDER = [
     *DECODER_HALF,
-    "metrics", "color", "output_file", "matroska", "y4m", "av_frame", "video_write", "source_length", "video_io",
+    "account", "versions", "metrics", "color", "output_file",
+    "matroska", "y4m", "av_frame", "video_write", "source_length", "video_io",
     "encoder.analyse", "encoder.rate_control", "encoder.twin", "encoder.rate", "encoder.quantise",
-    "encoder.motion_search", "encoder.fit", "encoder.segment", "encoder.segment_encoder", "encoder.pipeline",
-    "cli_types", "cli_progress", "cli_info",
+    "encoder.motion_search", "encoder.fit", "encoder.segment", "encoder.final_pass", "encoder.segment_encoder",
+    "encoder.tree_file", "encoder.checkpoint", "encoder.identity", "encoder.pipeline",
+    "cli_types", "cli_options", "cli_progress", "cli_interrupt", "cli_info",
     "rd.extra", "rd.bd", "rd.quality", "rd.anchors", "rd.ladder", "rd.store", "rd.versions", "rd.clip", "rd.workers",
     "rd.points", "rd.run", "rd.results", "rd.plot", "rd.stills", "rd.report", "rd.output",
     "cli_rd", "cli", "__main__",

@@ -21,6 +21,7 @@ from video_samples import frames, properties, write_ffv1
 
 from nvcodec import output_file
 from nvcodec.av_frame import to_av_frame
+from nvcodec.encoder.pipeline import EncodeOptions, Progress, encode
 from nvcodec.errors import OutputError
 from nvcodec.frame import Frame
 from nvcodec.output_file import output_lock
@@ -140,10 +141,21 @@ def test_encode_to_a_full_disk(clip: Path, tmp_path: Path, earlier: bytes | None
         output.write_bytes(earlier)
     with room_for(40):
         result = cwrv("encode", clip, "-o", output, "-y", "--frames", "0:1", *ENCODE)
-    fails(result, 1, f"cannot write {output}: File too large")
+    warning, error = result.stderr.splitlines()
+    assert warning == f"cwrv: warning: no checkpoint: cannot write {output}.checkpoint: File too large"
+    assert (result.exit_code, error) == (1, f"cwrv: error: cannot write {output}: File too large")
     assert names(tmp_path) == (["a.cwrv", "clip.y4m"] if earlier else ["clip.y4m"])
     if earlier:
         assert output.read_bytes() == earlier
+
+
+def test_room_for_the_output_but_not_for_a_checkpoint(clip: Path, tmp_path: Path) -> None:
+    with room_for(1500):
+        result = cwrv("encode", clip, "-o", tmp_path / "a.cwrv", "--frames", "0:1", *ENCODE)
+    assert result.exit_code == 0
+    assert result.stderr.startswith("cwrv: warning: no checkpoint: ")
+    assert names(tmp_path) == ["a.cwrv", "clip.y4m"]
+    assert cwrv("verify", tmp_path / "a.cwrv").exit_code == 0
 
 
 @pytest.mark.parametrize(
@@ -221,6 +233,20 @@ def test_the_lock_is_held_within_a_process_too(tmp_path: Path) -> None:
         pytest.fail("the body must not run")
     with output_lock(tmp_path / "a"):
         pass
+
+
+def test_encode_of_the_api_takes_the_lock(clip: Path, tmp_path: Path) -> None:
+    options = EncodeOptions(quality=45, effort="fast", device="cpu", threads=1)
+    tried = []
+
+    def try_a_second(progress: Progress) -> None:
+        with pytest.raises(OutputError, match=r"a\.cwrv is being written by another process"):
+            encode(clip, tmp_path / "a.cwrv", options)
+        tried.append(progress)
+
+    encode(clip, tmp_path / "a.cwrv", options, frames=(0, 1), progress=try_a_second)
+    assert tried
+    assert names(tmp_path) == ["a.cwrv", "clip.y4m"]
 
 
 def test_a_lock_file_that_vanished_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

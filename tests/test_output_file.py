@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from nvcodec.errors import OutputError
-from nvcodec.output_file import atomic_output, check_target
+from nvcodec.output_file import atomic_output, check_target, checkpoint_path, output_lock
 
 
 def names(folder: Path) -> list[str]:
@@ -128,9 +128,10 @@ def test_targets_that_cannot_be_written(tmp_path: Path) -> None:
         check_target(Path(os.devnull), overwrite=True)
     with pytest.raises(OutputError, match="null byte"), atomic_output(Path("a\0b"), overwrite=True):
         pytest.fail("the body must not run")
-    long_name = tmp_path / ("n" * 250 + ".mkv")
-    with atomic_output(long_name, overwrite=False) as temporary:
-        temporary.write_bytes(b"x")
-    assert long_name.read_bytes() == b"x"
+    for long_name in (tmp_path / ("n" * 250 + ".mkv"), tmp_path / ("長" * 83 + ".mkv")):
+        with output_lock(long_name), atomic_output(long_name, overwrite=False) as temporary:
+            temporary.write_bytes(b"x")
+            checkpoint_path(long_name).touch()
+        assert long_name.read_bytes() == b"x"
     with pytest.raises(OutputError, match="name too long"):
         check_target(tmp_path / ("n" * 300), overwrite=True)

@@ -3,7 +3,9 @@
 ::
 
     VideoReader -> cut into segments -> encode_segment (fit, refine, quantise, tune, final) -> container
-                                                           -> decode the finished bytes, compare -> file
+                                          | ^                    -> decode the finished bytes, compare -> file
+                                          v |
+                                       checkpoint
 """
 
 from __future__ import annotations
@@ -11,31 +13,34 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from nvcodec.container import Segment, write_container
-from nvcodec.decoder import Decoder, FrameHash, choose_device, output_planes, thread_limit
+from nvcodec.decoder import Decoder, choose_device, thread_limit
 from nvcodec.encoder.analyse import CutDetector, working_samples
+from nvcodec.encoder.checkpoint import Checkpoint
+from nvcodec.encoder.identity import encode_identity
 from nvcodec.encoder.rate_control import Target, lambda_for_quality
 from nvcodec.encoder.segment import SegmentSource
 from nvcodec.encoder.segment_encoder import (
     EFFORTS,
-    CodedSegment,
+    Keep,
     StageReport,
     check_reachable,
     encode_segment,
     smallest_payload,
 )
-from nvcodec.errors import EncodeError, MismatchError, TargetError
+from nvcodec.errors import BitstreamError, EncodeError, MismatchError, TargetError
 from nvcodec.frame import Frame, VideoProperties
 from nvcodec.limits import MAX_SEGMENT_FRAMES, level_for, max_segment_frames
 from nvcodec.metrics import FramePsnr, frame_psnr, mean_psnr
 from nvcodec.model.base import WIDTHS
 from nvcodec.model.grid import FrameGeometry
-from nvcodec.output_file import atomic_output, check_target
+from nvcodec.output_file import atomic_output, check_target, checkpoint_path, output_lock
 from nvcodec.segment import MAX_GOP
 from nvcodec.syntax import StreamHeader
 from nvcodec.video_io import VideoReader
@@ -110,7 +115,9 @@ class Progress:
 
 @dataclass(frozen=True)
 class EncodeReport:
-    """The finished file: bits of the file on disk over luma samples, and mean PSNR over the frames (dB)."""
+    """The finished file: bits of the file on disk over luma samples, and mean PSNR over the frames (dB).
+
+    ``seconds``: of all the work, that before an interruption included. ``resumed``: whether there was one."""
 
     file_bytes: int
     bpp: float
@@ -120,6 +127,7 @@ class EncodeReport:
     psnr_yuv: float
     frames: int
     seconds: float
+    resumed: bool = False
 
 
 @dataclass(frozen=True)
@@ -128,6 +136,30 @@ class _Shot:
 
     start: int
     frames: list[Frame]
+
+
+@dataclass
+class _Work:
+    """An encode between two coding units: finished segments, and the state of the one that is being encoded."""
+
+    segments: list[Segment] = field(default_factory=list)
+    segment: dict[str, Any] | None = None
+    seconds: float = 0.0
+    """Of work before this run."""
+
+    def state(self, segment: dict[str, Any], seconds: float) -> dict[str, Any]:
+        return {"segments": [asdict(s) for s in self.segments], "segment": segment, "seconds": seconds}
+
+    def take_segment(self) -> dict[str, Any] | None:
+        """Its state, which is large: it is handed over."""
+        segment, self.segment = self.segment, None
+        return segment
+
+    @staticmethod
+    def restored(state: dict[str, Any] | None) -> _Work:
+        if state is None:
+            return _Work()
+        return _Work(**state | {"segments": [Segment(**segment) for segment in state["segments"]]})
 
 
 def encode(
@@ -141,23 +173,45 @@ def encode(
 ) -> EncodeReport:
     """Encode ``source`` (anything PyAV opens) to the .cwrv file ``output``; decode it again and compare.
 
-    ``frames``: half-open range. Raises InputError, OutputError, EncodeError (TargetError where the size cannot be
-    met, MismatchError where the file would not decode to what was meant).
+    ``frames``: half-open range. While it runs, ``output`` is locked, and a checkpoint lies beside it: interrupted in
+    whatever way, the same call goes on from there, to the same bytes. Where no checkpoint can be written, there is a
+    CheckpointWarning.
+
+    Raises InputError, OutputError (also if the output is locked), EncodeError (CheckpointError where the checkpoint
+    of another encode lies there, TargetError where the size cannot be met, MismatchError where the file would not
+    decode to what was meant).
     """
     started = time.monotonic()
     check_target(Path(output), overwrite=overwrite)
     device = choose_device(options.device)
-    with VideoReader(source, frames=frames) as reader, thread_limit(options.threads):
-        properties = reader.properties
-        shots = list(_shots(reader, options.segment or _default_segment(properties)))
-    with thread_limit(options.threads):
-        data, quality = _encode_shots(properties, shots, options, device, progress)
-    with atomic_output(Path(output), overwrite=overwrite) as path:
-        path.write_bytes(data)
-    count = sum(len(s.frames) for s in shots)
+    with output_lock(Path(output)), thread_limit(options.threads):
+        with VideoReader(source, frames=frames) as reader:
+            properties = reader.properties
+            shots = list(_shots(reader, options.segment or _default_segment(properties)))
+        pictures = [frame for shot in shots for frame in shot.frames]
+        identity = encode_identity(properties, pictures, asdict(options), device)
+        checkpoint = Checkpoint(checkpoint_path(Path(output)), identity)
+        work = _Work.restored(checkpoint.read())
+        resumed = work.segment is not None
+        started -= work.seconds
+
+        def keep(segment: Callable[[], dict[str, Any]]) -> None:
+            checkpoint.keep(lambda: work.state(segment(), time.monotonic() - started))
+
+        try:
+            data = _encode_shots(properties, shots, options, device, work, keep, progress)
+            quality = _decode_and_compare(data, pictures, options)
+        except EncodeError:  # to go on would end in the same error
+            checkpoint.discard()
+            raise
+        with atomic_output(Path(output), overwrite=overwrite, alone=True) as path:
+            path.write_bytes(data)
+        checkpoint.discard()
+    count = len(pictures)
     bpp = 8 * len(data) / (count * properties.width * properties.height)
     mean = mean_psnr(quality)
-    return EncodeReport(len(data), bpp, mean.y, mean.u, mean.v, mean.yuv_611, count, time.monotonic() - started)
+    seconds = time.monotonic() - started
+    return EncodeReport(len(data), bpp, mean.y, mean.u, mean.v, mean.yuv_611, count, seconds, resumed)
 
 
 def _default_segment(properties: VideoProperties) -> int:
@@ -203,8 +257,11 @@ def _encode_shots(
     shots: list[_Shot],
     options: EncodeOptions,
     device: torch.device,
+    work: _Work,
+    keep: Keep,
     progress: Callable[[Progress], None] | None,
-) -> tuple[bytes, list[FramePsnr]]:
+) -> bytes:
+    """The bytes of the file. What ``work`` holds is not done again; what is done is added to it, and kept."""
     geometry = FrameGeometry(properties.width, properties.height)
     count = sum(len(s.frames) for s in shots)
     total = _total_bytes(options, properties, count)
@@ -216,22 +273,20 @@ def _encode_shots(
         write_container(header, [Segment(b"\0", b"\0" * 16, len(s.frames)) for s in shots], timestamps=timestamps)
     )
     width = options.width or _choose_width(8 * total if total else 1e6)
-    if total is not None:
+    if total is not None and work.segment is None:
         smallest = overhead
         for shot in shots:
             empty = torch.zeros(len(shot.frames), 6, *geometry.half)
             smallest += smallest_payload(SegmentSource(empty, geometry, gop), width)
         check_reachable(smallest, total)
 
-    coded: list[CodedSegment] = []
-    segments: list[Segment] = []
-    for number, shot in enumerate(shots):
+    for number, shot in list(enumerate(shots))[len(work.segments) :]:
         torch.manual_seed(options.seed + number)
         source = SegmentSource(torch.stack([working_samples(f) for f in shot.frames]).to(device), geometry, gop)
         if total is None:
             target = Target(lmbda=lambda_for_quality(options.quality or 0))
         else:
-            used = sum(len(c.payload) for c in coded)
+            used = sum(len(s.payload) for s in work.segments)
             left = total - overhead - used
             target = Target(total_bytes=max(left * len(shot.frames) / (count - shot.start), 16.0))
         result = encode_segment(
@@ -241,19 +296,16 @@ def _encode_shots(
             EFFORTS[options.effort],
             DEPTH_FACTOR,
             _reporter(progress, shot, count, source),
+            kept=work.take_segment(),
+            keep=keep,
         )
         if target.total_bytes is not None and len(result.payload) > 1.02 * max(target.total_bytes, 24):
             raise TargetError(
                 f"the target of {total:.0f} bytes cannot be met: segment {number} came to "
                 f"{len(result.payload)} bytes at best, its share is {target.total_bytes:.0f}"
             )
-        coded.append(result)
-        digest = FrameHash()
-        for samples in result.samples:
-            digest.add(output_planes(samples, properties.width, properties.height))
-        segments.append(Segment(result.payload, digest.digest(), len(shot.frames)))
-    data = write_container(header, segments, timestamps=timestamps)
-    return data, _decode_and_compare(data, shots, coded, options)
+        work.segments.append(Segment(result.payload, result.frame_hash, len(shot.frames)))
+    return write_container(header, work.segments, timestamps=timestamps)
 
 
 def _reporter(
@@ -309,18 +361,11 @@ def _header(properties: VideoProperties, shots: list[_Shot], count: int) -> tupl
     return header, ticks
 
 
-def _decode_and_compare(
-    data: bytes, shots: list[_Shot], coded: list[CodedSegment], options: EncodeOptions
-) -> list[FramePsnr]:
-    """Decode the finished bytes; every frame must be what the encoder meant. Returns the quality of each frame."""
-    sources = (frame for shot in shots for frame in shot.frames)
-    meant = (samples for segment in coded for samples in segment.samples)
-    quality = []
-    with Decoder(io.BytesIO(data), device=options.device, threads=options.threads) as decoder:
-        properties = decoder.properties
-        for number, (decoded, source, samples) in enumerate(zip(decoder, sources, meant, strict=True)):
-            expected = output_planes(samples, properties.width, properties.height)
-            if not all(torch.equal(a, b) for a, b in zip(decoded.planes, expected, strict=True)):
-                raise MismatchError(f"frame {number} of the finished file does not decode to what the encoder meant")
-            quality.append(frame_psnr(decoded, source))
-    return quality
+def _decode_and_compare(data: bytes, pictures: list[Frame], options: EncodeOptions) -> list[FramePsnr]:
+    """Decode the finished bytes: the decoder compares each segment with the hash of the frames that the encoder
+    meant. Returns the quality of each frame."""
+    try:
+        with Decoder(io.BytesIO(data), device=options.device, threads=options.threads) as decoder:
+            return [frame_psnr(decoded, picture) for decoded, picture in zip(decoder, pictures, strict=True)]
+    except BitstreamError as error:
+        raise MismatchError(f"the finished file does not decode to what the encoder meant: {error}") from error

@@ -2,13 +2,15 @@
 
 One pass visits every unit in coding order: predict motion, search the corrections, fit the residual symbols (and
 the network, while it is still free), rebuild the frames, go on. The references are always the frames as they
-came out of the same pass, so that errors do not pile up unseen.
+came out of the same pass, so that errors do not pile up unseen. Between two units a pass can be kept and taken up
+again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,6 +33,7 @@ from nvcodec.model.unit import (
 )
 from nvcodec.model.warp import Reference
 from nvcodec.model.warprnn import Compensated, FrameState
+from nvcodec.segment import last_uses
 
 __all__ = ["PassSettings", "SegmentFit", "SegmentSource", "UnitReport"]
 
@@ -100,15 +103,19 @@ class UnitWork:
 
 @dataclass
 class SegmentFit:
-    """The grids of all units, carried from pass to pass."""
+    """The grids of all units, carried from pass to pass, and how far the present pass is: ``reports`` of the units
+    that lie behind it, ``states`` of the frames that those to come refer to."""
 
     source: SegmentSource
     units: list[CodingUnit] = field(init=False)
     grids: list[Grid] = field(init=False)
     sensitivity: dict[str, Tensor] = field(default_factory=dict)
+    reports: list[UnitReport] = field(default_factory=list)
+    states: dict[int, FrameState] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.units = coding_units(len(self.source.samples), self.source.gop)
+        self._uses = last_uses(self.units)
         device = self.source.samples.device
         self.grids = [Grid.zeros(u, self.source.geometry, device) for u in self.units]
 
@@ -116,17 +123,48 @@ class SegmentFit:
         self, twin: Twin, settings: PassSettings, on_unit: Callable[[UnitReport], None] = lambda report: None
     ) -> list[UnitReport]:
         """One pass with the float twin; its references are its own reconstructions, rounded."""
-        states: dict[int, FrameState] = {}
-        reports = []
-        self.sensitivity = {}
-        for number, unit in enumerate(self.units):
-            work = self.fit_unit(number, twin, states, settings)
+        self.start_pass()
+        self.continue_pass(twin, settings, on_unit)
+        return self.reports
+
+    def start_pass(self) -> None:
+        """Forget the pass before, except for its grids."""
+        self.states, self.reports, self.sensitivity = {}, [], {}
+
+    def continue_pass(self, twin: Twin, settings: PassSettings, on_unit: Callable[[UnitReport], None]) -> None:
+        """The units of the present pass that are still to come."""
+        for number in range(len(self.reports), len(self.units)):
+            unit = self.units[number]
+            work = self.fit_unit(number, twin, self.states, settings)
             samples, hidden = reconstruct(twin.network(), unit, work.fit.inputs, work.fit.levels)
             for b, frame in enumerate(unit.frames):
-                states[frame.display] = FrameState(Reference(samples[b], hidden[b]), work.motion_states[b])
-            reports.append(work.report(samples))
-            on_unit(reports[-1])
-        return reports
+                self.states[frame.display] = FrameState(Reference(samples[b], hidden[b]), work.motion_states[b])
+            for display in [d for d in self.states if self._uses[d] <= number]:
+                del self.states[display]
+            self.reports.append(work.report(samples))
+            on_unit(self.reports[-1])
+
+    def state(self) -> dict[str, Any]:
+        """Where the pass is: a segment of the same source, given this, goes on in the same way."""
+        return {
+            "grids": [vars(grid) for grid in self.grids],
+            "sensitivity": self.sensitivity,
+            "reports": [(r.motion_bits, r.appearance_bits, r.errors) for r in self.reports],
+            "states": {
+                display: (state.appearance.packed, state.appearance.hidden, state.motion.fields, state.motion.distances)
+                for display, state in self.states.items()
+            },
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take over what ``state`` returned; its tensors lie on the device of the source."""
+        self.grids = [Grid(**grid) for grid in state["grids"]]
+        self.sensitivity = state["sensitivity"]
+        self.reports = [UnitReport(unit, *kept) for unit, kept in zip(self.units, state["reports"], strict=False)]
+        self.states = {
+            display: FrameState(Reference(packed, hidden), MotionState(fields, distances))
+            for display, (packed, hidden, fields, distances) in state["states"].items()
+        }
 
     def fit_unit(self, number: int, twin: Twin, states: dict[int, FrameState], settings: PassSettings) -> UnitWork:
         """Motion and residual of one unit on the given references; its grid is kept."""

@@ -4,43 +4,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from nvcodec.encoder.final_pass import GAIN_PER_OCTAVE, CodedSegment, FinalPass
 from nvcodec.encoder.quantise import quantise_network
-from nvcodec.encoder.rate_control import (
-    AIM,
-    SLOPE,
-    TOLERANCE,
-    Target,
-    UnitBudget,
-    first_lambda,
-    measured_slope,
-    next_lambda,
-)
+from nvcodec.encoder.rate_control import AIM, Target, first_lambda, next_lambda
 from nvcodec.encoder.segment import PassSettings, SegmentFit, SegmentSource, UnitReport
 from nvcodec.encoder.twin import Twin
 from nvcodec.entropy.weights import STEPS, TensorChange
-from nvcodec.errors import MismatchError, TargetError
+from nvcodec.errors import TargetError
 from nvcodec.model.base import HIDDEN_FEATURES, starting_tensors
 from nvcodec.model.network import GAIN_STEPS_PER_OCTAVE, NetworkShape
 from nvcodec.model.unit import Grid
 from nvcodec.segment import SegmentHeader, SegmentWriter
 
-__all__ = ["EFFORTS", "CodedSegment", "Effort", "StageReport", "encode_segment", "smallest_payload"]
+__all__ = ["EFFORTS", "Effort", "Keep", "StageReport", "check_reachable", "encode_segment", "smallest_payload"]
 
 _WEIGHT_SHARE = 0.25
 """Most of the target that the network may take."""
-_GAIN_PATIENCE = 2
-"""Gain steps that lambda must have moved before the gains follow in the final pass."""
 _WEIGHT_GUESS = 0.06
 """What the network is believed to take before it is quantised."""
-_STREAM_END_BITS = 96
-"""Segment header and the rounding of the stream to whole words."""
-_GAIN_PER_OCTAVE = 4.0
-"""Gain steps for a doubling of lambda: the best quantiser step grows with its square root."""
 
 
 @dataclass(frozen=True)
@@ -74,33 +61,88 @@ class StageReport:
     fraction: float
 
 
-@dataclass(frozen=True)
-class CodedSegment:
-    """``payload`` for the container; ``states``: the exact samples (6, h, w) of each frame in display order."""
-
-    payload: bytes
-    samples: list[Tensor]
-    bits: float
+Keep = Callable[[Callable[[], dict[str, Any]]], None]
+"""Is told after every unit how the state of the work can be had."""
 
 
-class _Progress:
-    """Counts units over all stages."""
+@dataclass
+class _Work:
+    """A segment between two coding units: all that the rest of its encode depends on."""
 
-    def __init__(self, units: int, stages: int, on_unit: Callable[[StageReport], None]) -> None:
-        self._total = units * stages
-        self._done = 0
-        self._frames = 0
-        self._on_unit = on_unit
+    fit: SegmentFit
+    twin: Twin
+    settings: PassSettings
+    stages: int
+    on_unit: Callable[[StageReport], None]
+    keep: Keep
+    final: FinalPass | None = None
+    entered: int = 0
+    """Stages that have begun."""
+    _stage: int = field(default=0, init=False)
+    """The one that ``encode_segment`` is at: behind ``entered`` while it passes what was done before a restart."""
+    _name: str = field(default="", init=False)
+    _is_new: bool = field(default=False, init=False)
 
-    def stage(self, name: str, *, restart: bool = False) -> Callable[[UnitReport], None]:
-        def report(unit: UnitReport) -> None:
-            self._done += not restart
-            self._frames += len(unit.unit.frames)
-            self._on_unit(StageReport(name, unit, self._frames, min(1.0, self._done / self._total)))
+    def enters(self, name: str) -> bool:
+        """Whether the next stage has to be prepared: not if it had begun in the work that was restored."""
+        self._stage, self._name = self._stage + 1, name
+        self._is_new = self._stage > self.entered
+        self.entered = max(self.entered, self._stage)
+        return self._is_new
 
-        self._frames = 0
+    def run_pass(self) -> None:
+        """The units of the stage that are still to come, by the float twin."""
+        if self._is_new:
+            self.fit.start_pass()
+        if self._stage == self.entered:
+            self.fit.continue_pass(self.twin, self.settings, self._unit_done)
 
-        return report
+    def run_final(self, attempts: int) -> CodedSegment:
+        """What is still to come of the last stage, by the integer network."""
+        assert self.final is not None
+        return self.final.run(self.fit, attempts, self._unit_done)
+
+    def _unit_done(self, report: UnitReport) -> None:
+        self.keep(self.state)
+        done = len(self.fit.reports) if self.final is None else self.final.units_done
+        frames = sum(len(unit.frames) for unit in self.fit.units[:done])
+        is_again = self.final is not None and self.final.attempt > 0
+        part = 1.0 if is_again else done / len(self.fit.units)
+        self.on_unit(StageReport(self._name, report, frames, (self._stage - 1 + part) / self.stages))
+
+    def state(self) -> dict[str, Any]:
+        device = self.fit.source.samples.device
+        return {
+            "entered": self.entered,
+            "settings": asdict(self.settings),
+            "fit": self.fit.state(),
+            "twin": self.twin.state(),
+            "final": self.final.state() if self.final else None,
+            "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        device = self.fit.source.samples.device
+        self.entered = state["entered"]
+        self.settings = PassSettings(**state["settings"])
+        self.fit.restore(_moved(state["fit"], device))
+        self.twin.restore(state["twin"])
+        self.final = FinalPass.restored(state["final"]) if state["final"] else None
+        torch.set_rng_state(state["random"])
+        if device.type == "cuda":
+            torch.cuda.set_rng_state(state["random_cuda"], device)
+
+
+def _moved(tree: Any, device: torch.device) -> Any:
+    """A tree with its tensors on ``device``."""
+    if isinstance(tree, Tensor):
+        return tree.to(device)
+    if isinstance(tree, list | tuple):
+        return type(tree)(_moved(part, device) for part in tree)
+    if isinstance(tree, dict):
+        return {key: _moved(value, device) for key, value in tree.items()}
+    return tree
 
 
 def encode_segment(
@@ -110,80 +152,99 @@ def encode_segment(
     effort: Effort,
     depth_factor: float,
     on_unit: Callable[[StageReport], None] = lambda report: None,
+    *,
+    kept: dict[str, Any] | None = None,
+    keep: Keep = lambda state: None,
 ) -> CodedSegment:
-    """Fit, refine, tune, quantise and code one segment. ``target.total_bytes`` is for this payload alone."""
+    """Fit, refine, tune, quantise and code one segment. ``target.total_bytes`` is for this payload alone.
+
+    What ``keep`` can have after every unit is a state of the work. Given as ``kept`` to a later call with the same
+    arguments, the work goes on behind that unit, and ends in the same bytes.
+    """
     wanted = None if target.total_bytes is None else 8.0 * target.total_bytes * AIM
     lmbda = target.lmbda if wanted is None else first_lambda(wanted / source.luma_samples)
     assert lmbda is not None
-    fit = SegmentFit(source)
-    twin = _start_twin(source, width, lmbda)
-    progress = _Progress(len(fit.units), 2 + effort.refinements + effort.tuning, on_unit)
+    work = _Work(
+        SegmentFit(source),
+        _start_twin(source, width, lmbda),
+        PassSettings(lmbda, depth_factor, effort.iterations, effort.key_iterations, effort.learning),
+        2 + effort.refinements + effort.tuning,
+        on_unit,
+        keep,
+    )
+    if kept is not None:
+        work.restore(kept)
+        del kept  # what was replaced since shall not be held any longer
+    fit, twin = work.fit, work.twin
 
     # fit: frame by frame in coding order
-    settings = PassSettings(
-        lmbda,
-        depth_factor,
-        effort.iterations,
-        effort.key_iterations,
-        effort.learning,
-        collect=not effort.refinements and not effort.tuning,
-    )
-    twin.set_learning(effort.learning)
-    reports = fit.run_pass(twin, settings, progress.stage("fit"))
+    if work.enters("fit"):
+        work.settings = replace(work.settings, collect=not effort.refinements and not effort.tuning)
+        twin.set_learning(effort.learning)
+    work.run_pass()
 
     # refine: again, with everything learned since
     for number in range(effort.refinements):
-        settings = _towards(settings, fit, reports, wanted, twin)
-        last = number + 1 == effort.refinements
-        settings = replace(settings, key_iterations=effort.iterations, collect=last)
-        twin.set_learning(effort.learning * (1 - (number + 1) / (effort.refinements + 2)))
-        reports = fit.run_pass(twin, settings, progress.stage("refine"))
+        if work.enters("refine"):
+            _follow_target(work, wanted)
+            last = number + 1 == effort.refinements
+            work.settings = replace(work.settings, key_iterations=effort.iterations, collect=last)
+            twin.set_learning(effort.learning * (1 - (number + 1) / (effort.refinements + 2)))
+        work.run_pass()
 
-    # prune and quantise, then fine-tune on the quantised weights
-    measured_at = settings.lmbda
-    settings = _towards(settings, fit, reports, wanted, twin)
-    changes = _affordable(twin, fit, wanted)
+    # tune: prune and quantise, then once more on the quantised weights
     if effort.tuning:
-        _adopt(twin, changes)
-        twin.steps = {name: STEPS[c.step] for name, c in changes.items()}
-        settings = replace(settings, collect=True)
-        twin.set_learning(effort.learning * 0.2)
-        reports = fit.run_pass(twin, settings, progress.stage("tune"))
-        measured_at = settings.lmbda
-        changes = _affordable(twin, fit, wanted)
+        if work.enters("tune"):
+            _follow_target(work, wanted)
+            changes = _affordable(twin, fit, wanted)
+            _adopt(twin, changes)
+            twin.steps = {name: STEPS[c.step] for name, c in changes.items()}
+            work.settings = replace(work.settings, collect=True)
+            twin.set_learning(effort.learning * 0.2)
+        work.run_pass()
 
     # final: integers only, closed loop against the exact references
-    header = SegmentHeader(width, source.gop, twin.gain_offset)
-    final = replace(
-        settings,
-        iterations=effort.final_iterations,
-        key_iterations=effort.final_iterations,
-        train=False,
-        search=True,
-        collect=False,
-    )
-    return _final_pass(fit, header, changes, final, wanted, reports, measured_at, effort, progress)
+    if work.enters("final"):
+        measured_at = work.settings.lmbda
+        if not effort.tuning:
+            _follow_target(work, wanted)
+        work.final = FinalPass(
+            SegmentHeader(width, source.gop, twin.gain_offset),
+            _affordable(twin, fit, wanted),
+            replace(
+                work.settings,
+                iterations=effort.final_iterations,
+                key_iterations=effort.final_iterations,
+                train=False,
+                search=True,
+                collect=False,
+            ),
+            wanted,
+            before=[r.motion_bits + r.appearance_bits for r in fit.reports],
+            lambdas=[measured_at] * len(fit.reports),
+            gain_lmbda=work.settings.lmbda,
+        )
+        fit.start_pass()
+    return work.run_final(effort.attempts)
 
 
 def _start_twin(source: SegmentSource, width: int, lmbda: float) -> Twin:
     """The starting network, its gains moved to what ``lmbda`` asks for."""
     start = {name: t.to(source.samples.device) for name, t in starting_tensors(width).items()}
     twin = Twin(NetworkShape(width, HIDDEN_FEATURES), start)
-    twin.shift_gains(_GAIN_PER_OCTAVE * math.log2(lmbda))
+    twin.shift_gains(GAIN_PER_OCTAVE * math.log2(lmbda))
     return twin
 
 
-def _towards(
-    settings: PassSettings, fit: SegmentFit, reports: list[UnitReport], wanted: float | None, twin: Twin
-) -> PassSettings:
-    """Settings of the next pass: lambda, and with it the gains, moved so that the segment meets its target."""
+def _follow_target(work: _Work, wanted: float | None) -> None:
+    """Move lambda, and with it the gains, so that the next pass meets the target."""
     if wanted is None:
-        return settings
-    bits = sum(r.motion_bits + r.appearance_bits for r in reports)
-    lmbda = next_lambda(settings.lmbda, bits, wanted * (1 - _WEIGHT_GUESS))
-    steps = twin.shift_gains(_GAIN_PER_OCTAVE * math.log2(lmbda / settings.lmbda))
-    fit.rescale(2.0 ** (-steps / GAIN_STEPS_PER_OCTAVE))
-    return replace(settings, lmbda=lmbda)
+        return
+    bits = sum(r.motion_bits + r.appearance_bits for r in work.fit.reports)
+    lmbda = next_lambda(work.settings.lmbda, bits, wanted * (1 - _WEIGHT_GUESS))
+    steps = work.twin.shift_gains(GAIN_PER_OCTAVE * math.log2(lmbda / work.settings.lmbda))
+    work.fit.rescale(2.0 ** (-steps / GAIN_STEPS_PER_OCTAVE))
+    work.settings = replace(work.settings, lmbda=lmbda)
 
 
 def _affordable(twin: Twin, fit: SegmentFit, wanted: float | None) -> dict[str, TensorChange]:
@@ -206,101 +267,6 @@ def _adopt(twin: Twin, changes: dict[str, TensorChange]) -> None:
         value.copy_(twin.start[name])
         if change is not None:
             value.add_(torch.from_numpy(change.symbols).to(value) * STEPS[change.step])
-
-
-def _final_pass(
-    fit: SegmentFit,
-    header: SegmentHeader,
-    changes: dict[str, TensorChange],
-    settings: PassSettings,
-    wanted: float | None,
-    reports: list[UnitReport],
-    lmbda_of_reports: float,
-    effort: Effort,
-    progress: _Progress,
-) -> CodedSegment:
-    """Code with the integer network; again with another lambda until the size is met."""
-    before = [r.motion_bits + r.appearance_bits for r in reports]
-    lambdas = [lmbda_of_reports] * len(before)
-    slope, gain_lmbda = SLOPE, settings.lmbda
-    best: CodedSegment | None = None
-    for attempt in range(effort.attempts):
-        report = progress.stage("final", restart=attempt > 0)
-        writer = _writer(fit, header, changes)
-        budget = None
-        if wanted is not None:
-            budget = UnitBudget(wanted - writer.weight_bits - _STREAM_END_BITS, before, lambdas, slope)
-            aim = _mean_log(lambdas, before) * budget.start_factor
-            steps = round(_GAIN_PER_OCTAVE * math.log2(aim / gain_lmbda))
-            if abs(steps) >= _GAIN_PATIENCE:  # the quantiser step follows lambda; the symbols follow the step
-                header = replace(header, gain_offset=header.gain_offset + steps)
-                fit.rescale(2.0 ** (-steps / GAIN_STEPS_PER_OCTAVE))
-                gain_lmbda = aim
-                writer = _writer(fit, header, changes)
-        coded, spent, used = _code_once(fit, writer, settings, budget, report)
-        if wanted is None:
-            return coded
-        if best is None or _distance(coded.bits, wanted) < _distance(best.bits, wanted):
-            best = coded
-        if TOLERANCE[0] <= coded.bits * AIM / wanted <= TOLERANCE[1]:
-            return coded
-        if attempt:
-            slope = measured_slope((sum(before), sum(spent)), (_mean_log(lambdas, spent), _mean_log(used, spent)))
-        before, lambdas = spent, used
-    assert best is not None
-    return best
-
-
-def _code_once(
-    fit: SegmentFit,
-    writer: SegmentWriter,
-    settings: PassSettings,
-    budget: UnitBudget | None,
-    on_unit: Callable[[UnitReport], None],
-) -> tuple[CodedSegment, list[float], list[float]]:
-    """One closed-loop pass of the integer network; also the bits and the lambda of each unit."""
-    twin = Twin.frozen(writer.network)
-    spent: list[float] = []
-    used: list[float] = []
-    samples: dict[int, Tensor] = {}
-    for number, unit in enumerate(fit.units):
-        used.append(budget.lmbda(number) if budget else settings.lmbda)
-        work = fit.fit_unit(number, twin, writer.states, replace(settings, lmbda=used[-1]))
-        start = writer.bits
-        decoded = writer.code(fit.grids[number])
-        spent.append(writer.bits - start)
-        exact = torch.stack([decoded[f.display].appearance.packed for f in unit.frames])
-        _check_twin(work.fit.samples(twin), exact)
-        samples.update({f.display: decoded[f.display].appearance.packed for f in unit.frames})
-        on_unit(work.report(exact))
-        if budget:
-            budget.spend(spent[-1])
-    payload = writer.finish()
-    return CodedSegment(payload, [samples[d] for d in sorted(samples)], 8.0 * len(payload)), spent, used
-
-
-def _writer(fit: SegmentFit, header: SegmentHeader, changes: dict[str, TensorChange]) -> SegmentWriter:
-    samples = fit.source.samples
-    return SegmentWriter(header, changes, fit.source.geometry, len(samples), samples.device)
-
-
-def _distance(bits: float, wanted: float) -> float:
-    """How bad it is to miss the target; above it three times as bad as below."""
-    miss = math.log(bits / wanted)
-    return max(-miss, 3 * miss)
-
-
-def _mean_log(lambdas: list[float], bits: list[float]) -> float:
-    """Geometric mean, weighted by bits."""
-    weights = [max(b, 1.0) for b in bits]
-    return math.exp(sum(w * math.log(x) for x, w in zip(lambdas, weights, strict=True)) / sum(weights))
-
-
-def _check_twin(twin_samples: Tensor, exact: Tensor) -> None:
-    """The float twin must agree with the integer decoder on every sample."""
-    if not torch.equal(twin_samples, exact):
-        worst = float((twin_samples - exact).abs().max())
-        raise MismatchError(f"the float twin and the integer decoder differ by up to {worst:g}")
 
 
 def smallest_payload(source: SegmentSource, width: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -50,6 +51,27 @@ class Twin:
             kind: torch.optim.Adam(leaves, lr=_CONTEXT_RATE, betas=(0.9, 0.99)) for kind, leaves in self.context.items()
         }
         self._base_rates = [g["lr"] for g in self._synthesis_optimiser.param_groups]
+
+    def state(self) -> dict[str, Any]:
+        """All that training has changed: a twin of the same shape and start, given this, goes on in the same way."""
+        optimisers = (self._synthesis_optimiser, *self._context_optimiser.values())
+        return {
+            "values": self.values,
+            "steps": self.steps,
+            "gain_offset": self.gain_offset,
+            "optimisers": [optimiser.state_dict() for optimiser in optimisers],
+        }
+
+    @torch.no_grad()
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take over what ``state`` returned."""
+        self.shift_gains(state["gain_offset"] - self.gain_offset)
+        for name, value in state["values"].items():
+            self.values[name].copy_(value)
+        self.steps = state["steps"]
+        optimisers = (self._synthesis_optimiser, *self._context_optimiser.values())
+        for optimiser, kept in zip(optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(kept)
 
     def network(self) -> Network:
         """The network on the present values, rounded to steps where ``steps`` says so (straight through)."""

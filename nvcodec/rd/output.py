@@ -20,7 +20,7 @@ from nvcodec.rd.results import build_results, results_csv
 from nvcodec.rd.run import ClipCurves, Plan, store_of
 from nvcodec.rd.stills import StillMode, Stills, choose_mode, make_stills, pack, unpack
 from nvcodec.rd.store import Store
-from nvcodec.rd.versions import codec_versions
+from nvcodec.versions import codec_versions
 
 __all__ = ["OUTPUTS", "STILLS_BUDGET", "collect_stills", "write_outputs"]
 

@@ -13,22 +13,25 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from nvcodec.cli_info import describe
+from nvcodec.account import describe
 from nvcodec.decoder import Decoder, choose_device, thread_limit
-from nvcodec.encoder.pipeline import EncodeOptions, encode
-from nvcodec.errors import InputError, NvcodecError
+from nvcodec.encoder.pipeline import EncodeOptions, EncodeReport, encode
+from nvcodec.errors import CheckpointError, InputError, NvcodecError
 from nvcodec.frame import Frame
+from nvcodec.output_file import checkpoint_path, remove_with_temporary
 from nvcodec.rd.anchors import AnchorSpec, decode_stream, encode_anchor
 from nvcodec.rd.clip import Clip, open_clip
 from nvcodec.rd.ladder import build_ladder
 from nvcodec.rd.quality import FrameQuality, frame_quality, mean_quality
 from nvcodec.rd.store import Entry, Store
-from nvcodec.rd.versions import anchor_versions, codec_versions, measure_versions
+from nvcodec.rd.versions import anchor_versions, measure_versions
 from nvcodec.rd.workers import Report
+from nvcodec.versions import codec_versions
 
 __all__ = ["CodecSettings", "NotFinished", "anchor_curve", "our_point", "point_payload"]
 
@@ -80,10 +83,7 @@ def our_point(clip: Clip, bpp: float, settings: CodecSettings, store: Store, rep
         store.prepare()
         path = store.path(name, key, ".cwrv")
         try:
-            made = encode(
-                clip.source, path, options, frames=clip.frames, overwrite=True,
-                progress=lambda p: report(0.95 * p.fraction, f"{p.stage} frame {p.frame}/{p.frames}"),
-            )  # fmt: skip
+            made = _encode(clip, path, options, report)
         except NvcodecError as error:
             raise type(error)(f"{clip.name} at {bpp:g} bpp: {error}") from error
         record = {"bytes": made.file_bytes, "encode_seconds": made.seconds, "threads": settings.threads}
@@ -92,6 +92,19 @@ def our_point(clip: Clip, bpp: float, settings: CodecSettings, store: Store, rep
         decode = _decode_ours(settings)
         measured = _measured(name, clip, entry, store, {"decoder": codec_versions()}, compute, decode, report)
     return {"codec": "nvcodec", "preset": settings.effort, "target_bpp": bpp} | _figures(clip, entry, measured)
+
+
+def _encode(clip: Clip, path: Path, options: EncodeOptions, report: Report) -> EncodeReport:
+    """Goes on from its checkpoint; one that it cannot use, made with other ``threads`` for one, is thrown away."""
+    make = partial(
+        encode, clip.source, path, options, frames=clip.frames, overwrite=True,
+        progress=lambda p: report(0.95 * p.fraction, f"{p.stage} frame {p.frame}/{p.frames}"),
+    )  # fmt: skip
+    try:
+        return make()
+    except CheckpointError:
+        remove_with_temporary(checkpoint_path(path))
+        return make()
 
 
 def _decode_ours(settings: CodecSettings) -> _Decode:

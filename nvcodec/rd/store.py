@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from typing import Any
 from nvcodec.errors import OutputError
 from nvcodec.output_file import atomic_output
 
-__all__ = ["Entry", "Store", "fingerprint", "key_digest"]
+__all__ = ["Entry", "Store", "key_digest"]
 
 Json = Any
 """What ``json`` can hold."""
@@ -36,15 +36,6 @@ def key_digest(key: Mapping[str, Json]) -> str:
 
 def _canonical(value: Json) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
-
-
-def fingerprint(folder: Path, files: Iterable[Path]) -> str:
-    """A hash of the names, relative to ``folder``, and the contents of files."""
-    digest = hashlib.sha256()
-    for path in sorted(files):
-        content = path.read_bytes()
-        digest.update(f"{path.relative_to(folder).as_posix()}\0{len(content)}\0".encode() + content)
-    return digest.hexdigest()[:16]
 
 
 @dataclass(frozen=True)

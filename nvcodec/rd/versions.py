@@ -1,7 +1,5 @@
-"""What results depend on beside content and options: versions of code and libraries.
-
-A version number alone does not tell one state of a codec under development from the next, so the keys of
-results hold a hash of the code that makes them.
+"""What anchors and measurements depend on beside content and options; for our own files see
+:mod:`nvcodec.versions`.
 """
 
 from __future__ import annotations
@@ -14,21 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from nvcodec import __version__
-from nvcodec.rd.store import fingerprint
+from nvcodec.versions import codec_versions, fingerprint
 
-__all__ = ["anchor_versions", "codec_versions", "environment", "measure_versions"]
+__all__ = ["anchor_versions", "environment", "measure_versions"]
 
 _PACKAGE = Path(__file__).parent.parent
-_NOT_THE_CODEC = ("rd/", "cli", "__main__")
 _CODED_LIBRARIES = ("SvtAv1Enc", "x264", "x265", "dav1d")
-
-
-@cache
-def codec_versions() -> dict[str, str]:
-    """What a file of ours depends on: all of the package but this part and the command line."""
-    files = [path for path in _PACKAGE.rglob("*") if path.suffix in (".py", ".bin")]
-    files = [path for path in files if not path.relative_to(_PACKAGE).as_posix().startswith(_NOT_THE_CODEC)]
-    return {"nvcodec": __version__, "code": fingerprint(_PACKAGE, files), "torch": metadata.version("torch")}
 
 
 @cache
@@ -41,7 +30,7 @@ def anchor_versions() -> dict[str, str]:
 @cache
 def measure_versions() -> dict[str, str]:
     """What the quality of decoded frames depends on."""
-    names = ("rd/quality.py", "rd/points.py", "metrics.py", "color.py", "cli_info.py")
+    names = ("rd/quality.py", "rd/points.py", "metrics.py", "color.py", "account.py")
     files = [_PACKAGE / name for name in names]
     return {
         "torch": metadata.version("torch"),

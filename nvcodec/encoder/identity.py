@@ -1,0 +1,45 @@
+"""What the bytes of a finished file depend on, so that a checkpoint is used for no other encode."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple
+from typing import Any
+
+import torch
+
+from nvcodec.frame import Frame, VideoProperties
+from nvcodec.versions import codec_versions
+
+__all__ = ["encode_identity"]
+
+
+def encode_identity(
+    properties: VideoProperties, frames: Sequence[Frame], options: Mapping[str, Any], device: torch.device
+) -> dict[str, str]:
+    """By name: the input (not where it lies), ``options``, the versions of code and libraries, and what computes.
+
+    To be asked for under the thread limit of the encode: sums depend on the number of threads.
+    """
+    digest = hashlib.blake2b(repr(astuple(properties)).encode(), digest_size=8)
+    for frame in frames:
+        digest.update(frame.pts.to_bytes(8, "little", signed=True))
+        for plane in frame.planes:
+            digest.update(plane.contiguous().numpy().data)
+    identity = {"frames": str(len(frames)), "input": digest.hexdigest()}
+    identity |= {name: _text_of(value) for name, value in options.items()}
+    identity |= {"device": _name_of(device), "threads": str(torch.get_num_threads())}
+    return identity | codec_versions()
+
+
+def _text_of(value: Any) -> str:
+    if value is None:
+        return "not given"
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _name_of(device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"cuda ({torch.cuda.get_device_name(device)})"
+    return f"{device.type} ({torch.backends.cpu.get_cpu_capability()})"

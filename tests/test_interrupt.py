@@ -1,0 +1,140 @@
+"""Encodes that are killed, interrupted or terminated, in processes of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import tiny_frames
+from kill_campaign import Campaign, encode_command, kill_when
+from run_cwrv import cwrv
+from video_samples import properties
+
+from nvcodec.cli_interrupt import GRACE_SECONDS
+from nvcodec.output_file import checkpoint_path
+from nvcodec.y4m import write_y4m
+
+OPTIONS = ("--bpp", "1.2", "--effort", "fast", "--segment", "2", "--device", "cpu", "--threads", "1")
+SIGNALS = [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(os.listdir(folder))
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("clip") / "clip.y4m"
+    with path.open("wb") as stream:
+        write_y4m(stream, properties(64, 48), tiny_frames(64, 48, 4))
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(clip: Path) -> bytes:
+    """The bytes of an encode that nobody interrupts."""
+    path = clip.with_suffix(".cwrv")
+    assert cwrv("encode", clip, "-o", path, *OPTIONS).exit_code == 0
+    return path.read_bytes()
+
+
+def renewed(path: Path, times: int) -> Callable[[], bool]:
+    """Whether a file has been replaced so often."""
+    seen = {identity(path)}
+
+    def is_time() -> bool:
+        seen.add(identity(path))
+        return len(seen) > times
+
+    return is_time
+
+
+def identity(path: Path) -> int | None:
+    with contextlib.suppress(FileNotFoundError):
+        return path.stat().st_mtime_ns
+    return None
+
+
+def test_killed_and_started_again(clip: Path, whole: bytes, tmp_path: Path) -> None:
+    """Killed after the first checkpoint, and twice later; each run goes on from the one before."""
+    output = tmp_path / "a.cwrv"
+    command = encode_command(clip, output, OPTIONS)
+    for times in (1, 3, 2):
+        before = identity(checkpoint_path(output))
+        assert kill_when(command, renewed(checkpoint_path(output), times)) is not None
+        assert identity(checkpoint_path(output)) != before
+        assert not output.exists()
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stderr.endswith(", interruptions left out\n")
+    assert output.read_bytes() == whole
+    assert names(tmp_path) == ["a.cwrv"]
+
+
+def test_the_campaign_can_fail(clip: Path, whole: bytes, tmp_path: Path) -> None:
+    """It is given other bytes than those it will find, and a file that nobody removes."""
+    (tmp_path / "stray").touch()
+    campaign = Campaign(tmp_path, whole[:-1], most_lost=60)
+    program = f"open('a.cwrv', 'wb').write({whole!r})"
+    with contextlib.chdir(tmp_path):
+        campaign.run([sys.executable, "-c", program], tmp_path / "a.cwrv", iter([0.0, 60.0]).__next__, 1)
+    assert campaign.failures == ["encode 1: other bytes", "encode 1: left stray"]
+    with pytest.raises(RuntimeError, match="status 3"):
+        kill_when([sys.executable, "-c", "raise SystemExit(3)"], lambda: False)
+
+
+@pytest.mark.parametrize(("number", "status", "word"), SIGNALS)
+def test_signals(clip: Path, whole: bytes, tmp_path: Path, number: int, status: int, word: str) -> None:
+    """Promptly, with a checkpoint, with no half file, and with one line that tells how to go on."""
+    output = tmp_path / "a.cwrv"
+    with subprocess.Popen(encode_command(clip, output, OPTIONS), stderr=subprocess.PIPE, text=True) as process:
+        is_time = renewed(checkpoint_path(output), 2)
+        while process.poll() is None and not is_time():
+            time.sleep(0.01)
+        process.send_signal(number)
+        start = time.monotonic()
+        _, error = process.communicate()
+        seconds = time.monotonic() - start
+    assert (process.returncode, seconds < 2) == (status, True)
+    assert error == f"cwrv: {word}; the same command goes on from {checkpoint_path(output)}\n"
+    assert names(tmp_path) == ["a.cwrv.checkpoint"]
+    assert cwrv("encode", clip, "-o", output, *OPTIONS).exit_code == 0
+    assert output.read_bytes() == whole
+
+
+# Where the main thread is in the middle of something long
+
+LONG = """
+import hashlib, sys
+from pathlib import Path
+from nvcodec.cli_interrupt import ends_promptly
+from nvcodec.output_file import atomic_output, output_lock
+path = Path(sys.argv[1])
+with ends_promptly(lambda number: f"stopped by {number}"), output_lock(path), atomic_output(path, overwrite=False):
+    print("begun", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
+"""
+"""The last call takes hours, and hears no signal."""
+
+
+@pytest.mark.parametrize(("number", "status", "word"), SIGNALS)
+def test_signals_while_python_cannot_hear_them(tmp_path: Path, number: int, status: int, word: str) -> None:
+    command = [sys.executable, "-c", LONG, str(tmp_path / "a")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begun\n"
+        assert len(names(tmp_path)) == 2
+        time.sleep(0.3)
+        process.send_signal(number)
+        start = time.monotonic()
+        _, error = process.communicate()
+        seconds = time.monotonic() - start
+    assert (process.returncode, error) == (status, f"stopped by {number}\n")
+    assert GRACE_SECONDS * 0.9 < seconds < 2
+    assert names(tmp_path) == []
