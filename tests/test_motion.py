@@ -10,12 +10,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nvcodec.model.grid import FrameGeometry
+from nvcodec.model.grid import FrameGeometry, motion_layout
 from nvcodec.model.motion import (
     VECTOR_BOUND,
     MotionPrediction,
     MotionState,
     add_grid_motion,
+    merge_candidates,
+    merge_unrest,
     predict_motion,
     scale_vectors,
 )
@@ -103,11 +105,11 @@ def test_prediction_is_a_function() -> None:
         assert torch.equal(a, a.round())
 
 
-def test_one_reference_takes_its_first_state() -> None:
+def test_one_reference_predicts_no_motion() -> None:
     state = MotionState((field(-3, 10), field(9, 9)), (-2, 2))
     prediction = predict_motion((picture(0),), (state,), (-4,), GEOMETRY)
     assert len(prediction.fields) == 1
-    assert torch.equal(prediction.fields[0], field(-6, 20))
+    assert not prediction.fields[0].any()
     assert not prediction.disagreement.any()
 
 
@@ -129,14 +131,14 @@ def test_prediction_at_odd_sizes(size: tuple[int, int]) -> None:
 # The grid's corrections
 
 
-def levels(geometry: FrameGeometry, channels: tuple[int, int, int], value: float = 0.0) -> list[torch.Tensor]:
-    return [torch.full((c, *geometry.motion_size(k)), value) for k, c in enumerate(channels)]
+def levels(geometry: FrameGeometry, references: int, value: float = 0.0) -> list[torch.Tensor]:
+    return [torch.full((len(motion_layout(references, k)), *geometry.motion_size(k)), value) for k in range(3)]
 
 
 def test_levels_add_up() -> None:
     """Blocks 3x5; level 1 is 2x3, level 2 is 1x2: each sample covers 2x2 and 4x4 blocks, cropped."""
     geometry = FrameGeometry(35, 21)
-    grid = levels(geometry, (2, 2, 2))
+    grid = levels(geometry, 1)
     grid[0][0, 2, 4] = 1
     grid[1][0] = torch.tensor([[10.0, 20, 30], [40, 50, 60]])
     grid[2][0] = torch.tensor([[100.0, 200]])
@@ -146,11 +148,40 @@ def test_levels_add_up() -> None:
     assert torch.equal(blend, torch.ones(1, 3, 5))
 
 
+def test_merge_choices_take_over_neighbours() -> None:
+    """Level 1 is 2x3; the block in row 2, column 3 lies in the upper right quarter of cell (1, 1): its neighbours are
+    the cells above and to the right."""
+    geometry = FrameGeometry(48, 32)
+    grid = levels(geometry, 1)
+    grid[1][0] = torch.tensor([[10.0, 20, 30], [40, 50, 60]])
+    found = {}
+    for choice in (0, 1, -1, 2, -2, 7):
+        grid[0][2, 2, 3] = choice
+        (out,), _ = add_grid_motion((torch.zeros(2, 4, 6),), grid, (-1,))
+        found[choice] = out[0, 2, 3].item()
+        out[0, 2, 3] = 50
+        assert out[0].tolist() == [[10, 10, 20, 20, 30, 30]] * 2 + [[40, 40, 50, 50, 60, 60]] * 2
+    assert found == {0: 50, 1: 20, -1: 60, 2: 30, -2: 30, 7: 30}
+
+
+def test_merge_candidates_stop_at_the_border() -> None:
+    corner = merge_candidates(torch.tensor([[[1.0, 2], [3, 4]]]), (3, 4))[:, 0]
+    assert corner[:, 0, 0].tolist() == [1, 1, 1, 1]
+    assert corner[:, 1, 0].tolist() == [1, 3, 1, 3]
+    assert corner[:, 1, 1].tolist() == [1, 3, 2, 4]
+    assert corner[:, 2, 3].tolist() == [4, 2, 4, 2]
+
+
+def test_unrest_is_how_far_the_candidates_lie_apart() -> None:
+    coarsest = torch.tensor([[[[0.0, 8]], [[0, 0]]]])
+    assert merge_unrest([coarsest], (1, 4)).flatten().tolist() == [0, 16, 16, 0]
+
+
 def test_common_and_own_corrections_of_two_references() -> None:
     geometry = FrameGeometry(8, 8)
-    grid = levels(geometry, (5, 4, 4))
-    grid[0][:, 0, 0] = torch.tensor([4.0, -5, 1, 2, 0])
-    grid[1][:, 0, 0] = torch.tensor([2.0, 0, 0, 10])
+    grid = levels(geometry, 2)
+    grid[0][:, 0, 0] = torch.tensor([4.0, -5, 1, 2, 0, 0])
+    grid[1][:, 0, 0] = torch.tensor([2.0, 0, 0, 10, 0])
     predicted = (torch.full((2, 1, 1), 100.0), torch.full((2, 1, 1), -50.0))
     (first, second), blend = add_grid_motion(predicted, grid, (-2, 3))
     assert first.flatten().tolist() == [106, 95]
@@ -160,8 +191,8 @@ def test_common_and_own_corrections_of_two_references() -> None:
 
 @pytest.mark.parametrize(("value", "expected"), [(-127, -1), (-1, -1), (0, 0), (1, 1), (2, 1), (127, 1)])
 def test_blend_is_clipped(value: int, expected: int) -> None:
-    grid = levels(FrameGeometry(8, 8), (5, 4, 4))
-    grid[0][4] = value
+    grid = levels(FrameGeometry(8, 8), 2)
+    grid[0][5] = value
     _, blend = add_grid_motion((torch.zeros(2, 1, 1),) * 2, grid, (-1, 1))
     assert blend.item() == expected
 
@@ -169,7 +200,7 @@ def test_blend_is_clipped(value: int, expected: int) -> None:
 @pytest.mark.parametrize("sign", [-1, 1])
 def test_vectors_are_clipped(sign: int) -> None:
     geometry = FrameGeometry(35, 21)
-    grid = levels(geometry, (5, 4, 4), 127.0 * sign)
+    grid = levels(geometry, 2, 127.0 * sign)
     predicted = (torch.full((2, 3, 5), 2000.0 * sign),) * 2
     (first, second), _ = add_grid_motion(predicted, grid, (3, 3))
     for out in (first, second):

@@ -13,6 +13,7 @@ from nvcodec.entropy.context import (
     HIDDEN,
     SIDE_FEATURES,
     STAGES,
+    ChannelLayout,
     ContextWeights,
     at_stages,
     features,
@@ -44,6 +45,13 @@ def weights(seed: int) -> ContextWeights:
     )
 
 
+def layout_for(channels: int) -> ChannelLayout:
+    """Bands in groups of three, or one group of channels that are all related."""
+    if channels % 3:
+        return ChannelLayout((0,) * channels, bands=False)
+    return ChannelLayout(tuple(c // 3 for c in range(channels)), bands=True)
+
+
 def side_for(seed: int, size: Size) -> torch.Tensor:
     rng = np.random.default_rng(seed)
     batch, channels, rows, columns = size
@@ -59,7 +67,8 @@ def written(level: torch.Tensor, seed: int) -> tuple[bytes, float]:
     size: Size = tuple(level.shape)  # type: ignore[assignment]
     writer, model = SymbolWriter(), weights(seed)
     with exact_inference():
-        out = code_level(writer, level, size, side_for(seed, size), model, model.bias(2, 1, size[1]))
+        layout = layout_for(size[1])
+        out = code_level(writer, level, layout, side_for(seed, size), model, model.bias(2, 1, layout))
     assert torch.equal(out, level)
     return writer.finish(), writer.bits
 
@@ -67,7 +76,8 @@ def written(level: torch.Tensor, seed: int) -> tuple[bytes, float]:
 def read(data: bytes, size: Size, seed: int) -> tuple[torch.Tensor, SymbolReader]:
     reader, model = SymbolReader(data), weights(seed)
     with exact_inference():
-        out = code_level(reader, None, size, side_for(seed, size), model, model.bias(2, 1, size[1]))
+        layout = layout_for(size[1])
+        out = code_level(reader, None, layout, side_for(seed, size), model, model.bias(2, 1, layout))
     return out, reader
 
 
@@ -163,10 +173,11 @@ def test_features_do_not_look_ahead(channels: int) -> None:
     """What stage s sees is the same whether the symbols of stages s and later are there or not."""
     size = (2, channels, 6, 8)
     level, side = level_of(1, size, 30), side_for(1, size)
-    full = features(level, tuple(range(STAGES)), side, Rounding.EXACT)
+    layout = layout_for(channels)
+    full = features(level, layout, tuple(range(STAGES)), side, Rounding.EXACT)
     known = torch.zeros(size)
     for s in range(STAGES):
-        assert torch.equal(features(known, (s,), side, Rounding.EXACT)[:, 0], full[:, s]), s
+        assert torch.equal(features(known, layout, (s,), side, Rounding.EXACT)[:, 0], full[:, s]), s
         for c, (row, column) in enumerate(stage_of(channels)[s]):
             known[:, c, row::2, column::2] = level[:, c, row::2, column::2]
     assert torch.equal(known, level)
@@ -174,7 +185,7 @@ def test_features_do_not_look_ahead(channels: int) -> None:
 
 def test_every_feature_has_something_to_say() -> None:
     size = (1, 9, 8, 8)
-    values = features(level_of(4, size, 20), (3,), side_for(4, size), Rounding.EXACT)
+    values = features(level_of(4, size, 20), layout_for(9), (3,), side_for(4, size), Rounding.EXACT)
     assert values.shape == (1, 1, 9, FEATURES, 4, 4)
     assert all(len(values[:, :, :, f].unique()) > 3 for f in range(FEATURES))
     assert torch.equal(values, values.round())
@@ -304,10 +315,10 @@ def test_words_of_a_level() -> None:
     side = pattern(2, 5, 3, 5, modulus=60) + 30
     writer = SymbolWriter()
     with exact_inference():
-        code_level(writer, level, size, side, model, bias)
+        code_level(writer, level, layout_for(3), side, model, bias)
     data = writer.finish()
     with exact_inference():
-        assert torch.equal(code_level(SymbolReader(data), None, size, side, model, bias), level)
+        assert torch.equal(code_level(SymbolReader(data), None, layout_for(3), side, model, bias), level)
     assert data.hex(" ", 4) == (
         "50b75101 de63fc4f bfc39066 b8de9195 35c8dc59 d77ca3b9 35660ecc ca974406 c5b1e897 42d129c0 aa52a521 "
         "d73ca64e 86c09974 e7d873ff c6c1c801 3f3243cd 6923ed51 d9fba6d8 e92ddd79 dbfc3ae8"

@@ -182,7 +182,7 @@ def conforming() -> dict[str, Vector]:
     add("two_frames", "key frame and P frame of 2x1", (2, 1), Plan(2, appearance=(0.5, 9)))
     add("empty", "no level of the grid is used: no symbol is read", (35, 21),
         Plan(6, motion=(0, 0), appearance=(0, 0)))  # fmt: skip
-    add("p_only", "gop 1: P frames that hand on their motion", (35, 21), Plan(5, 24, gop=1))
+    add("p_only", "gop 1: P frames only", (35, 21), Plan(5, 24, gop=1))
     add("two_p", "gop 3 with a shorter last one: B frames of unlike distances", (33, 40), Plan(9, 24, gop=3))
     add("deep", "gop 16: B frames of depth 2 to 5", (17, 9), Plan(17, 24, gop=16, appearance=(0.03, 3)))
     add("deepest", "gop 64: B frames down to depth 7", (3, 2),

@@ -523,12 +523,16 @@ class UnitFrame:
 
     def level_shape(self, kind: str, k: int) -> tuple[int, int, int]:
         """10.1 sizes and 10.3 channels of a level of the grid."""
-        if kind == MOTION:
-            channels = 2 if len(self.references) == 1 else (5, 4, 4)[k]
-        else:
-            channels = (3, 9, 9, 9, 12)[k]
         rows, columns = self.block_size if kind == MOTION else self.working_size
-        return channels, half(rows, k), half(columns, k)
+        return len(self.groups(kind, k)), half(rows, k), half(columns, k)
+
+    def groups(self, kind: str, k: int) -> tuple[int, ...]:
+        """10.3: the group of each channel."""
+        if kind == APPEARANCE:
+            return tuple(c // 3 for c in range((3, 9, 9, 9, 12)[k]))
+        if len(self.references) == 1:
+            return ((0, 0, 2), (0, 0, 2), (0, 0))[k]
+        return ((0, 0, 1, 1, 2, 3), (0, 0, 1, 1, 2), (0, 0, 1, 1))[k]
 
 
 def coding_units(n: int, gop: int) -> list[list[tuple[int, int, list[int]]]]:
@@ -576,15 +580,14 @@ def scale(v: Array, n: int, d: int) -> Array:
 
 def predict_motion(f: UnitFrame) -> None:
     dist, shape = f.distances, (2, *f.block_size)
-    candidates = [
-        scale(v, dist[0], distance) for s in f.states for v, distance in zip(s.fields, s.distances, strict=True)
-    ]
     if len(dist) == 1:
-        f.predicted = [candidates[0] if candidates else np.zeros(shape, np.int64)]
+        f.predicted = [np.zeros(shape, np.int64)]
         disagreement = np.zeros(f.block_size, np.int64)
     else:
         search = Search(f)
-        best = search.run(candidates)
+        best = search.run(
+            [scale(v, dist[0], distance) for s in f.states for v, distance in zip(s.fields, s.distances, strict=True)]
+        )
         f.predicted = [best, scale(best, dist[1], dist[0])]
         disagreement = search.near(best) >> 6
     f.mismatch[MOTION] = disagreement
@@ -683,16 +686,37 @@ def compensate(f: UnitFrame) -> None:
 
 def motion(f: UnitFrame) -> Array:
     """10.5: sets the fields, gives the blend (0 for P frames)."""
-    i, j = np.mgrid[: f.block_size[0], : f.block_size[1]]
     g, dist = f.grid[MOTION], f.distances
-    total = [sum(g[k][c][i >> k, j >> k] for k in range(3)) for c in range(2 * len(dist))]
-    forward = np.stack(total[:2])
+    total = correction(f, 0)
+    forward = total[:2]
     f.fields = [clip3(-2047, 2047, f.predicted[0] + forward)]
     if len(dist) == 1:
         return np.zeros(f.block_size, np.int64)
-    backward = f.predicted[1] + scale(forward, dist[1], dist[0]) + np.stack(total[2:])
+    backward = f.predicted[1] + scale(forward, dist[1], dist[0]) + total[2:]
     f.fields.append(clip3(-2047, 2047, backward))
-    return clip3(-1, 1, g[0][4])
+    return clip3(-1, 1, g[0][5])
+
+
+def correction(f: UnitFrame, k: int) -> Array:
+    """10.5 T[k]."""
+    g, count = f.grid[MOTION][k], 2 * len(f.references)
+    if k == 2:
+        return g
+    _, rows, columns = g.shape
+    choice = g[count]
+    candidates = merge_candidates(f, k, rows, columns)
+    index = np.select([choice == 0, choice == 1, choice == -1], [0, 1, 2], 3)
+    picked = np.take_along_axis(candidates, index[None, None], 0)[0]
+    return np.asarray(picked + g[:count])
+
+
+def merge_candidates(f: UnitFrame, k: int, rows: int, columns: int) -> Array:
+    """10.5 M[0..3] of level k, (4, count, rows, columns)."""
+    coarser = correction(f, k + 1)
+    y, x = np.mgrid[:rows, :columns]
+    yn = clip3(0, coarser.shape[1] - 1, (y >> 1) + 2 * (y & 1) - 1)
+    xn = clip3(0, coarser.shape[2] - 1, (x >> 1) + 2 * (x & 1) - 1)
+    return np.stack([coarser[:, v, u] for u in (x >> 1, xn) for v in (y >> 1, yn)])
 
 
 LUMA = (
@@ -986,7 +1010,7 @@ def grid_level(coder: RangeDecoder, net: Network, frames: list[UnitFrame], kind:
             at += location.size
 
 
-def neighbour_sums(g: Array, c: int, stage: int, y0: int, x0: int) -> list[Array]:
+def neighbour_sums(kind: str, g: Array, c: int, stage: int, y0: int, x0: int) -> list[Array]:
     """12.2: near, wide, cross and mean at the samples (c, y0 + 2i, x0 + 2j)."""
     channels, rows, columns = g.shape
     padded = np.pad(g, ((0, 0), (2, 2), (2, 2)))
@@ -997,7 +1021,7 @@ def neighbour_sums(g: Array, c: int, stage: int, y0: int, x0: int) -> list[Array
         if stage_of(d, y0 + dy, x0 + dx) >= stage:
             continue
         reach = max(abs(dy), abs(dx))
-        related = channels % 3 != 0 or c // 3 == d // 3 or c % 3 == d % 3
+        related = kind == MOTION or c // 3 == d // 3 or c % 3 == d % 3
         weight = (
             int(d == c and reach == 1),
             int(d == c),
@@ -1058,8 +1082,12 @@ def location_and_scale(
     net: Network, f: UnitFrame, kind: str, k: int, c: int, stage: int, y0: int, x0: int
 ) -> tuple[Array, Array]:
     """12.3 Features and 12.4, for the samples (c, y0 + 2i, x0 + 2j)."""
-    near, wide, cross, mean = neighbour_sums(f.grid[kind][k], c, stage, y0, x0)
+    near, wide, cross, mean = neighbour_sums(kind, f.grid[kind][k], c, stage, y0, x0)
     own = (slice(y0, None, 2), slice(x0, None, 2))
+    activity = pool(f.activity[kind], k)
+    if kind == MOTION and k < 2:
+        candidates = merge_candidates(f, k, *activity.shape)
+        activity = activity + abs(candidates[1:] - candidates[0]).sum((0, 1))
     features = [
         lg(near),
         lg(wide),
@@ -1068,10 +1096,9 @@ def location_and_scale(
         lg(abs(mean)),
         parent(f, kind, k, c)[own],
         lg(pool(f.mismatch[kind], k)[own]),
-        lg(pool(f.activity[kind], k)[own]),
+        lg(activity[own]),
     ]
-    channels = len(f.grid[kind][k])
-    group = c // 3 if channels % 3 == 0 else c // 2
+    group = f.groups(kind, k)[c]
     weights = {name: net[f"context.{kind}.{name}"] for name in ("hidden.weight", "hidden.bias", "output.weight")}
     columns = np.stack([feature.ravel() for feature in features])
     hid = weights["hidden.weight"] @ columns + 64 * weights["hidden.bias"][stage][:, None]

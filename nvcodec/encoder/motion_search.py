@@ -1,7 +1,7 @@
 """Motion search of a coding unit: the corrections that the grid adds to the predicted motion.
 
 Top down through the motion levels (strides 32, 16, 8): at each level every cell of the grid looks for the
-correction with the lowest rate-distortion cost given what the coarser levels already corrected. The distortion is
+merge choice and the correction with the lowest rate-distortion cost given what the coarser levels already corrected. The distortion is
 the squared error of the blended, exactly warped luma; a bit is priced as everywhere else. All cells of a
 level try the same offset at once.
 """
@@ -18,7 +18,15 @@ from torch.nn import functional as F
 from nvcodec.encoder.rate import laplace_bits
 from nvcodec.gop import CodedFrame
 from nvcodec.model.grid import MOTION_LEVELS, SYMBOL_BOUND
-from nvcodec.model.motion import MotionPrediction, add_grid_motion, scale_vectors
+from nvcodec.model.motion import (
+    MERGE_SYMBOLS,
+    MotionPrediction,
+    add_grid_motion,
+    grid_vectors,
+    merge_candidates,
+    merged,
+    scale_vectors,
+)
 from nvcodec.model.warp import BLOCK, Reference, unpack_luma
 
 __all__ = ["LevelPrice", "search_motion"]
@@ -41,23 +49,33 @@ _KNEE = 0.5
 """Of lambda: squared error a sample above which the residual mends most of it, so that more error matters less."""
 _NEAR_BITS = 2.0
 _APART_BITS = 4.0
+_MERGE_BITS = 3.0
+"""Most that a merge choice is believed to cost, beside its magnitude."""
 """A symbol like its neighbours costs about this, whatever the context model says while they are still zero."""
 
 
 @dataclass(frozen=True)
 class LevelPrice:
-    """What the context model makes of one level of one frame: (channels, rows, columns) each."""
+    """What the context model makes of one level of one frame: (channels, rows, columns) each. ``merge``: the channel
+    of the merge choice, None at the coarsest level."""
 
     location: Tensor
     scale: Tensor
+    merge: int | None
 
-    def bits(self, symbols: Tensor, channels: slice) -> Tensor:
-        """Bits of a field of symbols (channels, rows, columns), summed over channels: (rows, columns)."""
-        priced = laplace_bits(symbols, self.location[channels], self.scale[channels])
+    def bits(self, symbols: Tensor) -> Tensor:
+        """Bits of all symbols of a level (channels, rows, columns), summed over channels: (rows, columns)."""
+        priced = laplace_bits(symbols, self.location, self.scale)
         mean = _neighbour_mean(symbols)
         apart = (symbols - mean).abs()
         near = _NEAR_BITS + _APART_BITS * apart.clamp(max=1) + 2 * torch.log2(1 + apart)
-        return torch.where(mean == 0, priced, torch.minimum(priced, near)).sum(0)
+        bits = torch.where(mean == 0, priced, torch.minimum(priced, near))
+        if self.merge is not None:
+            choice = symbols[self.merge]
+            bits[self.merge] = torch.where(
+                choice == 0, priced[self.merge], priced[self.merge].clamp(max=_MERGE_BITS + choice.abs())
+            )
+        return bits.sum(0)
 
 
 def _neighbour_mean(symbols: Tensor) -> Tensor:
@@ -86,6 +104,8 @@ class _Search:
         self.levels = levels
         self.lmbda = lmbda
         self.prices = prices
+        self._best = levels[0]
+        self._cost = torch.zeros(())
 
     def warped(self, levels: list[Tensor]) -> list[Tensor]:
         """Luma of every reference, displaced by the motion that ``levels`` give."""
@@ -98,22 +118,23 @@ class _Search:
         if len(warped) == 1:
             return _block_sums((warped[0] - self.target).square())
         height, width = self.target.shape
-        blend = levels[0][4:5].repeat_interleave(BLOCK, 1).repeat_interleave(BLOCK, 2)[0, :height, :width]
+        blend = levels[0][-1:].repeat_interleave(BLOCK, 1).repeat_interleave(BLOCK, 2)[0, :height, :width]
         mixed = 0.5 * (warped[0] * (1 + blend) + warped[1] * (1 - blend))
         return _block_sums((mixed - self.target).square())
 
     def worth(self, levels: list[Tensor]) -> Tensor:
         """What the errors of the prediction will cost once the residual has mended them, (block rows, columns)."""
-        knee = _KNEE * self.lmbda * BLOCK * BLOCK
-        errors = self.errors(levels)
+        return self._worth(self.errors(levels), BLOCK)
+
+    def _worth(self, errors: Tensor, side: int) -> Tensor:
+        """The same for squared errors summed over ``side`` x ``side`` samples."""
+        knee = _KNEE * self.lmbda * side * side
         return torch.where(errors < knee, errors, knee * (1 + torch.log(errors.clamp(min=knee) / knee)))
 
-    def cost(self, level: int, channels: slice, candidate: Tensor) -> Tensor:
-        """Cost of each cell of ``level`` if its ``channels`` took the values of ``candidate``."""
+    def cost(self, level: int, candidate: Tensor) -> Tensor:
+        """Cost of each cell of ``level`` if it took the symbols of ``candidate`` (channels, rows, columns)."""
         levels = list(self.levels)
-        changed = levels[level].clone()
-        changed[channels] = candidate
-        levels[level] = changed
+        levels[level] = candidate
         errors = self.worth(levels)
         scale = 1 << level
         if level:
@@ -122,62 +143,148 @@ class _Search:
                 scale,
                 divisor_override=1,
             )[0, 0]
-        return errors + self.lmbda * self.prices[level].bits(candidate, channels)
+        return errors + self.lmbda * self.prices[level].bits(candidate)
 
     def improve(self, level: int, channels: slice, seeds: Sequence[Tensor] = ()) -> None:
-        """Search ``channels`` (y, x) of one level: the seeds, offsets of falling size, the neighbours' values."""
-        best = self.levels[level][channels].clone()
-        cost = self.cost(level, channels, best)
-        zero = torch.zeros_like(best)
-        for start in (zero, *seeds):
-            best, cost = self._keep_better(level, channels, best, cost, start)
-        best, cost = self._from_neighbours(level, channels, best, cost)
+        """Search ``channels`` (y, x) of one level: nothing, the merge choices, the seeds, offsets of falling size, the
+        vectors of the neighbours. ``seeds``: (2, rows, columns), corrections to arrive at."""
+        self._best = self.levels[level]
+        self._cost = self.cost(level, self._best)
+        self._try_symbols(level, channels, torch.zeros_like(self._best[channels]))
+        self._try_merging(level)
+        for seed in seeds:
+            self._try_vectors(level, channels, seed)
+        self._try_neighbours(level, channels)
         for step in _STEPS:
-            centre = best
+            centre = self._best[channels]
             for dy, dx in _DIRECTIONS:
-                offset = torch.tensor([dy * step, dx * step], dtype=best.dtype, device=best.device)[:, None, None]
-                candidate = (centre + offset).clamp(-SYMBOL_BOUND, SYMBOL_BOUND)
-                best, cost = self._keep_better(level, channels, best, cost, candidate)
-        best, cost = self._from_neighbours(level, channels, best, cost)
-        best, cost = self._keep_better(level, channels, best, cost, zero)
-        self.levels[level][channels] = best
+                offset = torch.tensor([dy * step, dx * step], dtype=centre.dtype, device=centre.device)[:, None, None]
+                self._try_symbols(level, channels, centre + offset)
+        self._try_neighbours(level, channels)
+        self._try_merging(level)
+        self._try_symbols(level, channels, torch.zeros_like(self._best[channels]))
+        self.levels[level] = self._best
 
-    def seed(self, level: int, found: list[Tensor]) -> tuple[Tensor, Tensor | None]:
-        """What ``level`` would have to hold for its cells to move as the full search ``found``: common and own part."""
-        levels = [x if k > level else torch.zeros_like(x) for k, x in enumerate(self.levels)]
-        levels[0] = torch.cat([levels[0][:4], self.levels[0][4:]])
-        fields, _ = add_grid_motion(self.prediction.fields, levels, self.frame.distances)
-        common = _cell_median(found[0] - fields[0], level)
+    def seeds(self, level: int, found: list[Tensor]) -> list[tuple[Tensor, Tensor | None]]:
+        """Corrections that make the cells of ``level`` move as the full search ``found``: common and own part."""
+        common = _cell_choices(found[0] - self.prediction.fields[0], level)
         if len(found) == 1:
-            return common, None
-        followed = scale_vectors(common, self.frame.distances[1], self.frame.distances[0])
-        return common, (_cell_median(found[1] - fields[1], level) - followed).clamp(-SYMBOL_BOUND, SYMBOL_BOUND)
+            return [(vectors, None) for vectors in common]
+        distances = self.frame.distances
+        follows = scale_vectors(found[0] - self.prediction.fields[0], distances[1], distances[0])
+        own = _cell_choices(found[1] - self.prediction.fields[1] - follows, level)
+        return list(zip(common, own, strict=True))
 
-    def _from_neighbours(self, level: int, channels: slice, best: Tensor, cost: Tensor) -> tuple[Tensor, Tensor]:
+    def _bases(self, level: int, channels: slice) -> Tensor:
+        """(4, 2, rows, columns): what each merge choice takes over from the coarser levels."""
+        if level + 1 == MOTION_LEVELS:
+            return torch.zeros_like(self._best[channels]).unsqueeze(0)
+        coarser = grid_vectors(self.levels[level + 1 :])
+        size = (self._best.shape[1], self._best.shape[2])
+        return merge_candidates(coarser, size)[:, channels]
+
+    def _vectors(self, level: int, channels: slice) -> Tensor:
+        """(2, rows, columns): the corrections that the best symbols of this level come to."""
+        return grid_vectors([self._best, *self.levels[level + 1 :]])[channels]
+
+    def _try_vectors(self, level: int, channels: slice, wanted: Tensor) -> None:
+        """Try to arrive at the corrections ``wanted``: by the present merge choice, and by the nearest one."""
+        bases = self._bases(level, channels)
+        if len(bases) == 1:
+            self._try_symbols(level, channels, wanted)
+            return
+        apart = (wanted - bases).abs().sum(1)
+        nearest = apart.argmin(0)
+        candidate = self._best.clone()
+        candidate[channels] = (wanted - _pick(bases, nearest)).clamp(-SYMBOL_BOUND, SYMBOL_BOUND)
+        candidate[self.prices[level].merge] = torch.tensor(MERGE_SYMBOLS, device=nearest.device)[nearest]
+        self._keep_better(level, candidate)
+
+    def _try_merging(self, level: int) -> None:
+        """Try to take over each of the coarser vectors as they are."""
+        merge = self.prices[level].merge
+        if merge is None:
+            return
+        for symbol in MERGE_SYMBOLS:
+            candidate = self._best.clone()
+            candidate[:merge] = 0
+            candidate[merge] = symbol
+            self._keep_better(level, candidate)
+
+    def _try_neighbours(self, level: int, channels: slice) -> None:
         for reach in (1, 2):
-            centre = best
             for dy, dx in _DIRECTIONS[:4]:
-                moved = torch.roll(centre, (dy * reach, dx * reach), (1, 2))
-                best, cost = self._keep_better(level, channels, best, cost, moved)
-        return best, cost
+                vectors = self._vectors(level, channels)
+                self._try_vectors(level, channels, torch.roll(vectors, (dy * reach, dx * reach), (1, 2)))
 
-    def _keep_better(
-        self, level: int, channels: slice, best: Tensor, cost: Tensor, candidate: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        other = self.cost(level, channels, candidate)
-        better = other < cost
-        return torch.where(better, candidate, best), torch.where(better, other, cost)
+    def _try_symbols(self, level: int, channels: slice, symbols: Tensor) -> None:
+        candidate = self._best.clone()
+        candidate[channels] = symbols.clamp(-SYMBOL_BOUND, SYMBOL_BOUND)
+        self._keep_better(level, candidate)
+
+    def _keep_better(self, level: int, candidate: Tensor) -> None:
+        cost = self.cost(level, candidate)
+        better = cost < self._cost
+        self._best = torch.where(better, candidate, self._best)
+        self._cost = torch.where(better, cost, self._cost)
+
+    def polish(self) -> None:
+        """Move the vectors of a frame with one reference, now that neighbours are known, under overlapped compensation.
+
+        A vector has its part in the samples half a block around its block. Every second block of every second row moves
+        at once, so that these samples belong to one moving block alone.
+        """
+        channels = slice(0, 2)
+        self._best = self.levels[0]
+        rows, columns = self._best.shape[1:]
+        for row, column in ((0, 0), (1, 1), (0, 1), (1, 0)):
+            moving = torch.zeros(rows, columns, dtype=torch.bool, device=self._best.device)
+            moving[row::2, column::2] = True
+            self._cost = self._overlapped_cost(self._best)
+            bases = merged(grid_vectors(self.levels[1:]), self._best[2])
+            for dy, dx in _DIRECTIONS[:4]:
+                vectors = self._vectors(0, channels)
+                self._try_moving(moving, torch.roll(vectors, (dy, dx), (1, 2)) - bases)
+            for step in _STEPS[1:]:
+                centre = self._best[channels]
+                for dy, dx in _DIRECTIONS:
+                    offset = torch.tensor([dy * step, dx * step], dtype=centre.dtype, device=centre.device)
+                    self._try_moving(moving, centre + offset[:, None, None])
+        self.levels[0] = self._best
+
+    def _try_moving(self, moving: Tensor, symbols: Tensor) -> None:
+        candidate = self._best.clone()
+        candidate[:2] = torch.where(moving, symbols.clamp(-SYMBOL_BOUND, SYMBOL_BOUND), candidate[:2])
+        cost = self._overlapped_cost(candidate)
+        better = moving & (cost < self._cost)
+        self._best = torch.where(better, candidate, self._best)
+        self._cost = torch.where(better, cost, self._cost)
+
+    def _overlapped_cost(self, finest: Tensor) -> Tensor:
+        """Cost of each block with half a block around it, if the finest level had the symbols ``finest``."""
+        fields, _ = add_grid_motion(self.prediction.fields, [finest, *self.levels[1:]], self.frame.distances)
+        error = (self.references[0].warp_luma(fields[0]) - self.target).square()
+        rows, columns = finest.shape[1:]
+        error = F.pad(error, (0, columns * BLOCK - error.shape[1], 0, rows * BLOCK - error.shape[0]))
+        halves = F.avg_pool2d(error[None, None], BLOCK // 2, divisor_override=1) * _ERROR_UNIT
+        # The knee of whole blocks, four times as high: where overlap has smoothed, the residual mends less of an error.
+        around = F.avg_pool2d(self._worth(halves, BLOCK), 4, 2, 1, divisor_override=1)[0, 0]
+        return around + self.lmbda * self.prices[0].bits(finest)
 
     def choose_blend(self) -> None:
         """Average, first or second reference for each block."""
-        costs = []
-        for value in (0, 1, -1):
-            blend = torch.full_like(self.levels[0][4:5], float(value))
-            levels = [self.levels[0].clone(), *self.levels[1:]]
-            levels[0][4:5] = blend
-            costs.append(self.worth(levels) + self.lmbda * self.prices[0].bits(blend, slice(4, 5)))
-        choice = torch.stack(costs).argmin(0)
-        self.levels[0][4] = torch.tensor([0.0, 1.0, -1.0], device=choice.device)[choice]
+        self._best = self.levels[0]
+        self._cost = self.cost(0, self._best)
+        for value in (0.0, 1.0, -1.0):
+            candidate = self._best.clone()
+            candidate[-1] = value
+            self._keep_better(0, candidate)
+        self.levels[0] = self._best
+
+
+def _pick(planes: Tensor, index: Tensor) -> Tensor:
+    """(N, C, rows, columns) and (rows, columns) to (C, rows, columns)."""
+    return planes.gather(0, index.expand(1, planes.shape[1], -1, -1))[0]
 
 
 def _block_sums(error: Tensor) -> Tensor:
@@ -215,7 +322,7 @@ def search_motion(
     common, own = slice(0, 2), slice(2, 4)
     two = len(references) == 2
     for level in reversed(range(MOTION_LEVELS)):
-        seeds = [search.seed(level, fields) for fields in found]
+        seeds = [seed for fields in found for seed in search.seeds(level, fields)]
         search.improve(level, common, [first for first, _ in seeds])
         if two:
             search.improve(level, own, [second for _, second in seeds if second is not None])
@@ -224,15 +331,21 @@ def search_motion(
         search.improve(0, common)
         search.improve(0, own)
         search.choose_blend()
+    else:
+        search.polish()
     return search.levels
 
 
-def _cell_median(field: Tensor, level: int) -> Tensor:
-    """(2, block rows, block columns) to (2, cells): the median vector component of each cell, within symbol bounds."""
+def _cell_choices(field: Tensor, level: int) -> list[Tensor]:
+    """(2, block rows, block columns) to some of (2, cells): each cell's median, and the vectors of four of its blocks."""
     side = 1 << level
     padded = F.pad(field[None], (0, -field.shape[2] % side, 0, -field.shape[1] % side), mode="replicate")[0]
-    cells = padded.unfold(1, side, side).unfold(2, side, side).flatten(3)
-    return cells.median(3).values.clamp(-SYMBOL_BOUND, SYMBOL_BOUND)
+    cells = padded.unfold(1, side, side).unfold(2, side, side)
+    found = [cells.flatten(3).median(3).values]
+    if level:
+        low, high = side // 4, side - 1 - side // 4
+        found += [cells[..., y, x] for y in (low, high) for x in (low, high)]
+    return found
 
 
 def _full_search(target: Tensor, reference: Reference, predicted: Tensor, lmbda: float, blocks: int) -> Tensor:

@@ -82,9 +82,10 @@ def level_rates(
     for k, level in enumerate(levels):
         rows, columns = level.shape[2:]
         padded = pad_even(level)
-        known = pad_even(side(k, level.shape[1], levels[k + 1] if k + 1 < len(levels) else None))
-        inputs = features(padded, _ALL_STAGES, known, Rounding.NONE)
-        bias = weights.bias(depth, k, level.shape[1])
+        known = pad_even(side(k, levels[k + 1 :]))
+        layout = side.layout(k)
+        inputs = features(padded, layout, _ALL_STAGES, known, Rounding.NONE)
+        bias = weights.bias(depth, k, layout)
         location, scale = location_and_scale(inputs, weights, _ALL_STAGES, bias, Rounding.NONE)
         location = _from_stages(location, rows, columns) * (1.0 / FRACTIONS)
         scale = _from_stages(scale, rows, columns)

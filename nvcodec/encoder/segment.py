@@ -21,7 +21,7 @@ from nvcodec.encoder.rate import level_rates
 from nvcodec.encoder.twin import Twin
 from nvcodec.fixedpoint import Rounding
 from nvcodec.gop import CodingUnit, coding_units
-from nvcodec.model.grid import MOTION_LEVELS, SYMBOL_BOUND, FrameGeometry, expand_grid
+from nvcodec.model.grid import MOTION_LEVELS, SYMBOL_BOUND, FrameGeometry, expand_grid, merge_channel
 from nvcodec.model.motion import MotionState
 from nvcodec.model.network import Network
 from nvcodec.model.unit import (
@@ -208,6 +208,7 @@ class SegmentFit:
             motion = grid.motion
             if settings.search:
                 target, lmbda = self.targets(unit), MOTION_PRICE * settings.lmbda_at(unit.depth)
+                merges = [merge_channel(unit.reference_count, k) for k in range(MOTION_LEVELS)]
                 rates = level_rates(
                     motion,
                     motion_context(predictions, self.source.geometry),
@@ -222,7 +223,7 @@ class SegmentFit:
                         frame,
                         [level[b] for level in motion],
                         lmbda,
-                        [LevelPrice(r.location[b], r.scale[b]) for r in rates],
+                        [LevelPrice(r.location[b], r.scale[b], merge) for r, merge in zip(rates, merges, strict=True)],
                     )
                     for b, frame in enumerate(unit.frames)
                 ]

@@ -26,6 +26,8 @@ __all__ = ["EFFORTS", "Effort", "Keep", "StageReport", "check_reachable", "encod
 
 _WEIGHT_SHARE = 0.25
 """Most of the target that the network may take."""
+_WEIGHT_PRICE = 0.2
+"""Weight of the weights' own bits when they are chosen: the Hessian's diagonal understates what they do together."""
 _WEIGHT_GUESS = 0.06
 """What the network is believed to take before it is quantised."""
 
@@ -249,7 +251,7 @@ def _follow_target(work: _Work, wanted: float | None) -> None:
 
 def _affordable(twin: Twin, fit: SegmentFit, wanted: float | None) -> dict[str, TensorChange]:
     """The changes worth their bits; fewer of them where they would crowd out the frames."""
-    price = 1.0
+    price = _WEIGHT_PRICE
     while True:
         changes = quantise_network(twin, fit.sensitivity, price)
         header = SegmentHeader(twin.shape.width, fit.source.gop, twin.gain_offset)

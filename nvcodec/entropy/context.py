@@ -31,6 +31,7 @@ __all__ = [
     "HIDDEN",
     "SIDE_FEATURES",
     "STAGES",
+    "ChannelLayout",
     "ContextWeights",
     "at_stages",
     "features",
@@ -50,7 +51,7 @@ FEATURES = 5 + SIDE_FEATURES
 """near, wide, cross (magnitudes around, read so far), mean (signed), |mean|, then the side features."""
 HIDDEN = 16
 GROUPS = 4
-"""Channels of a level share a bias by group, see ``channel_group``."""
+"""Channels of a level share a bias by group, see ``ChannelLayout``."""
 
 LOG_STEP = 16
 """Magnitude features are LOG_STEP * log2(1 + x)."""
@@ -66,6 +67,22 @@ OUTPUT_STEP_BITS = 4
 LOCATION_BOUND = 400
 
 
+@dataclass(frozen=True)
+class ChannelLayout:
+    """The channels of a level. ``groups``: which bias each of them takes. ``bands``: channels of one group, or of one
+    place in their groups of three, tell something about each other; otherwise all channels do."""
+
+    groups: tuple[int, ...]
+    bands: bool
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def related(self, c: int, other: int) -> bool:
+        """Whether channel ``other`` counts in the ``cross`` feature of channel ``c``."""
+        return not self.bands or self.groups[c] == self.groups[other] or c % 3 == other % 3
+
+
 @dataclass
 class ContextWeights:
     """Integers (or their float twins). Shapes: hidden (HIDDEN, FEATURES), hidden_bias (STAGES, HIDDEN),
@@ -77,10 +94,9 @@ class ContextWeights:
     output_bias: Tensor
     group_bias: Tensor
 
-    def bias(self, depth: int, level: int, channels: int) -> Tensor:
+    def bias(self, depth: int, level: int, layout: ChannelLayout) -> Tensor:
         """(channels, 2): the bias of the outputs for each channel of a level."""
-        groups = [channel_group(channels, c) for c in range(channels)]
-        return self.output_bias[depth, level] + self.group_bias[level][groups]
+        return self.output_bias[depth, level] + self.group_bias[level][list(layout.groups)]
 
 
 @cache
@@ -110,26 +126,15 @@ def log_feature(x: Tensor, rounding: Rounding) -> Tensor:
     return LOG_STEP * torch.log2(1.0 + x)
 
 
-def channel_group(channels: int, c: int) -> int:
-    """Y, U, V bands and means of an appearance level; common, own and blend channels of a motion level."""
-    return c // (3 if channels % 3 == 0 else 2)
-
-
-def _related(channels: int, c: int, other: int) -> bool:
-    """Whether two channels of a level tell something about each other: same plane or same band."""
-    if channels % 3:
-        return True
-    return c // 3 == other // 3 or c % 3 == other % 3
-
-
 @cache
-def _stage_kernels(channels: int, stage: int) -> tuple[Tensor, Tensor]:
+def _stage_kernels(layout: ChannelLayout, stage: int) -> tuple[Tensor, Tensor]:
     """Kernels over a level whose unread symbols are zero.
 
     Magnitudes (3 * C, C, 6, 6): near, wide, cross of each channel, in 1/16 of a symbol and scaled for the
     number of neighbours already read. Signed (C, C, 6, 6): the mean, in 1/MEAN_STEP of a symbol.
     Applied with stride 2 to a level padded by 2; tap (r, s) sees row 2i + r - 2.
     """
+    channels = len(layout)
     phases = stage_of(channels)
     read_at = {(c, phases[s][c]): s for s in range(STAGES) for c in range(channels)}
     magnitude = torch.zeros(3, channels, channels, 6, 6)
@@ -149,7 +154,7 @@ def _stage_kernels(channels: int, stage: int) -> tuple[Tensor, Tensor]:
                         if reach == 1:
                             magnitude[0, c, c, tap[0], tap[1]] = 1
                             signed[c, c, tap[0], tap[1]] = 1 if dy and dx else 2
-                    elif reach <= 1 and _related(channels, c, other):
+                    elif reach <= 1 and layout.related(c, other):
                         magnitude[2, c, other, tap[0], tap[1]] = 2 if reach == 0 else 1
         for kind, unit in ((0, 64), (1, 128), (2, 64)):
             total = magnitude[kind, c].sum()
@@ -162,8 +167,8 @@ def _stage_kernels(channels: int, stage: int) -> tuple[Tensor, Tensor]:
 
 
 @cache
-def _kernels(channels: int, stages: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
-    pairs = [_stage_kernels(channels, stage) for stage in stages]
+def _kernels(layout: ChannelLayout, stages: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    pairs = [_stage_kernels(layout, stage) for stage in stages]
     return torch.cat([p[0] for p in pairs]).to(device), torch.cat([p[1] for p in pairs]).to(device)
 
 
@@ -174,7 +179,9 @@ def at_stages(level: Tensor, stages: tuple[int, ...]) -> Tensor:
     return torch.stack(planes, dim=1).unflatten(1, (len(stages), channels))
 
 
-def features(symbols: Tensor, stages: tuple[int, ...], side: Tensor, rounding: Rounding) -> Tensor:
+def features(
+    symbols: Tensor, layout: ChannelLayout, stages: tuple[int, ...], side: Tensor, rounding: Rounding
+) -> Tensor:
     """Features of what the stages read: (B, S, C, FEATURES, rows/2, columns/2).
 
     ``symbols``: (B, C, rows, columns), even sizes; symbols of the same or a later stage are not looked at.
@@ -183,7 +190,7 @@ def features(symbols: Tensor, stages: tuple[int, ...], side: Tensor, rounding: R
     """
     batch, channels, rows, columns = symbols.shape
     half = (rows // 2, columns // 2)
-    magnitude_kernel, signed_kernel = _kernels(channels, stages, symbols.device)
+    magnitude_kernel, signed_kernel = _kernels(layout, stages, symbols.device)
     padded = F.pad(symbols, (2, 2, 2, 2))
     magnitude = conv2d(padded.abs(), magnitude_kernel, stride=2)
     magnitude = log_feature(magnitude.reshape(batch, len(stages), 3, channels, *half), rounding)

@@ -16,7 +16,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nvcodec.entropy.context import STAGES, ContextWeights, at_stages, features, location_and_scale, stage_of
+from nvcodec.entropy.context import (
+    STAGES,
+    ChannelLayout,
+    ContextWeights,
+    at_stages,
+    features,
+    location_and_scale,
+    stage_of,
+)
 from nvcodec.entropy.tables import FRACTIONS, TABLE_BOUND, model, table_bits
 from nvcodec.errors import SyntaxViolation, TruncatedError
 from nvcodec.fixedpoint import Rounding
@@ -123,24 +131,25 @@ def pad_even(x: Tensor) -> Tensor:
 def code_level(
     channel: SymbolChannel,
     symbols: Tensor | None,
-    size: tuple[int, int, int, int],
+    layout: ChannelLayout,
     side: Tensor,
     weights: ContextWeights,
     output_bias: Tensor,
 ) -> Tensor:
     """Code one level of a coding unit; ``symbols`` (B, C, rows, columns) to write, None to read.
 
-    ``size``: (B, C, rows, columns). ``side``: (B, C + 2, rows, columns). ``output_bias``: (C, 2).
+    ``side``: (B, C + 2, rows, columns), C channels by ``layout``. ``output_bias``: (C, 2).
     Returns the symbols, float32 integers on the device of ``side``.
     """
-    batch, channels, rows, columns = size
+    channels = len(layout)
+    batch, _, rows, columns = side.shape
     side = pad_even(side)
     level = torch.zeros(batch, channels, rows + rows % 2, columns + columns % 2, device=side.device)
     target = pad_even(symbols) if symbols is not None else None
     inside = pad_even(torch.ones(1, channels, rows, columns)).bool()
     for stage in range(STAGES):
         stages = (stage,)
-        inputs = features(level, stages, side, Rounding.EXACT)
+        inputs = features(level, layout, stages, side, Rounding.EXACT)
         location, scale = location_and_scale(inputs, weights, stages, output_bias, Rounding.EXACT)
         whole = torch.floor(location * (1.0 / FRACTIONS))
         tables = (scale * FRACTIONS + location - whole * FRACTIONS)[:, 0].to(torch.uint8).cpu().numpy()

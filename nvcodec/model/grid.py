@@ -14,19 +14,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from nvcodec.entropy.context import ChannelLayout
 from nvcodec.fixedpoint import Rounding, conv2d, shift_right
 
 __all__ = [
     "APPEARANCE_CHANNELS",
     "APPEARANCE_GAINS",
     "APPEARANCE_LEVELS",
-    "MOTION_CHANNELS",
-    "MOTION_CHANNELS_ONE_REFERENCE",
     "MOTION_LEVELS",
     "RESIDUAL_BOUND",
     "SYMBOL_BOUND",
     "FrameGeometry",
+    "appearance_layout",
     "expand_grid",
+    "merge_channel",
+    "motion_layout",
 ]
 
 APPEARANCE_CHANNELS = (3, 9, 9, 9, 12)
@@ -36,9 +38,7 @@ APPEARANCE_GAINS = APPEARANCE_LEVELS + 1
 """One gain for each level, and one for the means."""
 
 MOTION_LEVELS = 3
-MOTION_CHANNELS = 5
-"""Correction of the first motion vector (y, x), of the second one (y, x), and the blend."""
-MOTION_CHANNELS_ONE_REFERENCE = 2
+_FIRST_GROUP, _SECOND_GROUP, _MERGE_GROUP, _BLEND_GROUP = range(4)
 
 SYMBOL_BOUND = 127
 """Symbols lie in -SYMBOL_BOUND .. SYMBOL_BOUND."""
@@ -79,6 +79,27 @@ class FrameGeometry:
     def motion_size(self, level: int) -> tuple[int, int]:
         """(rows, columns) of motion level ``level`` (0 is the finest, one sample for a block)."""
         return _ceil_shift(self.blocks, level)
+
+
+def appearance_layout(level: int) -> ChannelLayout:
+    """Channels of an appearance level: bands of Y, U and V, and the means of the coarsest level."""
+    return ChannelLayout(tuple(c // 3 for c in range(APPEARANCE_CHANNELS[level])), bands=True)
+
+
+def motion_layout(references: int, level: int) -> ChannelLayout:
+    """Channels of a motion level: correction of the first vector (y, x), of the second one (y, x), but for the coarsest
+    level the merge choice, and at the finest level, with two references, the blend."""
+    groups = [_FIRST_GROUP] * 2 + [_SECOND_GROUP] * 2 * (references - 1)
+    if merge_channel(references, level) is not None:
+        groups.append(_MERGE_GROUP)
+    if level == 0 and references == 2:
+        groups.append(_BLEND_GROUP)
+    return ChannelLayout(tuple(groups), bands=False)
+
+
+def merge_channel(references: int, level: int) -> int | None:
+    """Channel of the merge choice, behind those of the vectors; the coarsest level has nothing to take over."""
+    return 2 * references if level + 1 < MOTION_LEVELS else None
 
 
 def _ceil_shift(size: tuple[int, int], bits: int) -> tuple[int, int]:

@@ -1,12 +1,16 @@
 """The motion half of the coupled WarpRNN: a frame's motion from its references' motion states.
 
-The motion state of a decoded frame is its block field towards each of its references. For a new frame the
-states of its references are scaled by temporal distance and offered as candidates; with two references,
-what the warp reveals decides between them: the candidate whose two warped references agree best wins and is
-then refined in the same way. None of this costs a bit. The grid carries only the remainder::
+The motion state of a decoded frame is its block field towards each of its references. For a new frame between two
+references, their states are scaled by temporal distance and offered as candidates; what the warp reveals decides
+between them: the candidate whose two warped references agree best wins and is then refined in the same way. None of
+this costs a bit. With one reference nothing can be compared, and the field of the frame before, edges and all, lies in
+the wrong place: such a frame starts from rest (BENCHMARKS.md, "What was tried"). The grid carries the remainder::
 
     reference states --scale--> candidates --agreement of the warped references--> predicted motion
                                                         grid (strides 32, 16, 8) --(+)--> motion
+
+The remainder is refined from level to level. A cell takes over the vector of the coarser cell above it or, where the
+edge of a moving thing runs through that one, of a neighbour of it: the merge choice, one symbol instead of a vector.
 """
 
 from __future__ import annotations
@@ -18,14 +22,19 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nvcodec.fixedpoint import conv2d
-from nvcodec.model.grid import MOTION_LEVELS, FrameGeometry
+from nvcodec.model.grid import FrameGeometry
 from nvcodec.model.warp import BLOCK, Reference
 
 __all__ = [
+    "MERGE_SYMBOLS",
     "VECTOR_BOUND",
     "MotionPrediction",
     "MotionState",
     "add_grid_motion",
+    "grid_vectors",
+    "merge_candidates",
+    "merge_unrest",
+    "merged",
     "predict_motion",
     "scale_vectors",
 ]
@@ -89,7 +98,7 @@ def predict_motion(
         for field, distance in zip(state.fields, state.distances, strict=True)
     ]
     if len(references) == 1:
-        return MotionPrediction((candidates[0] if candidates else zero,), zero[:1])
+        return MotionPrediction((zero,), zero[:1])
     agreement = _Agreement(references, distances, geometry)
     first = agreement.search(zero, candidates)
     disagreement = torch.floor(agreement.cost(first, wide=False) * (1.0 / _DISAGREEMENT_UNIT))
@@ -161,25 +170,68 @@ def _shifted(field: Tensor, dy: int, dx: int) -> Tensor:
     return torch.roll(field, (dy, dx), (1, 2))
 
 
+def merge_candidates(coarser: Tensor, size: tuple[int, int]) -> Tensor:
+    """What a cell can take over from the next coarser level: (4, ..., C, *size) from ``coarser`` (..., C, r, c).
+
+    The cell above it; the nearest cell above or below that one; the nearest one to its left or right; the one in the
+    corner between them. The border repeats.
+    """
+    own, other = [], []
+    for dim, length in ((-2, size[0]), (-1, size[1])):
+        cell = torch.arange(length, device=coarser.device)
+        own.append(cell >> 1)
+        other.append(((cell >> 1) + 2 * (cell & 1) - 1).clamp(0, coarser.shape[dim] - 1))
+    return torch.stack([coarser[..., y, :][..., x] for x in (own[1], other[1]) for y in (own[0], other[0])])
+
+
+MERGE_SYMBOLS = (0, 1, -1, 2)
+"""The symbol of each merge candidate."""
+
+
+def merged(coarser: Tensor, choice: Tensor) -> Tensor:
+    """(..., C, rows, columns): for each cell the candidate that ``choice`` (..., rows, columns) names.
+
+    0 is the cell above, 1 its vertical neighbour, -1 its horizontal one, everything else the one in the corner.
+    """
+    candidates = merge_candidates(coarser, (choice.shape[-2], choice.shape[-1]))
+    choice = choice.unsqueeze(-3)
+    out = candidates[3]
+    for candidate, symbol in zip(candidates[:3], MERGE_SYMBOLS, strict=False):
+        out = torch.where(choice == symbol, candidate, out)
+    return out
+
+
+def merge_unrest(coarser: list[Tensor], size: tuple[int, int]) -> Tensor:
+    """(B, 1, *size): how far the candidates of each cell lie apart, by the levels ``coarser``, the next one first."""
+    candidates = merge_candidates(grid_vectors(coarser), size)
+    return (candidates[1:] - candidates[0]).abs().sum((0, 2)).unsqueeze(1)
+
+
+def grid_vectors(levels: list[Tensor]) -> Tensor:
+    """The corrections that motion levels (..., channels, rows, columns), finest first, come to at the first of them.
+
+    (..., 2 or 4, rows, columns): each level adds its symbols to what its merge choice takes over.
+    """
+    count = levels[-1].shape[-3]
+    total = levels[-1]
+    for level in reversed(levels[:-1]):
+        total = merged(total, level[..., count, :, :]) + level[..., :count, :, :]
+    return total
+
+
 def add_grid_motion(
     predicted: tuple[Tensor, ...], levels: list[Tensor], distances: tuple[int, ...]
 ) -> tuple[tuple[Tensor, ...], Tensor]:
     """Motion and blend of one frame from the prediction and the grid's motion levels (finest first).
 
-    ``levels[k]``: (channels, rows >> k, columns >> k) integers. Channels 0-1 correct the first vector, and the
-    second one in proportion to its distance; channels 2-3 correct the second vector alone; channel 4 of the
-    finest level is the blend, which is clipped to -1 .. 1 (0 averages the references, 1 takes the first, -1 the
+    ``levels[k]``: (channels, rows >> k, columns >> k) integers, channels by ``motion_layout``. The corrections of
+    ``grid_vectors``: 0-1 correct the first vector, and the second one in proportion to its distance; 2-3 correct the
+    second vector alone. The blend is clipped to -1 .. 1 (0 averages the references, 1 takes the first, -1 the
     second). Returns the fields and the blend (1, block rows, block columns).
     """
-    rows, columns = predicted[0].shape[1:]
-    total = torch.zeros_like(levels[0])
-    for k in range(MOTION_LEVELS):
-        scale = 1 << k
-        total[: levels[k].shape[0]] += (
-            levels[k].repeat_interleave(scale, 1).repeat_interleave(scale, 2)[:, :rows, :columns]
-        )
+    total = grid_vectors(levels)
     first = (predicted[0] + total[0:2]).clamp(-VECTOR_BOUND, VECTOR_BOUND)
     if len(predicted) == 1:
         return (first,), torch.ones_like(total[:1])
     second = predicted[1] + scale_vectors(total[0:2], distances[1], distances[0]) + total[2:4]
-    return (first, second.clamp(-VECTOR_BOUND, VECTOR_BOUND)), levels[0][4:5].clamp(-1, 1)
+    return (first, second.clamp(-VECTOR_BOUND, VECTOR_BOUND)), levels[0][-1:].clamp(-1, 1)

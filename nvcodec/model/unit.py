@@ -15,11 +15,10 @@ from nvcodec.gop import CodingUnit
 from nvcodec.model.grid import (
     APPEARANCE_CHANNELS,
     APPEARANCE_LEVELS,
-    MOTION_CHANNELS,
-    MOTION_CHANNELS_ONE_REFERENCE,
     MOTION_LEVELS,
     FrameGeometry,
     expand_grid,
+    motion_layout,
 )
 from nvcodec.model.motion import MotionPrediction, MotionState, add_grid_motion, predict_motion
 from nvcodec.model.network import Network
@@ -39,7 +38,6 @@ __all__ = [
     "code_unit",
     "compensate_unit",
     "key_unit_inputs",
-    "motion_channels",
     "motion_context",
     "predict_unit",
     "synthesise",
@@ -59,7 +57,7 @@ class Grid:
         motion = []
         if unit.reference_count:
             motion = [
-                torch.zeros(batch, motion_channels(unit, k), *geometry.motion_size(k), device=device)
+                torch.zeros(batch, len(motion_layout(unit.reference_count, k)), *geometry.motion_size(k), device=device)
                 for k in range(MOTION_LEVELS)
             ]
         appearance = [
@@ -75,13 +73,6 @@ class UnitBits:
 
     motion: list[float] = field(default_factory=list)
     appearance: list[float] = field(default_factory=list)
-
-
-def motion_channels(unit: CodingUnit, level: int) -> int:
-    """Channels of a motion level: the blend is at the finest level of frames with two references only."""
-    if unit.reference_count == 1:
-        return MOTION_CHANNELS_ONE_REFERENCE
-    return MOTION_CHANNELS if level == 0 else MOTION_CHANNELS - 1
 
 
 def predict_unit(unit: CodingUnit, states: Mapping[int, FrameState], geometry: FrameGeometry) -> list[MotionPrediction]:
@@ -131,6 +122,7 @@ def motion_context(predictions: list[MotionPrediction], geometry: FrameGeometry)
     return MotionSide(
         torch.stack([p.disagreement for p in predictions]),
         torch.stack([p.fields[0] for p in predictions]),
+        len(predictions[0].fields),
         geometry,
     )
 
@@ -167,7 +159,8 @@ def code_unit(
         motion = _code_levels(
             channel,
             grid.motion if grid else None,
-            [(batch, motion_channels(unit, k), *geometry.motion_size(k)) for k in range(MOTION_LEVELS)],
+            MOTION_LEVELS,
+            batch,
             motion_context(predictions, geometry),
             network.context("motion"),
             unit.depth,
@@ -179,7 +172,8 @@ def code_unit(
     appearance = _code_levels(
         channel,
         grid.appearance if grid else None,
-        [(batch, APPEARANCE_CHANNELS[k], *geometry.appearance_size(k)) for k in range(APPEARANCE_LEVELS)],
+        APPEARANCE_LEVELS,
+        batch,
         AppearanceSide(inputs.prediction, inputs.difference, geometry),
         network.context("appearance"),
         unit.depth,
@@ -196,32 +190,35 @@ def code_unit(
 def _code_levels(
     channel: SymbolChannel,
     given: list[Tensor] | None,
-    sizes: list[tuple[int, int, int, int]],
+    count: int,
+    batch: int,
     side: AppearanceSide | MotionSide,
     weights: ContextWeights,
     depth: int,
     bits: list[float],
 ) -> list[Tensor]:
-    """Levels from coarse to fine; a flag for each frame says whether its level holds anything but zeros.
+    """``count`` levels from coarse to fine; a flag for each frame says whether its level holds anything but zeros.
 
-    Appends the bits of each level to ``bits``, coarsest first.
+    Appends the bits of each level to ``bits``, coarsest first. Returns the levels, finest first.
     """
-    levels: list[Tensor] = [torch.zeros(size, device=weights.hidden.device) for size in sizes]
-    for k in reversed(range(len(sizes))):
+    levels: list[Tensor] = []
+    for k in reversed(range(count)):
         before = channel.bits
+        layout = side.layout(k)
+        level = torch.zeros(batch, len(layout), *side.size(k), device=weights.hidden.device)
         flags = None
         if given is not None:
             flags = given[k].flatten(1).any(1).cpu().numpy().astype(np.int32)
-        used = torch.from_numpy(np.flatnonzero(channel.exchange_flags(flags, sizes[k][0])))
+        used = torch.from_numpy(np.flatnonzero(channel.exchange_flags(flags, batch)))
         if len(used):
-            features = side(k, sizes[k][1], levels[k + 1] if k + 1 < len(sizes) else None)[used]
-            levels[k][used] = code_level(
+            level[used] = code_level(
                 channel,
                 given[k][used] if given is not None else None,
-                (len(used), *sizes[k][1:]),
-                features,
+                layout,
+                side(k, levels)[used],
                 weights,
-                weights.bias(depth, k, sizes[k][1]),
+                weights.bias(depth, k, layout),
             )
+        levels.insert(0, level)
         bits.append(channel.bits - before)
     return levels

@@ -176,10 +176,14 @@ class Reference:
         Returns the packed samples (6, h, w) and the hidden features (C, h, w).
         """
         rows, columns = self.packed.shape[1:]
-        luma = _overlapped(self.luma, vectors, BLOCK, self.rounding)[0]
+        luma = self.warp_luma(vectors)
         chroma = _overlapped(self.chroma, torch.floor((vectors + 1) * 0.5), BLOCK // 2, self.rounding)
         hidden = self._warp_hidden(_spread(vectors, BLOCK // 2, rows, columns))
         return torch.cat([pack_luma(luma), chroma]), hidden
+
+    def warp_luma(self, vectors: Tensor) -> Tensor:
+        """Luma alone, (2h, 2w), displaced by the block field ``vectors``."""
+        return _overlapped(self.luma, vectors, BLOCK, self.rounding)[0]
 
     def _warp_hidden(self, vectors: Tensor) -> Tensor:
         count, rows, columns = self.hidden.shape

@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -20,8 +21,8 @@ from torch.nn import functional as F
 
 from nvcodec.entropy.context import log_feature
 from nvcodec.fixedpoint import Rounding, shift_right
-from nvcodec.model.grid import FrameGeometry
-from nvcodec.model.motion import MotionState
+from nvcodec.model.grid import FrameGeometry, appearance_layout, motion_layout
+from nvcodec.model.motion import MotionState, merge_unrest
 from nvcodec.model.network import GREY, SAMPLE_CHANNELS
 from nvcodec.model.warp import Reference
 
@@ -90,13 +91,13 @@ def _pool(plane: Tensor, level: int) -> Tensor:
     return shift_right(F.avg_pool2d(padded, side, divisor_override=1), 2 * level)
 
 
-def _parent(coarser: Tensor | None, channels: int, size: tuple[int, int], like: Tensor) -> Tensor:
+def _parent(coarser: list[Tensor], channels: int, size: tuple[int, int], like: Tensor) -> Tensor:
     """(B, channels, *size): magnitudes of the same channel at the coarser level, log feature of eight times the
     sample above plus a 3x3 sum around it; 0 where the coarser level has no such channel."""
     out = torch.zeros(like.shape[0], channels, *size, device=like.device)
-    if coarser is not None:
-        shared = min(channels, coarser.shape[1])
-        magnitude = coarser[:, :shared].abs()
+    if coarser:
+        shared = min(channels, coarser[0].shape[1])
+        magnitude = coarser[0][:, :shared].abs()
         around = F.avg_pool2d(magnitude, 3, 1, 1, divisor_override=1) + 8 * magnitude
         logs = log_feature(4 * around, Rounding.EXACT)
         out[:, :shared] = logs.repeat_interleave(2, 2).repeat_interleave(2, 3)[:, :, : size[0], : size[1]]
@@ -116,13 +117,14 @@ class AppearanceSide:
     def __init__(self, prediction: Tensor, difference: Tensor, geometry: FrameGeometry) -> None:
         self.mismatch = difference[:, :_LUMA_CHANNELS].abs().sum(1, keepdim=True)
         self.activity = _gradient(prediction[:, :_LUMA_CHANNELS])
-        self.geometry = geometry
+        self.layout = appearance_layout
+        self.size = geometry.appearance_size
 
-    def __call__(self, level: int, channels: int, coarser: Tensor | None) -> Tensor:
-        size = self.geometry.appearance_size(level)
+    def __call__(self, level: int, coarser: list[Tensor]) -> Tensor:
+        """``coarser``: the levels already read, the next one first."""
         return torch.cat(
             [
-                _parent(coarser, channels, size, self.mismatch),
+                _parent(coarser, len(self.layout(level)), self.size(level), self.mismatch),
                 log_feature(_pool(self.mismatch, level), Rounding.EXACT),
                 log_feature(_pool(self.activity, level), Rounding.EXACT),
             ],
@@ -131,21 +133,25 @@ class AppearanceSide:
 
 
 class MotionSide:
-    """Side features of the motion levels: disagreement of the references, and unrest of the predicted field."""
+    """Side features of the motion levels: disagreement of the references, and unrest of the motion known so far."""
 
-    def __init__(self, disagreement: Tensor, predicted: Tensor, geometry: FrameGeometry) -> None:
+    def __init__(self, disagreement: Tensor, predicted: Tensor, references: int, geometry: FrameGeometry) -> None:
         """``disagreement``: (B, 1, block rows, block columns). ``predicted``: (B, 2, block rows, block columns)."""
         self.mismatch = disagreement
         self.activity = _gradient(predicted)
-        self.geometry = geometry
+        self.layout = partial(motion_layout, references)
+        self.size = geometry.motion_size
 
-    def __call__(self, level: int, channels: int, coarser: Tensor | None) -> Tensor:
-        size = self.geometry.motion_size(level)
+    def __call__(self, level: int, coarser: list[Tensor]) -> Tensor:
+        """``coarser``: the levels already read, the next one first."""
+        activity = _pool(self.activity, level)
+        if coarser:
+            activity = activity + merge_unrest(coarser, self.size(level))
         return torch.cat(
             [
-                _parent(coarser, channels, size, self.mismatch),
+                _parent(coarser, len(self.layout(level)), self.size(level), self.mismatch),
                 log_feature(_pool(self.mismatch, level), Rounding.EXACT),
-                log_feature(_pool(self.activity, level), Rounding.EXACT),
+                log_feature(activity, Rounding.EXACT),
             ],
             dim=1,
         )
