@@ -1,9 +1,9 @@
 """Motion search of a coding unit: the corrections that the grid adds to the predicted motion.
 
-Top down through the motion levels (strides 32, 16, 8): at each level every cell of the grid looks for the
-merge choice and the correction with the lowest rate-distortion cost given what the coarser levels already corrected. The distortion is
-the squared error of the blended, exactly warped luma; a bit is priced as everywhere else. All cells of a
-level try the same offset at once.
+Top down through the motion levels (strides 32, 16, 8): at each level every cell of the grid looks for the merge choice
+and the correction with the lowest rate-distortion cost given what the coarser levels already corrected. The distortion
+is the squared error of the blended, exactly warped luma; a bit is priced as everywhere else. All cells of a level try
+the same offset at once.
 """
 
 from __future__ import annotations
@@ -337,7 +337,7 @@ def search_motion(
 
 
 def _cell_choices(field: Tensor, level: int) -> list[Tensor]:
-    """(2, block rows, block columns) to some of (2, cells): each cell's median, and the vectors of four of its blocks."""
+    """(2, block rows, block columns) to some of (2, cells): each cell's median, and the vectors of some blocks in it."""
     side = 1 << level
     padded = F.pad(field[None], (0, -field.shape[2] % side, 0, -field.shape[1] % side), mode="replicate")[0]
     cells = padded.unfold(1, side, side).unfold(2, side, side)
