@@ -337,7 +337,7 @@ def search_motion(
 
 
 def _cell_choices(field: Tensor, level: int) -> list[Tensor]:
-    """(2, block rows, block columns) to some of (2, cells): each cell's median, and the vectors of some blocks in it."""
+    """(2, block rows, block columns) to some of (2, cells): the median of each cell, and some vectors in it."""
     side = 1 << level
     padded = F.pad(field[None], (0, -field.shape[2] % side, 0, -field.shape[1] % side), mode="replicate")[0]
     cells = padded.unfold(1, side, side).unfold(2, side, side)
