@@ -62,7 +62,7 @@ def test_next_lambda_takes_bounded_steps() -> None:
 @settings(deadline=None)
 @given(st.floats(1e-6, 100), st.floats(1.01, 100))
 def test_first_lambda_falls_with_the_bits_there_are(bpp: float, factor: float) -> None:
-    low, high = first_lambda(bpp), first_lambda(bpp * factor)
+    low, high = first_lambda(bpp, 30), first_lambda(bpp * factor, 30)
     assert LAMBDA_RANGE[0] <= high <= low <= LAMBDA_RANGE[1]
     assert high < low or low == LAMBDA_RANGE[0] or high == LAMBDA_RANGE[1]
 

@@ -14,7 +14,27 @@ def test_symbols_stay_codable_when_gains_shrink() -> None:
     fit = SegmentFit(SegmentSource(torch.full((2, 6, *geometry.half), 512.0), geometry, 1))
     for level in fit.grids[0].appearance:
         level += torch.linspace(-SYMBOL_BOUND, SYMBOL_BOUND, level.numel()).round().reshape(level.shape)
-    fit.rescale(2**0.5)
+    gains = torch.full((8, 6), 20.0)
+    fit.rescale(gains, gains - 4)
     for level in fit.grids[0].appearance:
         assert float(level.abs().max()) == SYMBOL_BOUND
         assert torch.equal(level, level.round())
+
+
+def test_symbols_follow_the_gain_of_their_own_level_and_depth() -> None:
+    """Gains at their limit stay while others move; then the symbols that they scale have to stay too."""
+    geometry = FrameGeometry(64, 64)
+    fit = SegmentFit(SegmentSource(torch.full((2, 6, *geometry.half), 512.0), geometry, 1))
+    for grid in fit.grids:
+        for level in grid.appearance:
+            level += 4
+    before = torch.full((8, 6), 24.0)
+    after = before.clone()
+    after[0, 5] += 8
+    after[1, 0] -= 8
+    fit.rescale(before, after)
+    key, other = (grid.appearance for grid in fit.grids)
+    assert torch.equal(key[4][:, 9:], torch.full_like(key[4][:, 9:], 2.0))
+    assert torch.equal(other[0], torch.full_like(other[0], 8.0))
+    for level in (*key[:4], key[4][:, :9], *other[1:]):
+        assert torch.equal(level, torch.full_like(level, 4.0))

@@ -16,7 +16,6 @@ from nvcodec.encoder.segment import PassSettings, SegmentFit, UnitReport
 from nvcodec.encoder.twin import Twin
 from nvcodec.entropy.weights import TensorChange
 from nvcodec.errors import MismatchError
-from nvcodec.model.network import GAIN_STEPS_PER_OCTAVE
 from nvcodec.segment import SegmentHeader, SegmentWriter
 
 __all__ = ["GAIN_PER_OCTAVE", "CodedSegment", "FinalPass"]
@@ -106,13 +105,14 @@ class FinalPass:
         """Share out the bits; the quantiser step follows lambda, and the symbols follow the step."""
         if self.wanted is None:
             return
-        self.frame_bits = self.wanted - self._writer(fit).weight_bits - _STREAM_END_BITS
+        writer = self._writer(fit)
+        self.frame_bits = self.wanted - writer.weight_bits - _STREAM_END_BITS
         budget = UnitBudget(self.frame_bits, self.before, self.lambdas, self.slope)
         aim = _mean_log(self.lambdas, self.before) * budget.start_factor
         steps = round(GAIN_PER_OCTAVE * math.log2(aim / self.gain_lmbda))
         if abs(steps) >= _GAIN_PATIENCE:
             self.header = replace(self.header, gain_offset=self.header.gain_offset + steps)
-            fit.rescale(2.0 ** (-steps / GAIN_STEPS_PER_OCTAVE))
+            fit.rescale(writer.network.tensors["grid.gain"], self._writer(fit).network.tensors["grid.gain"])
             self.gain_lmbda = aim
 
     def _code_once(

@@ -21,9 +21,16 @@ from nvcodec.encoder.rate import level_rates
 from nvcodec.encoder.twin import Twin
 from nvcodec.fixedpoint import Rounding
 from nvcodec.gop import CodingUnit, coding_units
-from nvcodec.model.grid import MOTION_LEVELS, SYMBOL_BOUND, FrameGeometry, expand_grid, merge_channel
+from nvcodec.model.grid import (
+    MOTION_LEVELS,
+    SYMBOL_BOUND,
+    FrameGeometry,
+    channel_gains,
+    expand_grid,
+    merge_channel,
+)
 from nvcodec.model.motion import MotionState
-from nvcodec.model.network import Network
+from nvcodec.model.network import GAIN_STEPS_PER_OCTAVE, Network
 from nvcodec.model.unit import (
     Grid,
     compensate_unit,
@@ -186,11 +193,16 @@ class SegmentFit:
         for name, value in found.items():
             self.sensitivity[name] = self.sensitivity[name] + value if name in self.sensitivity else value
 
-    def rescale(self, factor: float) -> None:
-        """Follow a change of all gains by ``1 / factor``."""
-        for grid in self.grids:
+    def rescale(self, before: Tensor, after: Tensor) -> None:
+        """Follow a change of the gains, so that the amplitudes stay.
+
+        ``before``, ``after``: gain indices, (depths, APPEARANCE_GAINS); near their limits not all of them move alike.
+        """
+        factors = 2.0 ** ((before.detach() - after.detach()) / GAIN_STEPS_PER_OCTAVE)
+        for unit, grid in zip(self.units, self.grids, strict=True):
             grid.appearance = [
-                torch.round(level * factor).clamp(-SYMBOL_BOUND, SYMBOL_BOUND) for level in grid.appearance
+                torch.round(level * channel_gains(factors[unit.depth], k)).clamp(-SYMBOL_BOUND, SYMBOL_BOUND)
+                for k, level in enumerate(grid.appearance)
             ]
 
     def targets(self, unit: CodingUnit) -> Tensor:

@@ -18,7 +18,7 @@ from nvcodec.encoder.twin import Twin
 from nvcodec.entropy.weights import STEPS, TensorChange
 from nvcodec.errors import TargetError
 from nvcodec.model.base import HIDDEN_FEATURES, starting_tensors
-from nvcodec.model.network import GAIN_STEPS_PER_OCTAVE, NetworkShape
+from nvcodec.model.network import NetworkShape
 from nvcodec.model.unit import Grid
 from nvcodec.segment import SegmentHeader, SegmentWriter
 
@@ -164,7 +164,7 @@ def encode_segment(
     arguments, the work goes on behind that unit, and ends in the same bytes.
     """
     wanted = None if target.total_bytes is None else 8.0 * target.total_bytes * AIM
-    lmbda = target.lmbda if wanted is None else first_lambda(wanted / source.luma_samples)
+    lmbda = target.lmbda if wanted is None else first_lambda(wanted / source.luma_samples, len(source.samples))
     assert lmbda is not None
     work = _Work(
         SegmentFit(source),
@@ -244,8 +244,9 @@ def _follow_target(work: _Work, wanted: float | None) -> None:
         return
     bits = sum(r.motion_bits + r.appearance_bits for r in work.fit.reports)
     lmbda = next_lambda(work.settings.lmbda, bits, wanted * (1 - _WEIGHT_GUESS))
-    steps = work.twin.shift_gains(GAIN_PER_OCTAVE * math.log2(lmbda / work.settings.lmbda))
-    work.fit.rescale(2.0 ** (-steps / GAIN_STEPS_PER_OCTAVE))
+    before = work.twin.start["grid.gain"]
+    work.twin.shift_gains(GAIN_PER_OCTAVE * math.log2(lmbda / work.settings.lmbda))
+    work.fit.rescale(before, work.twin.start["grid.gain"])
     work.settings = replace(work.settings, lmbda=lmbda)
 
 

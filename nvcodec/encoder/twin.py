@@ -105,13 +105,11 @@ class Twin:
         self._context_optimiser[kind].step()
 
     @torch.no_grad()
-    def shift_gains(self, steps: float) -> int:
-        """Move all gains by whole steps, and the start with them, so that it costs no bits; returns the steps."""
-        whole = round(steps)
-        self.gain_offset += whole
+    def shift_gains(self, steps: float) -> None:
+        """Move all gains by whole steps, and the start with them, so that it costs no bits."""
+        self.gain_offset += round(steps)
         self.start["grid.gain"] = limit_gains(self._base_gain + self.gain_offset)
         self.values["grid.gain"].copy_(self.start["grid.gain"])
-        return whole
 
     @staticmethod
     def frozen(network: Network) -> Twin:

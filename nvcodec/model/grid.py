@@ -26,6 +26,7 @@ __all__ = [
     "SYMBOL_BOUND",
     "FrameGeometry",
     "appearance_layout",
+    "channel_gains",
     "expand_grid",
     "merge_channel",
     "motion_layout",
@@ -33,6 +34,8 @@ __all__ = [
 
 APPEARANCE_CHANNELS = (3, 9, 9, 9, 12)
 """Channels of the appearance levels, finest first: bands of Y, then U, then V; at the coarsest also the means."""
+_BANDS = 9
+"""Channels that are bands; those behind them are means."""
 APPEARANCE_LEVELS = len(APPEARANCE_CHANNELS)
 APPEARANCE_GAINS = APPEARANCE_LEVELS + 1
 """One gain for each level, and one for the means."""
@@ -106,6 +109,12 @@ def _ceil_shift(size: tuple[int, int], bits: int) -> tuple[int, int]:
     return -(-size[0] >> bits), -(-size[1] >> bits)
 
 
+def channel_gains(gains: Tensor, level: int) -> Tensor:
+    """(channels, 1, 1): the part of ``gains``, (APPEARANCE_GAINS,), that each channel of an appearance level takes."""
+    index = [APPEARANCE_LEVELS if c >= _BANDS else level for c in range(APPEARANCE_CHANNELS[level])]
+    return gains[index][:, None, None]
+
+
 def _merge_kernel() -> Tensor:
     return torch.stack(
         [torch.tensor([low, high], dtype=torch.float32) for low, high in zip(_LOW_TAPS, _HIGH_TAPS, strict=True)]
@@ -146,18 +155,15 @@ def expand_grid(levels: list[Tensor], gains: Tensor, rounding: Rounding = Roundi
     The coarsest level ends with the three means; the finest level has luma bands only.
     """
 
-    def amplitude(symbols: Tensor, gain: Tensor) -> Tensor:
-        return (symbols * gain).clamp(-_BAND_BOUND, _BAND_BOUND)
-
-    coarsest = levels[-1]
-    batch = coarsest.shape[0]
-    planes = amplitude(coarsest[:, 9:], gains[APPEARANCE_LEVELS]).flatten(0, 1)  # (B * 3, r, c)
+    amplitudes = [(level * channel_gains(gains, k)).clamp(-_BAND_BOUND, _BAND_BOUND) for k, level in enumerate(levels)]
+    batch = levels[0].shape[0]
+    planes = amplitudes[-1][:, _BANDS:].flatten(0, 1)  # (B * 3, r, c)
     for k in reversed(range(1, APPEARANCE_LEVELS)):
-        bands = amplitude(levels[k][:, :9], gains[k]).unflatten(1, (3, 3)).flatten(0, 1)
+        bands = amplitudes[k][:, :_BANDS].unflatten(1, (3, 3)).flatten(0, 1)
         finer = (levels[k - 1].shape[2], levels[k - 1].shape[3])
         planes = _synthesise(planes, bands, finer, rounding)
     planes = planes.unflatten(0, (batch, 3))
     size = (2 * planes.shape[2], 2 * planes.shape[3])
-    luma = _synthesise(planes[:, 0], amplitude(levels[0], gains[0]), size, rounding)
+    luma = _synthesise(planes[:, 0], amplitudes[0], size, rounding)
     packed = torch.cat([F.pixel_unshuffle(luma.unsqueeze(1), 2), planes[:, 1:]], dim=1)
     return packed.clamp(-RESIDUAL_BOUND, RESIDUAL_BOUND)
