@@ -131,7 +131,7 @@ def main(context: click.Context, debug: bool) -> None:
     "--width",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Channels of the network: 8, 24, 48, 96, 192 or 512. Default: by the bits that there are.",
+    help="Channels of the network: 8, 24, 48, 96, 160 or 288. Default: by the bits that there are.",
 )
 @options.device()
 @options.threads()

@@ -209,6 +209,11 @@ class ContainerReader:
         self._check_crc(f"SEGMENT {number}")
         return Segment(payload, frame_hash, entry.frame_count)
 
+    @property
+    def seekable(self) -> bool:
+        """Whether the source is a file that can be read more than once."""
+        return self._source.seekable
+
     def check_complete(self) -> int:
         """Check every CRC up to END and that nothing follows, in little memory; returns the file's size."""
         for number in range(len(self.index)):

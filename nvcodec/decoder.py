@@ -214,10 +214,17 @@ class Decoder:
         return self._salvaged_frames(start, stop) if self.skip_damage else self._frames(start, stop)
 
     def _frames(self, start: int, stop: int) -> Iterator[Frame]:
+        if (start, stop) == (0, self.frame_count):
+            self._check_container()
         for number, _ in self._segments_within(start, stop):
             yield from self._frames_of(number, start, stop)
         if (start, stop) == (0, self.frame_count):
             self.container.check_end()
+
+    def _check_container(self) -> None:
+        """Refuse a file whose container is damaged before anything of it is decoded; of a pipe nothing is known yet."""
+        if self.container.seekable and not self.skip_damage:
+            self.container.check_complete()
 
     def _salvaged_frames(self, start: int, stop: int) -> Iterator[Frame]:
         self.damage = self._damage_of_opening()
@@ -306,6 +313,7 @@ class Decoder:
         done = 0
         for damage in self._damage_of_opening():
             raise damage.error
+        self._check_container()
         for number, segment in enumerate(self.container.iter_segments()):
             for _ in self._segment_frames(number, segment, 0, segment.frame_count):
                 done += 1

@@ -18,7 +18,7 @@ from nvcodec.entropy.weights import TensorChange, code_tensors
 from nvcodec.errors import LimitError, SyntaxViolation
 from nvcodec.fixedpoint import exact_inference
 from nvcodec.gop import MAX_DEPTH, CodedFrame, CodingUnit, coding_units
-from nvcodec.model.base import HIDDEN_FEATURES, WIDTHS, starting_tensors
+from nvcodec.model.base import WIDTHS, starting_tensors
 from nvcodec.model.grid import FrameGeometry
 from nvcodec.model.network import Network, NetworkShape
 from nvcodec.model.unit import Grid, UnitBits, code_unit
@@ -90,7 +90,7 @@ class SegmentWriter:
         self._next = 0
         self._symbols = SymbolWriter()
         start = starting_tensors(header.width)
-        shape = NetworkShape(header.width, HIDDEN_FEATURES)
+        shape = NetworkShape(header.width)
         tensors = code_tensors(self._symbols, shape, start, header.gain_offset, changes)
         self.network = Network(shape, tensors).to(device)
         self.network.check()
@@ -135,7 +135,7 @@ class SegmentDecoder:
         self.geometry = geometry
         self.units = coding_units(frames, self.header.gop)
         self._symbols = SymbolReader(payload[start:])
-        shape = NetworkShape(self.header.width, HIDDEN_FEATURES)
+        shape = NetworkShape(self.header.width)
         tensors = code_tensors(self._symbols, shape, starting_tensors(self.header.width), self.header.gain_offset)
         self.network = Network(shape, tensors).to(device)
         self.network.check()

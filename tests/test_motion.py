@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nvcodec.model.grid import FrameGeometry, motion_layout
+from nvcodec.model.grid import MOTION_LEVELS, FrameGeometry, motion_layout
 from nvcodec.model.motion import (
     VECTOR_BOUND,
     MotionPrediction,
     MotionState,
+    _Agreement,
     add_grid_motion,
     merge_candidates,
     merge_unrest,
@@ -62,7 +64,7 @@ def picture(shift: int, geometry: FrameGeometry = GEOMETRY, seed: int = 2) -> Re
     smooth = torch.nn.functional.avg_pool2d(texture, 5, 1)[0, 0]
     levels = ((smooth - smooth.min()) / (smooth.max() - smooth.min()) * 1023).round()
     luma = levels[: 2 * h, shift : shift + 2 * w]
-    return Reference(torch.cat([pack_luma(luma), torch.full((2, h, w), 512.0)]), torch.zeros(4, h, w))
+    return Reference(torch.cat([pack_luma(luma), torch.full((2, h, w), 512.0)]))
 
 
 def pan(distances: tuple[int, int] = (-2, 2), speed: int = 3) -> MotionPrediction:
@@ -132,7 +134,9 @@ def test_prediction_at_odd_sizes(size: tuple[int, int]) -> None:
 
 
 def levels(geometry: FrameGeometry, references: int, value: float = 0.0) -> list[torch.Tensor]:
-    return [torch.full((len(motion_layout(references, k)), *geometry.motion_size(k)), value) for k in range(3)]
+    return [
+        torch.full((len(motion_layout(references, k)), *geometry.motion_size(k)), value) for k in range(MOTION_LEVELS)
+    ]
 
 
 def test_levels_add_up() -> None:
@@ -206,3 +210,15 @@ def test_vectors_are_clipped(sign: int) -> None:
     for out in (first, second):
         assert out.shape == (2, 3, 5)
         assert out.unique().tolist() == [VECTOR_BOUND * sign]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (35, 21), (9, 17), (48, 32)])
+def test_compiled_agreement_is_that_of_tensors(size: tuple[int, int]) -> None:
+    geometry = FrameGeometry(*size)
+    agreement = _Agreement((picture(0, geometry), picture(5, geometry, seed=4)), (-1, 2), geometry)
+    rng = np.random.default_rng(size[0])
+    for reach in (3, 60, VECTOR_BOUND):
+        fields = tuple(
+            torch.from_numpy(rng.integers(-reach, reach + 1, (2, *geometry.blocks))).float() for _ in range(2)
+        )
+        assert torch.equal(agreement._sums(fields), agreement._sums_cpu(fields))

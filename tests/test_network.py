@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -12,36 +14,38 @@ from nvcodec.encoder.twin import Twin
 from nvcodec.errors import LimitError, UnsupportedError
 from nvcodec.fixedpoint import Rounding, exact_inference
 from nvcodec.model import base
-from nvcodec.model.base import HIDDEN_FEATURES, TRAINED_WIDTHS, WIDTHS, starting_tensors
-from nvcodec.model.network import ACTIVATION_BOUND, GAIN_STEPS, Network, NetworkShape, gain_values
+from nvcodec.model.base import TRAINED_WIDTHS, WIDTHS, starting_tensors
+from nvcodec.model.network import CELL_INPUTS, CELL_LAYERS, GAIN_STEPS, Network, NetworkShape, gain_values
 
-PARAMETERS = {8: 3602, 24: 12866, 48: 35402, 96: 111578, 192: 388346, 512: 2508986}
+PARAMETERS = {8: 5740, 24: 29548, 48: 99820, 96: 364780, 160: 976108, 288: 3083500}
 
 
 def network(width: int) -> Network:
-    return Network(NetworkShape(width, HIDDEN_FEATURES), starting_tensors(width))
+    return Network(NetworkShape(width), starting_tensors(width))
 
 
 def inputs(seed: int, batch: int, rows: int, columns: int) -> list[torch.Tensor]:
-    """Residual, prediction, difference and hidden features, over their whole ranges."""
+    """Residual, prediction and difference, over their whole ranges."""
     rng = np.random.default_rng(seed)
-    ranges = ((6, -1023, 1023), (6, 0, 1023), (6, -1023, 1023), (HIDDEN_FEATURES, -1023, 1023))
+    ranges = ((6, -1023, 1023), (6, 0, 1023), (6, -1023, 1023))
     return [torch.from_numpy(rng.integers(a, b + 1, (batch, c, rows, columns))).float() for c, a, b in ranges]
 
 
 def randomised(width: int, seed: int) -> Network:
     """Random weights, as large as the bound on accumulators lets them be, half of them zero."""
     rng = np.random.default_rng(seed)
-    shape = NetworkShape(width, HIDDEN_FEATURES)
+    shape = NetworkShape(width)
     tensors = dict(starting_tensors(width))
-    for name, incoming in (("enter", shape.inputs), ("mix", width), ("leave", width)):
-        like = tensors[f"cell.{name}.weight"]
-        bound = int(14e6 / 1023 / (9 * incoming))
-        tensors[f"cell.{name}.weight"] = torch.from_numpy(
-            rng.integers(-bound, bound + 1, tuple(like.shape)) * rng.integers(0, 2, tuple(like.shape))
-        ).float()
-        bias = tensors[f"cell.{name}.bias"]
-        tensors[f"cell.{name}.bias"] = torch.from_numpy(rng.integers(-4000, 4001, tuple(bias.shape))).float()
+    for spec in shape.tensors:
+        if not spec.name.startswith("cell."):
+            continue
+        if spec.name.endswith(".weight"):
+            bound = int(14e6 / 1023 / (9 * spec.shape[1]))
+            drawn = rng.integers(-bound, bound + 1, spec.shape) * rng.integers(0, 2, spec.shape)
+        else:
+            bound = 30 if spec.name.endswith(".slope") else 4000
+            drawn = rng.integers(-bound, bound + 1, spec.shape)
+        tensors[spec.name] = torch.from_numpy(drawn).float()
     made = Network(shape, tensors)
     made.check()
     return made
@@ -52,7 +56,7 @@ def randomised(width: int, seed: int) -> Network:
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_parameter_counts(width: int) -> None:
-    shape = NetworkShape(width, HIDDEN_FEATURES)
+    shape = NetworkShape(width)
     assert shape.parameter_count == PARAMETERS[width]
     assert shape.parameter_count == sum(t.numel() for t in starting_tensors(width).values())
 
@@ -77,8 +81,8 @@ def test_unknown_width() -> None:
 
 
 def test_starting_tensors_are_copies() -> None:
-    starting_tensors(8)["cell.mix.weight"].zero_()
-    assert starting_tensors(8)["cell.mix.weight"].any()
+    starting_tensors(8)["cell.key.mix0.weight"].zero_()
+    assert starting_tensors(8)["cell.key.mix0.weight"].any()
 
 
 def test_new_rows_are_scattered() -> None:
@@ -95,15 +99,13 @@ def test_new_rows_are_scattered() -> None:
     assert (got.min(), got.max()) == (-9, 9)
 
 
-@pytest.mark.parametrize("width", [w for w in WIDTHS if w not in TRAINED_WIDTHS and w < 512])
+@pytest.mark.parametrize("width", [w for w in WIDTHS if w not in TRAINED_WIDTHS and w < 288])
 def test_widened_network_computes_the_same(width: int) -> None:
     small, wide = network(max(TRAINED_WIDTHS)), network(width)
     given = inputs(width, 2, 7, 9)
     with exact_inference():
-        for is_key in (True, False):
-            expected, found = small.cell(*given, is_key), wide.cell(*given, is_key)
-            assert torch.equal(expected[0], found[0])
-            assert torch.equal(expected[1], found[1])
+        for depth in (0, 1, 4):
+            assert torch.equal(small.cell(*given, depth), wide.cell(*given, depth))
 
 
 # Gains
@@ -132,68 +134,83 @@ def test_gains_are_looked_up_by_depth() -> None:
 # The cell
 
 
-def reference_layer(x: np.ndarray, weight: torch.Tensor, bias: torch.Tensor) -> np.ndarray:
-    """3x3 convolution of one frame in int64, bias in quarters, 9 fraction bits shifted off."""
+def reference_layer(x: np.ndarray, weight: torch.Tensor, offset: np.ndarray) -> np.ndarray:
+    """3x3 convolution of one frame in int64, 9 fraction bits shifted off."""
     w = weight.numpy().astype(np.int64)
     rows, columns = x.shape[1:]
     padded = np.pad(x, ((0, 0), (1, 1), (1, 1)))
-    total = np.zeros((len(w), rows, columns), dtype=np.int64) + bias.numpy().astype(np.int64)[:, None, None] * 128
+    total = np.zeros((len(w), rows, columns), dtype=np.int64) + offset[:, None, None]
     for i in range(3):
         for j in range(3):
             total += np.einsum("oc,crs->ors", w[:, :, i, j], padded[:, i : i + rows, j : j + columns])
     return (total + 256) >> 9
 
 
-def reference_cell(made: Network, given: list[np.ndarray], is_key: bool) -> tuple[np.ndarray, np.ndarray]:
-    residual, prediction, difference, hidden = given
-    t = made.tensors
-    x = np.concatenate([residual, prediction - 512, difference, hidden])
-    for name, row in (("enter", 0 if is_key else 1), ("mix", 0)):
-        x = reference_layer(x, t[f"cell.{name}.weight"], t[f"cell.{name}.bias"][row])
-        x = np.where(x >= 0, x, x >> 3).clip(-1023, 1023)
-    x = reference_layer(x, t["cell.leave.weight"], t["cell.leave.bias"][0])
-    return (prediction + residual + x[:6]).clip(0, 1023), x[6:].clip(-1023, 1023)
+def reference_cell(made: Network, given: list[np.ndarray], depth: int) -> np.ndarray:
+    residual, prediction, difference = given
+    kind, row = ("key", 0) if depth == 0 else ("inter", min(depth, 3) - 1)
+    t = {name: tensor.numpy().astype(np.int64) for name, tensor in made.tensors.items()}
+    x = residual if depth == 0 else np.concatenate([residual, prediction - 512, difference])
+    for layer in ("enter", "mix0", "mix1", "leave"):
+        offset = 128 * t[f"cell.{kind}.{layer}.bias"][row if layer == "enter" else 0]
+        if layer == "enter":
+            offset = offset + 16 * t["grid.gain"][depth, 0] * t[f"cell.{kind}.enter.slope"][row]
+        x = reference_layer(x, made.tensors[f"cell.{kind}.{layer}.weight"], offset)
+        if layer != "leave":
+            x = np.where(x >= 0, x, x >> 3).clip(-1023, 1023)
+    return (prediction + residual + x).clip(0, 1023)
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.sampled_from([8, 24]), st.integers(1, 8), st.integers(1, 8), st.booleans())
-def test_cell_is_that_of_integers(seed: int, width: int, rows: int, columns: int, is_key: bool) -> None:
+@given(st.integers(0, 2**32 - 1), st.sampled_from([8, 24]), st.integers(1, 8), st.integers(1, 8), st.integers(0, 7))
+def test_cell_is_that_of_integers(seed: int, width: int, rows: int, columns: int, depth: int) -> None:
     made, given = randomised(width, seed), inputs(seed, 2, rows, columns)
     with exact_inference():
-        samples, hidden = made.cell(*given, is_key)
+        samples = made.cell(*given, depth)
     for b in range(2):
-        expected = reference_cell(made, [x[b].numpy().astype(np.int64) for x in given], is_key)
-        assert np.array_equal(samples[b].numpy(), expected[0])
-        assert np.array_equal(hidden[b].numpy(), expected[1])
-    assert hidden.abs().max() <= ACTIVATION_BOUND
+        expected = reference_cell(made, [x[b].numpy().astype(np.int64) for x in given], depth)
+        assert np.array_equal(samples[b].numpy(), expected)
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.sampled_from([8, 24]), st.booleans())
-def test_frozen_twin_computes_the_same_integers(seed: int, width: int, is_key: bool) -> None:
+@given(st.integers(0, 2**32 - 1), st.sampled_from([8, 24]), st.integers(0, 3))
+def test_frozen_twin_computes_the_same_integers(seed: int, width: int, depth: int) -> None:
     """Straight through in float32; only the clipping of samples is left to the caller."""
     made, given = randomised(width, seed), inputs(seed, 1, 6, 5)
     twin = Twin.frozen(made)
     with exact_inference():
-        samples, hidden = made.cell(*given, is_key)
-        found = twin.network().cell(*given, is_key, twin.rounding, twin.dtype)
+        samples = made.cell(*given, depth)
+        found = twin.network().cell(*given, depth, twin.rounding, twin.dtype)
     assert twin.rounding is Rounding.STRAIGHT_THROUGH
-    assert torch.equal(found[0].clamp(0, 1023), samples)
-    assert torch.equal(found[1], hidden)
+    assert torch.equal(found.clamp(0, 1023), samples)
 
 
-def test_key_frames_have_a_bias_of_their_own() -> None:
+def test_each_depth_has_a_bias_of_its_own() -> None:
     made, given = randomised(8, 1), inputs(1, 1, 4, 4)
-    key, other = made.cell(*given, True), made.cell(*given, False)
-    assert not torch.equal(key[1], other[1])
+    gains = made.tensors["grid.gain"]
+    gains[:] = gains[0]
+    found = [made.cell(*given, depth) for depth in range(5)]
+    for depth in (1, 2, 3):
+        assert not torch.equal(found[depth - 1], found[depth])
+    assert torch.equal(found[3], found[4])
 
 
-@pytest.mark.parametrize("layer", ["enter", "mix", "leave"])
+@pytest.mark.parametrize("depth", [0, 2])
+def test_the_bias_follows_the_gain(depth: int) -> None:
+    made, given = randomised(8, 2), inputs(1, 1, 4, 4)
+    before = made.cell(*given, depth)
+    made.tensors["grid.gain"][depth, 1:] += 1
+    assert torch.equal(before, made.cell(*given, depth))
+    made.tensors["grid.gain"][depth, 0] += 8
+    assert not torch.equal(before, made.cell(*given, depth))
+
+
+@pytest.mark.parametrize("layer", [f"{kind}.{layer}" for kind in CELL_INPUTS for layer in CELL_LAYERS])
 def test_check_refuses_a_layer_that_is_not_exact(layer: str) -> None:
     made = network(8)
     made.check()
     made.tensors[f"cell.{layer}.weight"][1, :] = 3000
-    with pytest.raises(LimitError, match=rf"^cell\.{layer}: the accumulator reaches \d+"):
+    with pytest.raises(LimitError, match=rf"^cell\.{re.escape(layer)}: the accumulator reaches \d+"):
         made.check()
 
 

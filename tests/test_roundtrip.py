@@ -323,8 +323,8 @@ def test_perturbed_twin_is_noticed(odd: Encoded, tmp_path: Path, monkeypatch: py
 
     def perturbed(network: Network) -> Twin:
         twin = faithful(network)
-        twin.values["cell.leave.bias"] = twin.values["cell.leave.bias"].clone()
-        twin.values["cell.leave.bias"][0, 3] += 4
+        twin.values["cell.key.leave.bias"] = twin.values["cell.key.leave.bias"].clone()
+        twin.values["cell.key.leave.bias"][0, 3] += 4
         return twin
 
     monkeypatch.setattr(final_pass.Twin, "frozen", staticmethod(perturbed))
@@ -339,7 +339,7 @@ def test_decoder_that_differs_is_noticed(odd: Encoded, tmp_path: Path, monkeypat
     faithful = SegmentDecoder.decode
 
     def wrong(self: SegmentDecoder, *arguments: Any) -> Any:
-        self.network.tensors["cell.leave.bias"] = self.network.tensors["cell.leave.bias"] + 16
+        self.network.tensors["cell.key.leave.bias"] = self.network.tensors["cell.key.leave.bias"] + 16
         return faithful(self, *arguments)
 
     monkeypatch.setattr(SegmentDecoder, "decode", wrong)

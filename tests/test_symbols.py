@@ -20,10 +20,12 @@ from nvcodec.entropy.context import (
     location_and_scale,
     stage_of,
 )
-from nvcodec.entropy.symbols import SymbolReader, SymbolWriter, code_level, pad_even
+from nvcodec.entropy.context_cpu import MARGIN, LevelContext
+from nvcodec.entropy.symbols import SymbolReader, SymbolWriter, code_level, pad_even, stage_tables
 from nvcodec.entropy.tables import FRACTIONS, SCALES
 from nvcodec.errors import BitstreamError, SyntaxViolation, TruncatedError
 from nvcodec.fixedpoint import Rounding, exact_inference
+from nvcodec.model.grid import appearance_layout, motion_layout
 
 Size = tuple[int, int, int, int]
 CHANNELS = (2, 3, 4, 5, 9, 12)
@@ -323,3 +325,34 @@ def test_words_of_a_level() -> None:
         "50b75101 de63fc4f bfc39066 b8de9195 35c8dc59 d77ca3b9 35660ecc ca974406 c5b1e897 42d129c0 aa52a521 "
         "d73ca64e 86c09974 e7d873ff c6c1c801 3f3243cd 6923ed51 d9fba6d8 e92ddd79 dbfc3ae8"
     )
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.integers(0, 2**32 - 1), st.integers(1, 9), st.integers(1, 9), st.sampled_from([0.05, 0.5, 1.0]),
+    st.sampled_from([appearance_layout(0), appearance_layout(1), appearance_layout(4), motion_layout(1, 0),
+                     motion_layout(2, 0), motion_layout(2, 4)]),
+)  # fmt: skip
+def test_compiled_context_gives_what_tensors_give(
+    seed: int, rows: int, columns: int, chance: float, layout: ChannelLayout
+) -> None:
+    rng = np.random.default_rng(seed)
+    rows, columns = 2 * rows, 2 * columns
+    level = rng.integers(-127, 128, (2, len(layout), rows, columns)) * (rng.random((2, 1, rows, columns)) < chance)
+    side = rng.integers(0, 200, (2, len(layout) + 2, rows, columns))
+    weights = ContextWeights(
+        *(torch.from_numpy(rng.integers(-2048, 2049, shape)).float()
+          for shape in ((HIDDEN, FEATURES), (4, HIDDEN), (2, HIDDEN), (8, 5, 2), (5, 4, 2)))
+    )  # fmt: skip
+    weights.output.mul_(0.2).round_()
+    bias = torch.from_numpy(rng.integers(-2048, 2049, (len(layout), 2))).float()
+    context = LevelContext(layout, side, weights, bias)
+    for stage in range(STAGES):
+        expected = stage_tables(
+            torch.from_numpy(level).float(), layout, stage, torch.from_numpy(side).float(), weights, bias
+        )
+        found = context.stage(
+            np.pad(level, ((0, 0), (0, 0), (MARGIN, MARGIN), (MARGIN, MARGIN))).astype(np.int32), stage
+        )
+        assert np.array_equal(found[0], expected[0])
+        assert np.array_equal(found[1], expected[1])

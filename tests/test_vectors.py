@@ -151,7 +151,7 @@ def test_vectors_use_the_whole_format(seen: Seen) -> None:
     assert kinds == {0x01, 0x02, 0x03, 0x7F, 0x80, 0x81, 0x82, 0x83, 0x84, 0xFF}
     assert seen.widths == set(reference.WIDTHS)
     assert seen.depths == set(range(8))
-    assert seen.levels == {("motion", k, r) for k in range(3) for r in (1, 2)} | {
+    assert seen.levels == {("motion", k, r) for k in range(5) for r in (1, 2)} | {
         ("appearance", k, r) for k in range(5) for r in range(3)
     }
     assert seen.changed == set(reference.tensor_shapes(8))

@@ -148,27 +148,19 @@ def test_gather_at_every_distance_from_the_border(taps: dict[int, tuple[int, ...
 
 @pytest.mark.parametrize(("rows", "columns"), [(4, 4), (5, 7), (3, 9), (1, 1)])
 def test_warp_of_a_frame(rows: int, columns: int) -> None:
-    """Overlapping blocks: luma by the vectors, chroma by half of them (rounded); hidden features by whole samples."""
+    """Overlapping blocks: luma by the vectors, chroma by half of them (rounded)."""
     rng = np.random.default_rng(rows * 10 + columns)
     luma, chroma = noise(rows, 2 * rows, 2 * columns), noise(columns, 2, rows, columns)
-    hidden = rng.integers(-1023, 1024, (3, rows, columns))
     blocks = rng.integers(-45, 46, (2, (rows + 3) // 4, (columns + 3) // 4))
     blocks[:, 0, 0] = (-2047, 2047)
     packed = torch.cat([pack_luma(torch.from_numpy(luma)), torch.from_numpy(chroma)]).float()
-    samples, features = Reference(packed, torch.from_numpy(hidden).float()).warp(torch.from_numpy(blocks).float())
+    samples = Reference(packed).warp(torch.from_numpy(blocks).float())
 
     assert np.array_equal(unpack_luma(samples[:4]).numpy(), overlapped(luma, blocks, 8, LUMA))
     for c in range(2):
         assert np.array_equal(samples[4 + c].numpy(), overlapped(chroma[c], (blocks + 1) >> 1, 4, CHROMA))
-    half = blocks.repeat(4, 1).repeat(4, 2)[:, :rows, :columns]
-    row = (np.arange(rows)[:, None] + ((half[0] + 4) >> 3)).clip(0, rows - 1)
-    column = (np.arange(columns)[None] + ((half[1] + 4) >> 3)).clip(0, columns - 1)
-    assert np.array_equal(features.numpy(), hidden[:, row, column])
 
 
 def test_zero_motion_changes_nothing() -> None:
     packed = torch.from_numpy(noise(3, 6, 6, 10)).float()
-    hidden = torch.arange(60.0).reshape(1, 6, 10)
-    samples, features = Reference(packed, hidden).warp(torch.zeros(2, 2, 3))
-    assert torch.equal(samples, packed)
-    assert torch.equal(features, hidden)
+    assert torch.equal(Reference(packed).warp(torch.zeros(2, 2, 3)), packed)

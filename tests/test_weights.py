@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from nvcodec.entropy.symbols import SymbolReader, SymbolWriter
 from nvcodec.entropy.tables import SCALES, table_bits
 from nvcodec.entropy.weights import STEPS, TensorChange, best_scales, code_tensors, row_length
-from nvcodec.model.base import HIDDEN_FEATURES, starting_tensors
+from nvcodec.model.base import starting_tensors
 from nvcodec.model.network import GAIN_STEPS, NetworkShape, TensorSpec
 
-SHAPE = NetworkShape(8, HIDDEN_FEATURES)
+SHAPE = NetworkShape(8)
 BY_NAME = {spec.name: spec for spec in SHAPE.tensors}
 Tensors = dict[str, torch.Tensor]
 
@@ -67,7 +67,7 @@ def test_changes_come_back(seed: int, names: set[str], step: int, largest: int, 
 def test_untouched_network_costs_its_flags() -> None:
     start = starting_tensors(8)
     meant, found, writer = there_and_back(0, {})
-    assert writer.bits == len(SHAPE.tensors) < 8 * 3
+    assert writer.bits == len(SHAPE.tensors) < 8 * 4
     for name in start:
         assert torch.equal(meant[name], found[name])
         assert name == "grid.gain" or torch.equal(found[name], start[name])
@@ -75,14 +75,14 @@ def test_untouched_network_costs_its_flags() -> None:
 
 
 def test_change_to_nothing_is_no_change() -> None:
-    spec = BY_NAME["cell.enter.weight"]
+    spec = BY_NAME["cell.inter.enter.weight"]
     zero = TensorChange(np.zeros(spec.shape, dtype=np.int32), 3, np.zeros(8, dtype=int))
     assert there_and_back(0, {spec.name: zero})[2].bits == len(SHAPE.tensors)
 
 
 def test_one_changed_weight_costs_little() -> None:
     """Its own bits, the step, and seven rows at the lowest scale: not a bit for each of 1,584 weights."""
-    spec = BY_NAME["cell.enter.weight"]
+    spec = BY_NAME["cell.inter.enter.weight"]
     symbols = np.zeros(spec.shape, dtype=np.int32)
     symbols[2, 1, 1, 1] = -1
     bits = there_and_back(0, {spec.name: TensorChange(symbols, 5, best_scales(symbols, spec))})[2].bits
@@ -99,7 +99,7 @@ def test_gains_follow_the_offset_within_their_range() -> None:
 
 def test_values_stay_within_their_bounds() -> None:
     """127 steps of 256 reach beyond the bound of biases; both sides clip them alike."""
-    spec = BY_NAME["cell.mix.bias"]
+    spec = BY_NAME["cell.inter.mix0.bias"]
     symbols = np.array([[127, -127, 1, -1, 0, 127, -127, 100]], dtype=np.int32)
     _, found, _ = there_and_back(0, {spec.name: TensorChange(symbols, len(STEPS) - 1, best_scales(symbols, spec))})
     assert found[spec.name][0, [0, 1]].tolist() == [spec.bound, -spec.bound]
@@ -118,7 +118,7 @@ def test_rows_are_output_channels_where_they_are_long() -> None:
 
 
 def test_best_scales_are_the_cheapest() -> None:
-    spec = BY_NAME["cell.mix.weight"]
+    spec = BY_NAME["cell.inter.mix0.weight"]
     symbols = np.random.default_rng(1).laplace(0, 3, spec.shape).round().astype(np.int32)
     symbols[0] = 0
     scales = best_scales(symbols, spec)

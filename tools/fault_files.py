@@ -23,7 +23,7 @@ from nvcodec.decoder import Decoder, FrameHash, output_planes
 from nvcodec.entropy.symbols import SymbolWriter
 from nvcodec.entropy.weights import STEPS, TensorChange, code_tensors, row_length
 from nvcodec.errors import BitstreamError, ChecksumError, LimitError, SyntaxViolation, TruncatedError, UnsupportedError
-from nvcodec.model.base import HIDDEN_FEATURES, starting_tensors
+from nvcodec.model.base import WIDTHS, starting_tensors
 from nvcodec.model.grid import FrameGeometry
 from nvcodec.model.network import NetworkShape
 from nvcodec.model.unit import Grid
@@ -83,7 +83,7 @@ def _noise_segment(
     width: int, height: int, count: int, generator: torch.Generator
 ) -> tuple[Segment, list[Planes]]:  # fmt: skip
     geometry = FrameGeometry(width, height)
-    spec = next(s for s in NetworkShape(8, HIDDEN_FEATURES).tensors if s.name == "cell.leave.bias")
+    spec = next(s for s in NetworkShape(8).tensors if s.name == "cell.key.leave.bias")
     symbols = torch.randint(-9, 10, spec.shape, generator=generator).numpy()
     rows = symbols.size // row_length(spec)
     change = TensorChange(symbols, STEPS.index(2), np.full(rows, 30))
@@ -245,8 +245,8 @@ def _breaking_weights(width: int) -> bytes:
     """A segment payload whose network has the largest weights there can be."""
     header = SegmentHeader(width, 4, 0)
     writer = SymbolWriter()
-    shape = NetworkShape(width, HIDDEN_FEATURES)
-    spec = next(s for s in shape.tensors if s.name == "cell.mix.weight")
+    shape = NetworkShape(width)
+    spec = next(s for s in shape.tensors if s.name == "cell.inter.mix0.weight")
     symbols = np.full(spec.shape, 127)
     change = TensorChange(symbols, len(STEPS) - 1, np.full(symbols.size // row_length(spec), 63))
     code_tensors(writer, shape, starting_tensors(width), 0, {spec.name: change})
@@ -277,7 +277,7 @@ HOSTILE: Final[dict[str, tuple[Callable[[], bytes], type[BitstreamError]]]] = {
         lambda: _file(_fields(), b"")[:-6] + _section(2, b"", length=b"\xff\xff\xff\xff\x07"),
         LimitError,
     ),
-    "65536 segments, one of them there": (lambda: _many_segments(limits.MAX_SEGMENTS), ChecksumError),
+    "65536 segments, one of them there": (lambda: _many_segments(limits.MAX_SEGMENTS), SyntaxViolation),
     "segment of 2^31-1 frames": (
         lambda: _file(_fields(frame_count=limits.MAX_FRAMES), _lebs(2**31 - 1, len(_SEGMENT)), _SEGMENT, _END),
         LimitError,
@@ -336,7 +336,7 @@ HOSTILE: Final[dict[str, tuple[Callable[[], bytes], type[BitstreamError]]]] = {
     "a megabyte after END": (lambda: small_file(counts=(1,))[0] + bytes(10**6), SyntaxViolation),
     "weights that break the exactness bound": (lambda: _with_payload(_breaking_weights(8)), LimitError),
     "the same in the widest network, at 8192x8192": (
-        lambda: _with_payload(_breaking_weights(512), **_BIG),
+        lambda: _with_payload(_breaking_weights(WIDTHS[-1]), **_BIG),
         LimitError,
     ),
     "gop 0": (lambda: _with_payload(b"\0\0\0"), LimitError),

@@ -18,7 +18,7 @@ import torch
 from nvcodec.entropy.context import LOG_BOUND, log_feature
 from nvcodec.entropy.tables import FRACTIONS, SCALES, TABLE_BOUND, table_frequencies
 from nvcodec.fixedpoint import Rounding
-from nvcodec.model.base import HIDDEN_FEATURES, TRAINED_WIDTHS, WIDTHS, starting_tensors
+from nvcodec.model.base import TRAINED_WIDTHS, WIDTHS, starting_tensors
 from nvcodec.model.network import NetworkShape, gain_values
 
 SPEC = Path(__file__).parent.parent / "bitstream_spec.md"
@@ -41,7 +41,7 @@ def _numbers(values: Iterable[int], per_line: int) -> str:
 
 def tensors_table() -> str:
     """Names, shapes, fraction bits and bounds of a network of any width W."""
-    small, large = (NetworkShape(width, HIDDEN_FEATURES).tensors for width in WIDTHS[:2])
+    small, large = (NetworkShape(width).tensors for width in WIDTHS[:2])
     rows: list[tuple[object, ...]] = [("Tensor", "Dimensions", "Fraction bits", "Bound")]
     for a, b in zip(small, large, strict=True):
         shape = " x ".join(str(m) if m == n else "W" for m, n in zip(a.shape, b.shape, strict=True))

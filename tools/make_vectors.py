@@ -29,9 +29,9 @@ from nvcodec.container import Segment, StreamHeader, write_container
 from nvcodec.decoder import FrameHash, output_planes
 from nvcodec.entropy.weights import TensorChange, best_scales
 from nvcodec.limits import level_for
-from nvcodec.model.base import HIDDEN_FEATURES, starting_tensors
+from nvcodec.model.base import starting_tensors
 from nvcodec.model.grid import FrameGeometry
-from nvcodec.model.network import NetworkShape
+from nvcodec.model.network import CELL_INPUTS, NetworkShape
 from nvcodec.model.unit import Grid
 from nvcodec.segment import SegmentHeader, SegmentWriter
 
@@ -99,6 +99,13 @@ def change_all(chance: float, names: Sequence[str] = ("",), amplitude: int = 3, 
     return make
 
 
+CHANGED = tuple(
+    f"cell.{kind}.{part}"
+    for kind in CELL_INPUTS
+    for part in ("leave", "enter.bias", "enter.slope", "mix0.bias", "mix1.bias")
+)
+
+
 def context_at_bound(random: Random, shape: NetworkShape) -> dict[str, TensorChange]:
     """Weights just below the bound of 9.3: with biases of 4096 instead of their own they would be beyond it."""
     (spec,) = [s for s in shape.tensors if s.name == "context.motion.output.weight"]
@@ -108,17 +115,18 @@ def context_at_bound(random: Random, shape: NetworkShape) -> dict[str, TensorCha
 
 
 def clipped_weights(random: Random, shape: NetworkShape) -> dict[str, TensorChange]:
-    """Context weights beyond their bounds, hidden features beyond theirs, and scales of rows beyond 63."""
+    """Context weights beyond their bounds, and scales of rows beyond 63."""
     contexts = ("context.appearance.hidden", "context.motion.hidden", "context.appearance.output.bias")
     result: dict[str, TensorChange] = change_all(0.3, contexts, 127, 15)(random, shape)
-    result |= change_all(0.3, ("cell.leave.weight", "cell.enter.weight"), 8, 7)(random, shape)
-    for name in ("cell.leave.weight", "cell.enter.weight"):
+    names = ("cell.key.leave.weight", "cell.inter.leave.weight", "cell.inter.enter.weight")
+    result |= change_all(0.3, names, 8, 7)(random, shape)
+    for name in names:
         result[name].scales[0] = 90
     return result
 
 
 def make_segment(random: Random, plan: Plan, geometry: FrameGeometry) -> tuple[Segment, list[Planes]]:
-    shape = NetworkShape(plan.width, HIDDEN_FEATURES)
+    shape = NetworkShape(plan.width)
     header = SegmentHeader(plan.width, plan.gop, plan.gain_offset)
     writer = SegmentWriter(header, plan.changes(random, shape), geometry, plan.frames, CPU)
     outputs: dict[int, Planes] = {}
@@ -192,7 +200,7 @@ def conforming() -> dict[str, Vector]:
     for width in reference.WIDTHS:
         add(f"width_{width}", f"network of width {width} with changed last layer and biases", (20, 12),
             Plan(3, width, gop=2,
-                 changes=change_all(0.04, ("cell.leave", "cell.enter.bias", "cell.mix.bias"), 8, 2)))  # fmt: skip
+                 changes=change_all(0.04, CHANGED, 8, 2)))  # fmt: skip
     add("network", "all tensors changed, rows with scales of their own", (20, 12),
         Plan(4, 8, gop=3, changes=change_all(0.3, amplitude=4, step=1)))  # fmt: skip
     add("context_bound", "context weights just within the bound of 9.3", (20, 12),

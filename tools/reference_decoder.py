@@ -322,8 +322,8 @@ def frame_hash(frames: list[Planes]) -> bytes:
 # ---------------------------------------------------------------- chapter 9: segment payload
 
 MOTION, APPEARANCE = "motion", "appearance"
-LEVEL_COUNT = {MOTION: 3, APPEARANCE: 5}
-WIDTHS = (8, 24, 48, 96, 192, 512)
+LEVEL_COUNT = {MOTION: 5, APPEARANCE: 5}
+WIDTHS = (8, 24, 48, 96, 160, 288)
 FILE_WIDTHS = (8, 24)
 STEPS = (1, 2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64, 91, 128, 181, 256)
 Network = dict[str, Array]
@@ -347,7 +347,7 @@ def decode_segment(payload: bytes, count: int, height: int, width: int) -> list[
         frames = [UnitFrame(n, depth, refs, [states[x] for x in refs], height, width) for n, depth, refs in unit]
         decode_unit(coder, net, frames)
         for f in frames:
-            states[f.number] = State(f.samples, f.hidden, f.fields, f.distances)
+            states[f.number] = State(f.samples, f.fields, f.distances)
             outputs[f.number] = output_planes(f)
     coder.finish()
     return [outputs[n] for n in range(count)]
@@ -355,15 +355,18 @@ def decode_segment(payload: bytes, count: int, height: int, width: int) -> list[
 
 def tensor_shapes(w: int) -> dict[str, tuple[tuple[int, ...], int]]:
     """9.3: dimensions and bound of each tensor, in order."""
-    shapes: dict[str, tuple[tuple[int, ...], int]] = {
-        "cell.enter.weight": ((w, 22, 3, 3), 32768),
-        "cell.enter.bias": ((2, w), 8192),
-        "cell.mix.weight": ((w, w, 3, 3), 32768),
-        "cell.mix.bias": ((1, w), 8192),
-        "cell.leave.weight": ((10, w, 3, 3), 32768),
-        "cell.leave.bias": ((1, 10), 8192),
-        "grid.gain": ((8, 6), 63),
-    }
+    shapes: dict[str, tuple[tuple[int, ...], int]] = {}
+    for kind, inputs, biases in (("key", 6, 1), ("inter", 18, 3)):
+        for layer, out, into, rows in (
+            ("enter", w, inputs, biases),
+            ("mix0", w, w, 1),
+            ("mix1", w, w, 1),
+            ("leave", 6, w, 1),
+        ):
+            shapes[f"cell.{kind}.{layer}.weight"] = ((out, into, 3, 3), 32768)
+            shapes[f"cell.{kind}.{layer}.bias"] = ((rows, out), 8192)
+        shapes[f"cell.{kind}.enter.slope"] = ((biases, w), 1024)
+    shapes["grid.gain"] = ((8, 6), 63)
     for kind in (APPEARANCE, MOTION):
         levels = LEVEL_COUNT[kind]
         shapes[f"context.{kind}.hidden.weight"] = ((16, 8), 2048)
@@ -407,11 +410,14 @@ def tensor_change(coder: RangeDecoder, start: Array) -> Array:
 
 def check_bounds(net: Network) -> None:
     """9.3 Bounds."""
-    enter = np.array([1023] * 6 + [512] * 6 + [1023] * 10)
-    for layer, m in (("enter", enter), ("mix", np.array(1023)), ("leave", np.array(1023))):
-        products = abs(net[f"cell.{layer}.weight"]).sum((2, 3)) * m
-        sums = products.sum(1) + 128 * abs(net[f"cell.{layer}.bias"]).max(0)
-        need(bool((sums < 15728640).all()), "limit", f"cell.{layer} is beyond its bound")
+    enter = np.array([1023] * 6 + [512] * 6 + [1023] * 6)
+    for cell, name in product(("key", "inter"), ("enter", "mix0", "mix1", "leave")):
+        weight, bias = net[f"cell.{cell}.{name}.weight"], 128 * abs(net[f"cell.{cell}.{name}.bias"])
+        if name == "enter":
+            bias = bias + 1008 * abs(net[f"cell.{cell}.enter.slope"])
+        m = enter[: weight.shape[1]] if name == "enter" else np.array(1023)
+        sums = (abs(weight).sum((2, 3)) * m).sum(1) + bias.max(0)
+        need(bool((sums < 15728640).all()), "limit", f"cell.{cell}.{name} is beyond its bound")
     for kind in (APPEARANCE, MOTION):
         largest = [abs(net[f"context.{kind}.{part}.bias"]).max(0) for part in ("output", "group")]
         sums = 1023 * abs(net[f"context.{kind}.output.weight"]).sum(1) + 64 * (largest[0] + largest[1])
@@ -439,7 +445,7 @@ def starting_network(w: int) -> Network:
 def widened(name: str, small: Array, shape: tuple[int, ...]) -> Array:
     """9.4, steps 1 to 3."""
     large = np.zeros(shape, np.int64)
-    if name in ("cell.enter.weight", "cell.mix.weight"):
+    if re.fullmatch(r"cell\.\w+\.(enter|mix0|mix1)\.weight", name):
         rows = large[len(small) :]
         rows[...] = scattered(rows.size, shape[1]).reshape(rows.shape)
     large[tuple(slice(n) for n in small.shape)] = small
@@ -483,7 +489,6 @@ class State:
     """10.1: what later frames use of a frame."""
 
     samples: Array  # (6, h, w)
-    hidden: Array  # (4, h, w)
     fields: list[Array]  # (2, bh, bw) for each reference
     distances: list[int]
 
@@ -505,9 +510,7 @@ class UnitFrame:
     fields: list[Array] = field(default_factory=list)
     prediction: Array = field(init=False)
     difference: Array = field(init=False)
-    memory: Array = field(init=False)
     samples: Array = field(init=False)
-    hidden: Array = field(init=False)
 
     @property
     def distances(self) -> list[int]:
@@ -531,8 +534,8 @@ class UnitFrame:
         if kind == APPEARANCE:
             return tuple(c // 3 for c in range((3, 9, 9, 9, 12)[k]))
         if len(self.references) == 1:
-            return ((0, 0, 2), (0, 0, 2), (0, 0))[k]
-        return ((0, 0, 1, 1, 2, 3), (0, 0, 1, 1, 2), (0, 0, 1, 1))[k]
+            return (0, 0, 2) if k < 4 else (0, 0)
+        return {0: (0, 0, 1, 1, 2, 3), 4: (0, 0, 1, 1)}.get(k, (0, 0, 1, 1, 2))
 
 
 def coding_units(n: int, gop: int) -> list[list[tuple[int, int, list[int]]]]:
@@ -556,7 +559,7 @@ def decode_unit(coder: RangeDecoder, net: Network, frames: list[UnitFrame]) -> N
     if frames[0].references:
         for f in frames:
             predict_motion(f)
-        for k in (2, 1, 0):
+        for k in (4, 3, 2, 1, 0):
             grid_level(coder, net, frames, MOTION, k)
     for f in frames:
         compensate(f)
@@ -670,12 +673,11 @@ def moved(v: Array, dy: int, dx: int) -> Array:
 
 
 def compensate(f: UnitFrame) -> None:
-    """10.5 to 10.7: prediction, difference, memory; and what 12.3 takes from them."""
+    """10.5 to 10.7: prediction, difference; and what 12.3 takes from them."""
     h, w = f.working_size
     if not f.states:
         f.prediction = np.full((6, h, w), 512, np.int64)
         f.difference = np.zeros((6, h, w), np.int64)
-        f.memory = np.zeros((4, h, w), np.int64)
     else:
         blend_plane = motion(f)
         warped = [warp(s, v) for s, v in zip(f.states, f.fields, strict=True)]
@@ -700,7 +702,7 @@ def motion(f: UnitFrame) -> Array:
 def correction(f: UnitFrame, k: int) -> Array:
     """10.5 T[k]."""
     g, count = f.grid[MOTION][k], 2 * len(f.references)
-    if k == 2:
+    if k == LEVEL_COUNT[MOTION] - 1:
         return g
     _, rows, columns = g.shape
     choice = g[count]
@@ -765,28 +767,22 @@ def overlapped(plane: Array, taps: tuple[tuple[int, ...], ...], size: int, v: Ar
     )
 
 
-def warp(s: State, v: Array) -> tuple[Array, Array]:
-    """10.6: warped (6, h, w) and warped_hidden (4, h, w)."""
-    _, h, w = s.samples.shape
+def warp(s: State, v: Array) -> Array:
+    """10.6: warped (6, h, w)."""
     chroma = [overlapped(s.samples[c], CHROMA, 4, round2(v, 1)) for c in (4, 5)]
-    y, x = np.mgrid[:h, :w]
-    a, b = v[0][y // 4, x // 4], v[1][y // 4, x // 4]
-    hidden = s.hidden[:, clip3(0, h - 1, y + round2(a, 3)), clip3(0, w - 1, x + round2(b, 3))]
-    return np.concatenate([pack(overlapped(luma(s.samples), LUMA, 8, v)), np.stack(chroma)]), hidden
+    return np.concatenate([pack(overlapped(luma(s.samples), LUMA, 8, v)), np.stack(chroma)])
 
 
-def blend(f: UnitFrame, warped: list[tuple[Array, Array]], blend_plane: Array) -> None:
+def blend(f: UnitFrame, warped: list[Array], blend_plane: Array) -> None:
     """10.7."""
     if len(warped) == 1:
-        f.prediction, f.memory = warped[0]
+        f.prediction = warped[0]
         f.difference = np.zeros_like(f.prediction)
         return
     y, x = np.mgrid[: f.working_size[0], : f.working_size[1]]
     b = blend_plane[y // 4, x // 4]
-    (samples0, hidden0), (samples1, hidden1) = warped
-    f.prediction = round2(samples0 * (1 + b) + samples1 * (1 - b), 1)
-    f.difference = samples0 - samples1
-    f.memory = round2(hidden0 * (1 + b) + hidden1 * (1 - b), 1)
+    f.prediction = round2(warped[0] * (1 + b) + warped[1] * (1 - b), 1)
+    f.difference = warped[0] - warped[1]
 
 
 # 10.8 Grid expansion
@@ -841,14 +837,14 @@ def expand(f: UnitFrame, gain: Array) -> Array:
 # 10.9 Cell, 10.10 Output
 
 
-def layer(v: Array, weight: Array, bias: Array) -> Array:
+def layer(v: Array, weight: Array, offset: Array) -> Array:
     """10.9 layer. Sums stay below 2^24 (10.10), so that the products of binary64 matrices are exact."""
     _, h, w = v.shape
     padded = np.pad(v, ((0, 0), (1, 1), (1, 1))).astype(np.float64)
     a = np.zeros((len(weight), h * w))
     for p, q in product(range(3), repeat=2):
         a += weight[:, :, p, q].astype(np.float64) @ padded[:, p : p + h, q : q + w].reshape(len(v), h * w)
-    return np.asarray(round2(a.astype(np.int64).reshape(-1, h, w) + 128 * bias[:, None, None], 9))
+    return np.asarray(round2(a.astype(np.int64).reshape(-1, h, w) + offset[:, None, None], 9))
 
 
 def leaky(n: Array) -> Array:
@@ -858,12 +854,14 @@ def leaky(n: Array) -> Array:
 def synthesise(f: UnitFrame, net: Network) -> None:
     """10.8 and 10.9."""
     residual = expand(f, net["grid.gain"])
-    v0 = np.concatenate([residual, f.prediction - 512, f.difference, f.memory])
-    v1 = leaky(layer(v0, net["cell.enter.weight"], net["cell.enter.bias"][1 if f.references else 0]))
-    v2 = leaky(layer(v1, net["cell.mix.weight"], net["cell.mix.bias"][0]))
-    v3 = layer(v2, net["cell.leave.weight"], net["cell.leave.bias"][0])
-    f.samples = clip3(0, 1023, f.prediction + residual + v3[:6])
-    f.hidden = clip3(-1023, 1023, v3[6:])
+    cell, row = ("cell.inter", min(f.depth, 3) - 1) if f.references else ("cell.key", 0)
+    v = np.concatenate([residual, f.prediction - 512, f.difference]) if f.references else residual
+    offset = 128 * net[f"{cell}.enter.bias"][row] + 16 * net["grid.gain"][f.depth, 0] * net[f"{cell}.enter.slope"][row]
+    v = leaky(layer(v, net[f"{cell}.enter.weight"], offset))
+    for name in ("mix0", "mix1"):
+        v = leaky(layer(v, net[f"{cell}.{name}.weight"], 128 * net[f"{cell}.{name}.bias"][0]))
+    v = layer(v, net[f"{cell}.leave.weight"], 128 * net[f"{cell}.leave.bias"][0])
+    f.samples = clip3(0, 1023, f.prediction + residual + v)
 
 
 def output_planes(f: UnitFrame) -> Planes:
@@ -1085,7 +1083,7 @@ def location_and_scale(
     near, wide, cross, mean = neighbour_sums(kind, f.grid[kind][k], c, stage, y0, x0)
     own = (slice(y0, None, 2), slice(x0, None, 2))
     activity = pool(f.activity[kind], k)
-    if kind == MOTION and k < 2:
+    if kind == MOTION and k < 4:
         candidates = merge_candidates(f, k, *activity.shape)
         activity = activity + abs(candidates[1:] - candidates[0]).sum((0, 1))
     features = [

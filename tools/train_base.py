@@ -24,16 +24,17 @@ import click
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from nvcodec.encoder.analyse import working_samples
 from nvcodec.encoder.fit import UnitFit, sample_weights
 from nvcodec.encoder.rate import level_rates
-from nvcodec.encoder.segment import CHROMA_WEIGHT, PassSettings, SegmentFit, SegmentSource, UnitWork
+from nvcodec.encoder.segment import PassSettings, SegmentFit, SegmentSource, UnitWork
 from nvcodec.encoder.twin import Twin
 from nvcodec.fixedpoint import Rounding
-from nvcodec.model.base import HIDDEN_FEATURES, TRAINED_WIDTHS, starting_tensors
+from nvcodec.model.base import TRAINED_WIDTHS, starting_tensors
 from nvcodec.model.grid import FrameGeometry, expand_grid
-from nvcodec.model.network import Network, NetworkShape
+from nvcodec.model.network import GREY, Network, NetworkShape
 from nvcodec.model.unit import motion_context, predict_unit
 from nvcodec.model.warprnn import FrameState, MotionSide
 from nvcodec.video_io import VideoReader
@@ -42,9 +43,13 @@ _LAMBDAS = (15.0, 160.0)
 _FRAMES = 9
 _DEPTH_FACTOR = 2.3
 _GAIN_PER_OCTAVE = 4.0
-_CROP = 48
+_CROP = 64
 _BATCH = 8
-_KEY_SHARE = 0.3
+_CHROMA_WEIGHT = 2.0
+_DEPTH_SHARES = (0.3, 0.35, 0.2, 0.15)
+"""Of the steps of the cells: for depth 0, 1, 2, and each one beyond."""
+_NEGATED, _NEGATED_KEY = 0.75, 0.1
+"""Share of the crops with planes negated at random."""
 _CELL_RATE, _CONTEXT_RATE = 0.6, 1.0
 _LITTLE_BITS = 300.0
 _LITTLE_ERROR = 0.1
@@ -53,10 +58,12 @@ _LITTLE_ERROR = 0.1
 
 @dataclass(frozen=True)
 class Sample:
-    """A coding unit after its fit: ``residual`` (B, 6, h, w), the price of a bit, and what its motion is coded with."""
+    """A coding unit after its fit: ``residual`` (B, 6, h, w) by the indices ``gain``, the price of a bit, and what its
+    motion is coded with."""
 
     fit: UnitFit
     residual: Tensor
+    gain: Tensor
     lmbda: float
     motion: list[Tensor]
     motion_side: MotionSide | None
@@ -77,7 +84,16 @@ class Gathering(SegmentFit):
                 geometry = self.source.geometry
                 side = motion_context(predict_unit(unit, states, geometry), geometry)
             residual = expand_grid(work.fit.levels, twin.network().gains(unit.depth), Rounding.NONE)
-        self.samples.append(Sample(work.fit, residual, settings.lmbda_at(unit.depth), self.grids[number].motion, side))
+        self.samples.append(
+            Sample(
+                work.fit,
+                residual,
+                twin.start["grid.gain"],
+                settings.lmbda_at(unit.depth),
+                self.grids[number].motion,
+                side,
+            )
+        )
         return work
 
 
@@ -114,41 +130,60 @@ def _schedule(optimiser: torch.optim.Optimizer, rate: float, steps: int) -> Iter
         yield step
 
 
-def train_cell(twin: Twin, samples: list[Sample], steps: int) -> None:
-    """Steps of the cell on crops; the error counts in proportion to what it is without the cell."""
-    weights = sample_weights(CHROMA_WEIGHT)
-    leaves = twin.synthesis
+def train_cells(twin: Twin, samples: list[Sample], steps: int) -> None:
+    """Steps of both cells on crops; the error counts in proportion to what it is without the cell."""
+    weights = sample_weights(_CHROMA_WEIGHT)
+    leaves = [value for name, value in twin.values.items() if name.startswith("cell.")]
     optimiser = torch.optim.Adam(leaves, betas=(0.9, 0.99))
     large = [s for s in samples if min(s.residual.shape[2:]) >= _CROP]
-    pools = [p for p in ([s for s in large if not s.motion], [s for s in large if s.motion]) if p]
+    depths = sorted({s.fit.unit.depth for s in large})
+    pools = {depth: [s for s in large if s.fit.unit.depth == depth] for depth in depths}
+    shares = [_DEPTH_SHARES[min(depth, len(_DEPTH_SHARES) - 1)] for depth in depths]
     for step in _schedule(optimiser, _CELL_RATE, steps):
-        pool = pools[0] if len(pools) == 1 or random.random() < _KEY_SHARE else pools[1]
-        crops = [_crop(random.choice(pool)) for _ in range(_BATCH)]
-        residual, prediction, difference, hidden, target = (
-            torch.cat(x) for x in zip(*(c[:5] for c in crops), strict=True)
-        )
-        floor = torch.tensor([c[5] for c in crops]) * _LITTLE_ERROR
-        network = Network(twin.shape, twin.values)
-        found, _ = network.cell(
-            residual, prediction, difference, hidden, not pool[0].motion, Rounding.NONE, torch.bfloat16
-        )
+        (depth,) = random.choices(depths, shares)
+        sample = random.choice(pools[depth])
+        crops = [_turned(_crop(sample), is_key=depth == 0) for _ in range(_BATCH)]
+        residual, prediction, difference, target = (torch.cat(x) for x in zip(*crops, strict=True))
+        network = Network(twin.shape, twin.values | {"grid.gain": sample.gain})
+        found = network.cell(residual, prediction + GREY, difference, depth, Rounding.NONE, torch.bfloat16) - GREY
         error = ((found - target).square() * weights).mean((1, 2, 3)) / 16
         before = ((prediction + residual - target).square() * weights).mean((1, 2, 3)) / 16
-        _step(optimiser, leaves, (error / (before + floor)).mean())
+        _step(optimiser, leaves, (error / (before + sample.lmbda * _LITTLE_ERROR)).mean())
         if step % 500 == 0:
             click.echo(
                 f"cell {step}: error {float(error.mean().detach()):.2f}, without the cell {float(before.mean()):.2f}"
             )
 
 
-def _crop(sample: Sample) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, float]:
-    """Residual, prediction, difference, hidden and target of a random crop, (1, channels, _CROP, _CROP), and lambda."""
+def _crop(sample: Sample) -> list[Tensor]:
+    """Residual, prediction, difference and target of a random crop, (1, 6, _CROP, _CROP), all around 0."""
     batch, _, rows, columns = sample.residual.shape
     b, y, x = random.randrange(batch), random.randrange(rows - _CROP + 1), random.randrange(columns - _CROP + 1)
     inputs = sample.fit.inputs
-    planes = (sample.residual, inputs.prediction, inputs.difference, inputs.hidden, sample.fit.target)
-    r, p, d, h, t = (plane[b : b + 1, :, y : y + _CROP, x : x + _CROP] for plane in planes)
-    return r, p, d, h, t, sample.lmbda
+    planes = (sample.residual, inputs.prediction - GREY, inputs.difference, sample.fit.target - GREY)
+    return [plane[b : b + 1, :, y : y + _CROP, x : x + _CROP] for plane in planes]
+
+
+def _turned(planes: list[Tensor], *, is_key: bool) -> list[Tensor]:
+    """The crop mirrored, transposed, its planes negated, U and V exchanged, each or not by chance.
+
+    Without it the cell learns the colours of its few clips: chroma of others drifted from frame to frame. What a key
+    frame may look like is no accident of the clips: its planes are seldom negated, and U and V stay.
+    """
+    flips = [axis for axis in (2, 3) if random.random() < 0.5]
+    transposed = random.random() < 0.5
+    chroma_order = [5, 4] if not is_key and random.random() < 0.5 else [4, 5]
+    negated = random.random() < (_NEGATED_KEY if is_key else _NEGATED)
+    signs = torch.randint(0, 2, (3,)) * 2.0 - 1 if negated else torch.ones(3)
+    result = []
+    for plane in planes:
+        luma = F.pixel_shuffle(plane[:, :4], 2).flip(flips)
+        chroma = plane[:, chroma_order].flip(flips)
+        if transposed:
+            luma, chroma = luma.transpose(2, 3), chroma.transpose(2, 3)
+        turned = torch.cat([F.pixel_unshuffle(luma, 2), chroma], dim=1)
+        result.append(turned * torch.cat([signs[:1].expand(4), signs[1:]])[:, None, None])
+    return result
 
 
 def train_context(twin: Twin, kind: str, samples: list[Sample], steps: int) -> None:
@@ -200,10 +235,10 @@ def main(
     """Start from the present network of WIDTH, train it on CLIPS, write width<N>.bin to OUT_DIR."""
     torch.manual_seed(seed)
     random.seed(seed)
-    shape = NetworkShape(int(width), HIDDEN_FEATURES)
+    shape = NetworkShape(int(width))
     samples = gather(clips, shape, rounds)
     twin = Twin(shape, starting_tensors(int(width)))
-    train_cell(twin, samples, cell_steps)
+    train_cells(twin, samples, cell_steps)
     for kind in ("motion", "appearance"):
         train_context(twin, kind, samples, context_steps)
     out_dir.mkdir(parents=True, exist_ok=True)

@@ -19,6 +19,7 @@ from nvcodec.encoder.twin import Twin
 from nvcodec.fixedpoint import Rounding
 from nvcodec.gop import CodingUnit
 from nvcodec.model.grid import APPEARANCE_LEVELS, SYMBOL_BOUND, FrameGeometry, expand_grid
+from nvcodec.model.network import cell_kind
 from nvcodec.model.warp import SAMPLE_MAX
 from nvcodec.model.warprnn import AppearanceSide, Compensated
 
@@ -111,12 +112,13 @@ class UnitFit:
         Moves that overshoot are taken back: when the cost rises, the best symbols so far return and the moves
         become more careful.
         """
+        kind = cell_kind(self.unit.depth)
         best_cost, best = float("inf"), self.levels
         share = settings.share
         for _ in range(settings.iterations):
             leaves = [level.detach().requires_grad_() for level in self.levels]
             error = self._error(twin, leaves).sum()
-            parameters = twin.synthesis if settings.train_network else []
+            parameters = twin.synthesis[kind] if settings.train_network else []
             gradients = torch.autograd.grad(error, [*leaves, *parameters])
             rates, neighbours = self._rates(twin, settings.train_network)
             cost = float(error.detach()) + settings.lmbda * sum(float(r.bits.sum()) for r in rates)
@@ -126,7 +128,7 @@ class UnitFit:
             if cost < best_cost:
                 best_cost, best = cost, self.levels
             if settings.train_network:
-                twin.step_synthesis(gradients[len(leaves) :], settings.lmbda)
+                twin.step_synthesis(kind, gradients[len(leaves) :], settings.lmbda)
             curvature = self._curvature(twin, settings.damping)
             self.levels = [
                 self._moved(
@@ -159,16 +161,7 @@ class UnitFit:
         network = twin.network()
         residual = expand_grid(levels, network.gains(self.unit.depth), twin.rounding)
         inputs = self.inputs
-        samples, _ = network.cell(
-            residual,
-            inputs.prediction,
-            inputs.difference,
-            inputs.hidden,
-            self.unit.reference_count == 0,
-            twin.rounding,
-            twin.dtype,
-        )
-        return samples
+        return network.cell(residual, inputs.prediction, inputs.difference, self.unit.depth, twin.rounding, twin.dtype)
 
     def _rates(self, twin: Twin, train: bool) -> tuple[list[LevelRate], list[Tensor]]:
         """Rates of all levels, and what a step of each symbol adds to the bits of the symbols that it is context of."""
@@ -189,7 +182,7 @@ class UnitFit:
         samples = self._synthesise(twin, self.levels)
         signs = torch.randint(0, 2, samples.shape, device=samples.device) * 2.0 - 1
         probe = (samples * signs * self.weights.sqrt()).sum() * (1 / SAMPLE_STEP)
-        leaves = {n: v for n, v in twin.values.items() if n.startswith("cell.")}
+        leaves = {n: twin.values[n] for n in twin.synthesis_names(cell_kind(self.unit.depth))}
         found = dict(zip(leaves, torch.autograd.grad(probe, list(leaves.values())), strict=True))
         result = {name: g.square() / lmbda for name, g in found.items()}
         rates = level_rates(self.levels, self.side, network.context("appearance"), self.unit.depth)

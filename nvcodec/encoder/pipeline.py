@@ -246,7 +246,7 @@ def _total_bytes(options: EncodeOptions, properties: VideoProperties, frames: in
 
 def _choose_width(bits: float) -> int:
     """Wider networks where there are bits, and therefore samples, for them."""
-    for width, enough in ((512, 4e9), (192, 4e8), (96, 1e8), (48, 2e7), (24, 3e4)):
+    for width, enough in ((288, 4e9), (160, 4e8), (96, 1e8), (48, 2e7), (24, 3e4)):
         if bits >= enough:
             return width
     return WIDTHS[0]

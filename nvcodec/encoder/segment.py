@@ -143,9 +143,9 @@ class SegmentFit:
         for number in range(len(self.reports), len(self.units)):
             unit = self.units[number]
             work = self.fit_unit(number, twin, self.states, settings)
-            samples, hidden = reconstruct(twin.network(), unit, work.fit.inputs, work.fit.levels)
+            samples = reconstruct(twin.network(), unit, work.fit.inputs, work.fit.levels)
             for b, frame in enumerate(unit.frames):
-                self.states[frame.display] = FrameState(Reference(samples[b], hidden[b]), work.motion_states[b])
+                self.states[frame.display] = FrameState(Reference(samples[b]), work.motion_states[b])
             for display in [d for d in self.states if self._uses[d] <= number]:
                 del self.states[display]
             self.reports.append(work.report(samples))
@@ -158,7 +158,7 @@ class SegmentFit:
             "sensitivity": self.sensitivity,
             "reports": [(r.motion_bits, r.appearance_bits, r.errors) for r in self.reports],
             "states": {
-                display: (state.appearance.packed, state.appearance.hidden, state.motion.fields, state.motion.distances)
+                display: (state.appearance.packed, state.motion.fields, state.motion.distances)
                 for display, state in self.states.items()
             },
         }
@@ -169,8 +169,8 @@ class SegmentFit:
         self.sensitivity = state["sensitivity"]
         self.reports = [UnitReport(unit, *kept) for unit, kept in zip(self.units, state["reports"], strict=False)]
         self.states = {
-            display: FrameState(Reference(packed, hidden), MotionState(fields, distances))
-            for display, (packed, hidden, fields, distances) in state["states"].items()
+            display: FrameState(Reference(packed), MotionState(fields, distances))
+            for display, (packed, fields, distances) in state["states"].items()
         }
 
     def fit_unit(self, number: int, twin: Twin, states: dict[int, FrameState], settings: PassSettings) -> UnitWork:
@@ -213,7 +213,7 @@ class SegmentFit:
     ) -> tuple[Grid, Compensated, list[MotionState], float]:
         unit, grid = self.units[number], self.grids[number]
         if unit.reference_count == 0:
-            inputs = key_unit_inputs(unit, self.source.geometry, twin.shape.hidden, self.source.samples.device)
+            inputs = key_unit_inputs(unit, self.source.geometry, self.source.samples.device)
             return grid, inputs, [MotionState((), ())], 0.0
         with torch.no_grad():
             predictions = predict_unit(unit, states, self.source.geometry)
@@ -256,18 +256,11 @@ class SegmentFit:
 
 
 @torch.no_grad()
-def reconstruct(network: Network, unit: CodingUnit, inputs: Compensated, levels: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Samples and hidden features by float parameters, rounded to the integers that references are made of."""
+def reconstruct(network: Network, unit: CodingUnit, inputs: Compensated, levels: list[Tensor]) -> Tensor:
+    """Samples by float parameters, rounded to the integers that references are made of."""
     residual = expand_grid(levels, network.gains(unit.depth))
-    samples, hidden = network.cell(
-        residual,
-        inputs.prediction,
-        inputs.difference,
-        inputs.hidden,
-        unit.reference_count == 0,
-        Rounding.NONE,
-    )
-    return torch.floor(samples + 0.5).clamp(0, 1023), torch.floor(hidden + 0.5)
+    samples = network.cell(residual, inputs.prediction, inputs.difference, unit.depth, Rounding.NONE)
+    return torch.floor(samples + 0.5).clamp(0, 1023)
 
 
 def _plane_errors(samples: Tensor, target: Tensor) -> Tensor:

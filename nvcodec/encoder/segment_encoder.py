@@ -17,7 +17,7 @@ from nvcodec.encoder.segment import PassSettings, SegmentFit, SegmentSource, Uni
 from nvcodec.encoder.twin import Twin
 from nvcodec.entropy.weights import STEPS, TensorChange
 from nvcodec.errors import TargetError
-from nvcodec.model.base import HIDDEN_FEATURES, starting_tensors
+from nvcodec.model.base import starting_tensors
 from nvcodec.model.network import NetworkShape
 from nvcodec.model.unit import Grid
 from nvcodec.segment import SegmentHeader, SegmentWriter
@@ -233,7 +233,7 @@ def encode_segment(
 def _start_twin(source: SegmentSource, width: int, lmbda: float) -> Twin:
     """The starting network, its gains moved to what ``lmbda`` asks for."""
     start = {name: t.to(source.samples.device) for name, t in starting_tensors(width).items()}
-    twin = Twin(NetworkShape(width, HIDDEN_FEATURES), start)
+    twin = Twin(NetworkShape(width), start)
     twin.shift_gains(GAIN_PER_OCTAVE * math.log2(lmbda))
     return twin
 

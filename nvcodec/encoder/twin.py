@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from nvcodec.fixedpoint import Rounding
-from nvcodec.model.network import Network, NetworkShape, limit_gains
+from nvcodec.model.network import CELL_INPUTS, Network, NetworkShape, limit_gains
 
 __all__ = ["Twin"]
 
@@ -18,10 +18,14 @@ _RATES = {"weight": 0.2, "bias": 0.6}
 _CONTEXT_RATE = 0.4
 
 
+def _part(name: str) -> str:
+    return name.rsplit(".", 1)[1]
+
+
 class Twin:
     """Float parameters in the units of the integer network, with their optimisers.
 
-    ``synthesis`` and ``context[kind]`` list the leaves that the distortion and the rate depend on. The gains are
+    ``synthesis[kind]`` and ``context[kind]`` list the leaves of each cell and context model. The gains are
     not among them: on integer symbols a smaller gain always lowers the distortion, and the bits it costs have no
     gradient. They follow lambda instead (``shift_gains``).
     """
@@ -36,25 +40,30 @@ class Twin:
         self.rounding = Rounding.NONE
         self.dtype = dtype
         names = [spec.name for spec in shape.tensors]
-        cell = [n for n in names if n.startswith("cell.")]
-        self.synthesis = [self.values[n] for n in cell]
+        self.synthesis = {kind: [self.values[n] for n in self.synthesis_names(kind)] for kind in CELL_INPUTS}
         self.context = {
             kind: [self.values[n] for n in names if n.startswith(f"context.{kind}.")]
             for kind in ("appearance", "motion")
         }
         self._learning = 1.0
-        self._synthesis_optimiser = torch.optim.Adam(
-            [{"params": [self.values[n]], "lr": _RATES[n.rsplit(".", 1)[1]]} for n in cell],
-            betas=(0.9, 0.99),
-        )
+        self._synthesis_optimiser = {
+            kind: torch.optim.Adam(
+                [{"params": [self.values[n]], "lr": _RATES[_part(n)]} for n in self.synthesis_names(kind)],
+                betas=(0.9, 0.99),
+            )
+            for kind in CELL_INPUTS
+        }
         self._context_optimiser = {
             kind: torch.optim.Adam(leaves, lr=_CONTEXT_RATE, betas=(0.9, 0.99)) for kind, leaves in self.context.items()
         }
-        self._base_rates = [g["lr"] for g in self._synthesis_optimiser.param_groups]
+
+    def synthesis_names(self, kind: str) -> list[str]:
+        """The tensors of a cell that a segment may change: the slopes by gain stay as they were trained."""
+        return [n for n in self.values if n.startswith(f"cell.{kind}.") and _part(n) in _RATES]
 
     def state(self) -> dict[str, Any]:
         """All that training has changed: a twin of the same shape and start, given this, goes on in the same way."""
-        optimisers = (self._synthesis_optimiser, *self._context_optimiser.values())
+        optimisers = (*self._synthesis_optimiser.values(), *self._context_optimiser.values())
         return {
             "values": self.values,
             "steps": self.steps,
@@ -69,7 +78,7 @@ class Twin:
         for name, value in state["values"].items():
             self.values[name].copy_(value)
         self.steps = state["steps"]
-        optimisers = (self._synthesis_optimiser, *self._context_optimiser.values())
+        optimisers = (*self._synthesis_optimiser.values(), *self._context_optimiser.values())
         for optimiser, kept in zip(optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(kept)
 
@@ -86,17 +95,18 @@ class Twin:
 
     def set_learning(self, factor: float) -> None:
         """Scale all learning rates by ``factor``."""
-        for group, rate in zip(self._synthesis_optimiser.param_groups, self._base_rates, strict=True):
-            group["lr"] = rate * factor
+        for kind, optimiser in self._synthesis_optimiser.items():
+            for name, group in zip(self.synthesis_names(kind), optimiser.param_groups, strict=True):
+                group["lr"] = _RATES[_part(name)] * factor
         for optimiser in self._context_optimiser.values():
             for group in optimiser.param_groups:
                 group["lr"] = _CONTEXT_RATE * factor
 
-    def step_synthesis(self, gradients: Sequence[Tensor], lmbda: float) -> None:
-        """One step on the cell and the gains; gradients of the distortion, made comparable by ``lmbda``."""
-        for leaf, gradient in zip(self.synthesis, gradients, strict=True):
+    def step_synthesis(self, kind: str, gradients: Sequence[Tensor], lmbda: float) -> None:
+        """One step on a cell; gradients of the distortion, made comparable by ``lmbda``."""
+        for leaf, gradient in zip(self.synthesis[kind], gradients, strict=True):
             leaf.grad = gradient * (1.0 / lmbda)
-        self._synthesis_optimiser.step()
+        self._synthesis_optimiser[kind].step()
 
     def step_context(self, kind: str, gradients: Sequence[Tensor]) -> None:
         """One step on a context model; gradients of the bits."""
@@ -116,7 +126,7 @@ class Twin:
         """A twin that computes exactly what the integer ``network`` does, and does not learn."""
         twin = Twin(network.shape, network.tensors, torch.float32)
         twin.values = {name: t.detach() for name, t in network.tensors.items()}
-        twin.synthesis = []
+        twin.synthesis = {kind: [] for kind in twin.synthesis}
         twin.context = {kind: [] for kind in twin.context}
         twin.rounding = Rounding.STRAIGHT_THROUGH
         return twin

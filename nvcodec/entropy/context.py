@@ -37,6 +37,8 @@ __all__ = [
     "features",
     "location_and_scale",
     "log_feature",
+    "log_table",
+    "stage_kernels",
     "stage_of",
 ]
 
@@ -106,7 +108,7 @@ def stage_of(channels: int) -> tuple[tuple[tuple[int, int], ...], ...]:
 
 
 @cache
-def _log_table(device: torch.device) -> Tensor:
+def log_table(device: torch.device) -> Tensor:
     """round(16 * log2(1 + i)) for i = 0 .. LOG_BOUND, from integer comparisons: the normative table."""
     values = []
     k = 0
@@ -122,12 +124,12 @@ def log_feature(x: Tensor, rounding: Rounding) -> Tensor:
     """Non-negative x to ``round(16 log2(1 + floor(x)))``, x capped at LOG_BOUND."""
     x = x.clamp(max=LOG_BOUND)
     if rounding is Rounding.EXACT:
-        return _log_table(x.device)[x.round().long()]
+        return log_table(x.device)[x.round().long()]
     return LOG_STEP * torch.log2(1.0 + x)
 
 
 @cache
-def _stage_kernels(layout: ChannelLayout, stage: int) -> tuple[Tensor, Tensor]:
+def stage_kernels(layout: ChannelLayout, stage: int) -> tuple[Tensor, Tensor]:
     """Kernels over a level whose unread symbols are zero.
 
     Magnitudes (3 * C, C, 6, 6): near, wide, cross of each channel, in 1/16 of a symbol and scaled for the
@@ -168,7 +170,7 @@ def _stage_kernels(layout: ChannelLayout, stage: int) -> tuple[Tensor, Tensor]:
 
 @cache
 def _kernels(layout: ChannelLayout, stages: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
-    pairs = [_stage_kernels(layout, stage) for stage in stages]
+    pairs = [stage_kernels(layout, stage) for stage in stages]
     return torch.cat([p[0] for p in pairs]).to(device), torch.cat([p[1] for p in pairs]).to(device)
 
 

@@ -30,7 +30,7 @@ from nvcodec.errors import SyntaxViolation, TruncatedError
 from nvcodec.fixedpoint import Rounding
 from nvcodec.model.grid import SYMBOL_BOUND
 
-__all__ = ["SymbolChannel", "SymbolReader", "SymbolWriter", "code_level", "pad_even"]
+__all__ = ["SymbolChannel", "SymbolReader", "SymbolWriter", "code_level", "pad_even", "stage_tables"]
 
 _BIT = constriction.stream.model.Categorical(np.full(2, (1 << 23) - 1, dtype=np.float64), perfect=False)
 
@@ -141,6 +141,8 @@ def code_level(
     ``side``: (B, C + 2, rows, columns), C channels by ``layout``. ``output_bias``: (C, 2).
     Returns the symbols, float32 integers on the device of ``side``.
     """
+    if side.device.type == "cpu":
+        return _code_level_cpu(channel, symbols, layout, side, weights, output_bias)
     channels = len(layout)
     batch, _, rows, columns = side.shape
     side = pad_even(side)
@@ -149,21 +151,69 @@ def code_level(
     inside = pad_even(torch.ones(1, channels, rows, columns)).bool()
     for stage in range(STAGES):
         stages = (stage,)
-        inputs = features(level, layout, stages, side, Rounding.EXACT)
-        location, scale = location_and_scale(inputs, weights, stages, output_bias, Rounding.EXACT)
-        whole = torch.floor(location * (1.0 / FRACTIONS))
-        tables = (scale * FRACTIONS + location - whole * FRACTIONS)[:, 0].to(torch.uint8).cpu().numpy()
-        centre = whole[:, 0].to(torch.int32).cpu().numpy().clip(-SYMBOL_BOUND, SYMBOL_BOUND)
+        tables, centre = stage_tables(level, layout, stage, side, weights, output_bias)
+        values = at_stages(target, stages)[:, 0].to(torch.int32).cpu().numpy() if target is not None else None
         coded = np.broadcast_to(at_stages(inside, stages)[:, 0].numpy(), tables.shape)
-        values = np.zeros(tables.shape, dtype=np.int32)
-        known = None
-        if target is not None:
-            values = at_stages(target, stages)[:, 0].to(torch.int32).cpu().numpy()
-            known = _wrapped(values - centre)[coded]
-        got = channel.exchange(tables[coded], known)
-        if target is None:
-            values[coded] = _wrapped(got + centre[coded])
-        read = torch.from_numpy(values.astype(np.float32)).to(level.device)
+        read = torch.from_numpy(_exchange(channel, values, tables, centre, coded).astype(np.float32)).to(level.device)
         for c, (row, column) in enumerate(stage_of(channels)[stage]):
             level[:, c, row::2, column::2] = read[:, c]
     return level[:, :, :rows, :columns]
+
+
+def stage_tables(
+    level: Tensor, layout: ChannelLayout, stage: int, side: Tensor, weights: ContextWeights, output_bias: Tensor
+) -> tuple[np.ndarray, np.ndarray]:
+    """Tables (uint8) and centres (int32) of what a stage reads, (B, C, rows / 2, columns / 2), by tensor operations.
+
+    What ``LevelContext.stage`` gives on a CPU.
+    """
+    inputs = features(level, layout, (stage,), side, Rounding.EXACT)
+    location, scale = location_and_scale(inputs, weights, (stage,), output_bias, Rounding.EXACT)
+    whole = torch.floor(location * (1.0 / FRACTIONS))
+    tables = (scale * FRACTIONS + location - whole * FRACTIONS)[:, 0].to(torch.uint8).cpu().numpy()
+    return tables, whole[:, 0].to(torch.int32).cpu().numpy().clip(-SYMBOL_BOUND, SYMBOL_BOUND)
+
+
+def _code_level_cpu(
+    channel: SymbolChannel,
+    symbols: Tensor | None,
+    layout: ChannelLayout,
+    side: Tensor,
+    weights: ContextWeights,
+    output_bias: Tensor,
+) -> Tensor:
+    from nvcodec.entropy.context_cpu import MARGIN, LevelContext  # brings a compiler: only where symbols are coded
+
+    channels = len(layout)
+    batch, _, rows, columns = side.shape
+    side = pad_even(side)
+    context = LevelContext(layout, side.numpy(), weights, output_bias)
+    level = np.zeros((batch, channels, side.shape[2] + 2 * MARGIN, side.shape[3] + 2 * MARGIN), np.int32)
+    inner = level[:, :, MARGIN:-MARGIN, MARGIN:-MARGIN]
+    target = pad_even(symbols).numpy().astype(np.int32) if symbols is not None else None
+    inside = np.zeros((1, channels, *inner.shape[2:]), bool)
+    inside[:, :, :rows, :columns] = True
+    for stage, phases in enumerate(stage_of(channels)):
+        tables, centre = context.stage(level, stage)
+        values = _at_phases(target, phases) if target is not None else None
+        coded = np.broadcast_to(_at_phases(inside, phases), tables.shape)
+        read = _exchange(channel, values, tables, centre, coded)
+        for c, (row, column) in enumerate(phases):
+            inner[:, c, row::2, column::2] = read[:, c]
+    return torch.from_numpy(inner[:, :, :rows, :columns].astype(np.float32))
+
+
+def _at_phases(level: np.ndarray, phases: tuple[tuple[int, int], ...]) -> np.ndarray:
+    return np.stack([level[:, c, row::2, column::2] for c, (row, column) in enumerate(phases)], axis=1)
+
+
+def _exchange(
+    channel: SymbolChannel, values: np.ndarray | None, tables: np.ndarray, centre: np.ndarray, coded: np.ndarray
+) -> np.ndarray:
+    """The symbols of one stage: ``values``, written, or those that are read; 0 where ``coded`` is not set."""
+    if values is not None:
+        channel.exchange(tables[coded], _wrapped(values - centre)[coded])
+        return values
+    values = np.zeros(tables.shape, dtype=np.int32)
+    values[coded] = _wrapped(channel.exchange(tables[coded], None) + centre[coded])
+    return values

@@ -17,24 +17,23 @@ from torch import Tensor
 from nvcodec.errors import UnsupportedError
 from nvcodec.model.network import NetworkShape, TensorSpec
 
-__all__ = ["HIDDEN_FEATURES", "TRAINED_WIDTHS", "WIDTHS", "starting_tensors"]
+__all__ = ["TRAINED_WIDTHS", "WIDTHS", "starting_tensors"]
 
-WIDTHS = (8, 24, 48, 96, 192, 512)
-"""The width presets, from about four thousand to three million parameters."""
+WIDTHS = (8, 24, 48, 96, 160, 288)
+"""The width presets, from about six thousand to three million parameters."""
 TRAINED_WIDTHS = (8, 24)
-HIDDEN_FEATURES = 4
 
 
 @lru_cache(maxsize=len(WIDTHS))
 def _starting_arrays(width: int) -> dict[str, np.ndarray]:
-    shape = NetworkShape(width, HIDDEN_FEATURES)
+    shape = NetworkShape(width)
     if width in TRAINED_WIDTHS:
         data = resources.files("nvcodec.model").joinpath(f"base/width{width}.bin").read_bytes()
         values = np.frombuffer(data, dtype="<i2")
         arrays, start = {}, 0
         for spec in shape.tensors:
             count = int(np.prod(spec.shape))
-            arrays[spec.name] = values[start : start + count].reshape(spec.shape).astype(np.int64)
+            arrays[spec.name] = values[start : start + count].reshape(spec.shape)
             start += count
         if start != len(values):
             raise UnsupportedError(f"the starting network of width {width} holds {len(values)} values, not {start}")
@@ -45,8 +44,8 @@ def _starting_arrays(width: int) -> dict[str, np.ndarray]:
 
 def _widened(spec: TensorSpec, small: np.ndarray) -> np.ndarray:
     """``small`` in the corner of a larger tensor. New rows are pseudo-random, new columns of old rows are 0."""
-    out = np.zeros(spec.shape, dtype=np.int64)
-    if spec.name in ("cell.enter.weight", "cell.mix.weight"):
+    out = np.zeros(spec.shape, dtype=np.int16)
+    if spec.name.startswith("cell.") and spec.name.endswith(".weight") and ".leave." not in spec.name:
         out[small.shape[0] :] = _scattered(out[small.shape[0] :].shape, spec.shape[1])
     out[tuple(slice(0, n) for n in small.shape)] = small
     return out

@@ -3,7 +3,8 @@
 A frame's grid is a pyramid of integer tensors. The appearance levels have strides 2, 4, 8, 16, 32 luma
 samples and hold the bands of a wavelet transform: three bands of luma at the finest level, three of each
 plane at the others, and the means at the coarsest. They are critically sampled, one symbol a sample, and
-orthogonal enough that each symbol can be decided by itself. The motion levels have strides 8, 16, 32.
+orthogonal enough that each symbol can be decided by itself. The motion levels have strides
+8 to 128.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ APPEARANCE_LEVELS = len(APPEARANCE_CHANNELS)
 APPEARANCE_GAINS = APPEARANCE_LEVELS + 1
 """One gain for each level, and one for the means."""
 
-MOTION_LEVELS = 3
+MOTION_LEVELS = 5
 _FIRST_GROUP, _SECOND_GROUP, _MERGE_GROUP, _BLEND_GROUP = range(4)
 
 SYMBOL_BOUND = 127

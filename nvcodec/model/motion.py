@@ -7,7 +7,7 @@ this costs a bit. With one reference nothing can be compared, and the field of t
 the wrong place: such a frame starts from rest (BENCHMARKS.md, "What was tried"). The grid carries the remainder::
 
     reference states --scale--> candidates --agreement of the warped references--> predicted motion
-                                                        grid (strides 32, 16, 8) --(+)--> motion
+                                                        grid (strides 128 .. 8) --(+)--> motion
 
 The remainder is refined from level to level. A cell takes over the vector of the coarser cell above it or, where the
 edge of a moving thing runs through that one, of a neighbour of it: the merge choice, one symbol instead of a vector.
@@ -17,13 +17,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from nvcodec.fixedpoint import conv2d
 from nvcodec.model.grid import FrameGeometry
-from nvcodec.model.warp import BLOCK, Reference
+from nvcodec.model.warp import BLOCK, MARGIN, Reference
 
 __all__ = [
     "MERGE_SYMBOLS",
@@ -117,17 +118,31 @@ class _Agreement:
 
     def cost(self, field: Tensor, wide: bool) -> Tensor:
         """(block rows, block columns): windowed sum of absolute differences of the warped references."""
-        warped = []
-        for plane, vectors in zip(
-            self.planes, (field, scale_vectors(field, self.distances[1], self.distances[0])), strict=True
-        ):
-            warped.append(plane.gather(vectors, BLOCK, step=2)[0])
-        difference = (warped[0] - warped[1]).abs()
-        pad = (0, -self.columns % _CELL, 0, -self.rows % _CELL)
-        sums = F.avg_pool2d(F.pad(difference, pad)[None, None], _CELL, divisor_override=1)
+        fields = (field, scale_vectors(field, self.distances[1], self.distances[0]))
+        sums = (self._sums_cpu if field.device.type == "cpu" else self._sums)(fields)[None, None]
         if wide:
             return F.avg_pool2d(sums, _WINDOW_WIDE, 1, _WINDOW_WIDE // 2, divisor_override=1)[0, 0]
         return conv2d(sums, self.near, padding=1)[0, 0]
+
+    def _sums(self, fields: tuple[Tensor, Tensor]) -> Tensor:
+        """(block rows, block columns): sums of absolute differences, by tensor operations."""
+        first, second = (
+            plane.gather(vectors, BLOCK, step=2)[0] for plane, vectors in zip(self.planes, fields, strict=True)
+        )
+        pad = (0, -self.columns % _CELL, 0, -self.rows % _CELL)
+        return F.avg_pool2d(F.pad((first - second).abs(), pad)[None], _CELL, divisor_override=1)[0]
+
+    def _sums_cpu(self, fields: tuple[Tensor, Tensor]) -> Tensor:
+        """The same in compiled code."""
+        from nvcodec.model.agreement_cpu import block_differences  # brings a compiler: only where frames are decoded
+
+        first, second = self.planes
+        sums = np.empty(fields[0].shape[1:], np.float32)
+        vectors = torch.stack(fields).to(torch.int32).numpy()
+        block_differences(
+            first.samples[0].numpy(), second.samples[0].numpy(), vectors, first.height, first.width, MARGIN, sums
+        )
+        return torch.from_numpy(sums)
 
     def search(self, start: Tensor, candidates: list[Tensor]) -> Tensor:
         """Wide window: the candidates, then their neighbours. Near window: refinement, then neighbours."""

@@ -1,4 +1,4 @@
-"""The network of a segment: its shape, its tensors, and the appearance cell.
+"""The network of a segment: its shape, its tensors, and the appearance cells.
 
 Every tensor is an integer tensor, ``round(real value * 2**fraction_bits)``. Training holds the real values
 times ``2**fraction_bits`` in float32 and calls the same code.
@@ -28,12 +28,15 @@ from nvcodec.model.grid import APPEARANCE_GAINS, APPEARANCE_LEVELS, MOTION_LEVEL
 
 __all__ = [
     "ACTIVATION_BOUND",
+    "CELL_INPUTS",
+    "CELL_LAYERS",
     "CONV_BITS",
     "GAIN_STEPS",
     "GAIN_STEPS_PER_OCTAVE",
     "Network",
     "NetworkShape",
     "TensorSpec",
+    "cell_kind",
     "gain_values",
     "limit_gains",
 ]
@@ -42,8 +45,10 @@ CONV_BITS = 9
 """Fraction bits of the cell's weights."""
 BIAS_BITS = 2
 """Fraction bits of the cell's biases, in activations."""
+SLOPE_BITS = 5
+"""Fraction bits of what a step of the gain adds to a bias, in activations."""
 ACTIVATION_BOUND = 1023
-"""Magnitude of activations and hidden features; one unit is a quarter of an 8-bit grey level."""
+"""Magnitude of activations; one unit is a quarter of an 8-bit grey level."""
 SAMPLE_CHANNELS = 6
 """Four luma samples of a 2x2 cell, U, V."""
 GREY = 512
@@ -51,6 +56,12 @@ GAIN_STEPS = 64
 GAIN_STEPS_PER_OCTAVE = 8
 """Gain index i stands for round(4 * 2**(i / 8))."""
 DEPTHS = MAX_DEPTH + 1
+CELL_INPUTS = {"key": SAMPLE_CHANNELS, "inter": 3 * SAMPLE_CHANNELS}
+"""Input channels of the two cells: of frames without references, and of all others."""
+_BIAS_ROWS = {"key": 1, "inter": 3}
+"""Biases of the first layer: by depth 0; by depth 1, 2, and 3 or more."""
+MIX_LAYERS = 2
+CELL_LAYERS = ("enter", *(f"mix{i}" for i in range(MIX_LAYERS)), "leave")
 
 
 @dataclass(frozen=True)
@@ -65,31 +76,26 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class NetworkShape:
-    """``width``: channels of the cell's layers. ``hidden``: hidden features carried from frame to frame."""
+    """``width``: channels of the cells' layers."""
 
     width: int
-    hidden: int
-
-    @property
-    def inputs(self) -> int:
-        return 3 * SAMPLE_CHANNELS + self.hidden
-
-    @property
-    def outputs(self) -> int:
-        return SAMPLE_CHANNELS + self.hidden
 
     @cached_property
     def tensors(self) -> tuple[TensorSpec, ...]:
         """All tensors in the order of the bitstream."""
-        specs = [
-            TensorSpec("cell.enter.weight", (self.width, self.inputs, 3, 3), CONV_BITS, 1 << 15),
-            TensorSpec("cell.enter.bias", (2, self.width), BIAS_BITS, 1 << 13),
-            TensorSpec("cell.mix.weight", (self.width, self.width, 3, 3), CONV_BITS, 1 << 15),
-            TensorSpec("cell.mix.bias", (1, self.width), BIAS_BITS, 1 << 13),
-            TensorSpec("cell.leave.weight", (self.outputs, self.width, 3, 3), CONV_BITS, 1 << 15),
-            TensorSpec("cell.leave.bias", (1, self.outputs), BIAS_BITS, 1 << 13),
-            TensorSpec("grid.gain", (DEPTHS, APPEARANCE_GAINS), 0, GAIN_STEPS - 1),
-        ]
+        specs = []
+        for kind, inputs in CELL_INPUTS.items():
+            rows = _BIAS_ROWS[kind]
+            for layer in CELL_LAYERS:
+                out = SAMPLE_CHANNELS if layer == "leave" else self.width
+                into = inputs if layer == "enter" else self.width
+                biases = rows if layer == "enter" else 1
+                specs += [
+                    TensorSpec(f"cell.{kind}.{layer}.weight", (out, into, 3, 3), CONV_BITS, 1 << 15),
+                    TensorSpec(f"cell.{kind}.{layer}.bias", (biases, out), BIAS_BITS, 1 << 13),
+                ]
+            specs.append(TensorSpec(f"cell.{kind}.enter.slope", (rows, self.width), SLOPE_BITS, 1 << 10))
+        specs.append(TensorSpec("grid.gain", (DEPTHS, APPEARANCE_GAINS), 0, GAIN_STEPS - 1))
         for kind, levels in (("appearance", APPEARANCE_LEVELS), ("motion", MOTION_LEVELS)):
             specs += [
                 TensorSpec(f"context.{kind}.hidden.weight", (HIDDEN, FEATURES), 6, 1 << 11),
@@ -103,6 +109,11 @@ class NetworkShape:
     @property
     def parameter_count(self) -> int:
         return sum(torch.Size(spec.shape).numel() for spec in self.tensors)
+
+
+def cell_kind(depth: int) -> str:
+    """Which cell a frame at ``depth`` of the hierarchy goes through."""
+    return "inter" if depth else "key"
 
 
 def limit_gains(index: Tensor) -> Tensor:
@@ -141,16 +152,16 @@ class Network:
         return Network(self.shape, {name: t.to(device) for name, t in self.tensors.items()})
 
     def check(self) -> None:
-        """Raise LimitError unless every layer of the cell is exact in float32."""
-        bounds = self.input_bounds()
-        for name, bound in (
-            ("enter", bounds),
-            ("mix", torch.full((self.shape.width,), float(ACTIVATION_BOUND))),
-            ("leave", torch.full((self.shape.width,), float(ACTIVATION_BOUND))),
-        ):
-            weight = self.tensors[f"cell.{name}.weight"]
-            bias = self.tensors[f"cell.{name}.bias"] * (1 << (CONV_BITS - BIAS_BITS))
-            check_exact_bound(weight, bias, bound.to(weight), f"cell.{name}")
+        """Raise LimitError unless every layer of the cells is exact in float32."""
+        for kind in CELL_INPUTS:
+            for layer in CELL_LAYERS:
+                weight = self.tensors[f"cell.{kind}.{layer}.weight"]
+                bias = self.tensors[f"cell.{kind}.{layer}.bias"].abs() * (1 << (CONV_BITS - BIAS_BITS))
+                if layer == "enter":
+                    slope = self.tensors[f"cell.{kind}.enter.slope"].abs()
+                    bias = bias + slope * ((GAIN_STEPS - 1) << (CONV_BITS - SLOPE_BITS))
+                bounds = self.input_bounds(kind) if layer == "enter" else [float(ACTIVATION_BOUND)] * self.shape.width
+                check_exact_bound(weight, bias, torch.tensor(bounds).to(weight), f"cell.{kind}.{layer}")
 
         for kind in ("appearance", "motion"):
             output = self.tensors[f"context.{kind}.output.weight"]
@@ -160,15 +171,10 @@ class Network:
                 output, most * (1 << OUTPUT_SHIFT), torch.full((HIDDEN,), float(HIDDEN_BOUND)), f"context.{kind}"
             )
 
-    def input_bounds(self) -> Tensor:
-        """(inputs,): the largest magnitude of each input channel of the cell."""
-        return torch.tensor(
-            [RESIDUAL_BOUND] * SAMPLE_CHANNELS
-            + [GREY] * SAMPLE_CHANNELS
-            + [2 * GREY - 1] * SAMPLE_CHANNELS
-            + [ACTIVATION_BOUND] * self.shape.hidden,
-            dtype=torch.float32,
-        )
+    def input_bounds(self, kind: str) -> list[float]:
+        """The largest magnitude of each input channel of the cell ``kind``."""
+        bounds = [RESIDUAL_BOUND] * SAMPLE_CHANNELS + [GREY] * SAMPLE_CHANNELS + [2 * GREY - 1] * SAMPLE_CHANNELS
+        return [float(bound) for bound in bounds[: CELL_INPUTS[kind]]]
 
     def context(self, kind: str) -> ContextWeights:
         """``kind``: "appearance" or "motion"."""
@@ -198,35 +204,35 @@ class Network:
         residual: Tensor,
         prediction: Tensor,
         difference: Tensor,
-        hidden: Tensor,
-        is_key: bool,
+        depth: int,
         rounding: Rounding = Rounding.EXACT,
         dtype: torch.dtype = torch.float32,
-    ) -> tuple[Tensor, Tensor]:
-        """The appearance cell: (B, ..., h, w) inputs to samples (B, 6, h, w) and hidden features (B, hidden, h, w).
+    ) -> Tensor:
+        """The appearance cell: (B, 6, h, w) inputs to samples (B, 6, h, w), clipped to 0 .. 1023.
 
         ``residual``: the expanded grid. ``prediction``: blended warped references, 0 .. 1023 (GREY for a key frame).
-        ``difference``: first minus second warped reference (0 where there is one). ``hidden``: blended warped
-        hidden features. Samples are clipped to 0 .. 1023. ``dtype`` is for training only.
+        ``difference``: first minus second warped reference (0 where there is one). ``depth``: of the frames in the
+        hierarchy; 0 is a key frame. ``dtype`` is for training only, where samples are not clipped.
         """
-        x = torch.cat([residual, prediction - GREY, difference, hidden], dim=1).to(
-            dtype, memory_format=torch.channels_last
-        )
-        y = self._layer(x, "enter", 0 if is_key else 1, rounding)
-        y = leaky_relu(y, rounding).clamp(-ACTIVATION_BOUND, ACTIVATION_BOUND)
-        y = self._layer(y, "mix", 0, rounding)
-        y = leaky_relu(y, rounding).clamp(-ACTIVATION_BOUND, ACTIVATION_BOUND)
-        y = self._layer(y, "leave", 0, rounding).float()
-        samples = prediction + residual + y[:, :SAMPLE_CHANNELS]
-        if rounding is Rounding.EXACT:
-            samples = samples.clamp(0, 2 * GREY - 1)
-        return samples, y[:, SAMPLE_CHANNELS:].clamp(-ACTIVATION_BOUND, ACTIVATION_BOUND)
+        kind = cell_kind(depth)
+        inputs = [residual] if kind == "key" else [residual, prediction - GREY, difference]
+        y = torch.cat(inputs, dim=1).to(dtype, memory_format=torch.channels_last)
+        for layer in CELL_LAYERS[:-1]:
+            y = self._layer(y, kind, layer, depth, rounding)
+            y = leaky_relu(y, rounding).clamp(-ACTIVATION_BOUND, ACTIVATION_BOUND)
+        samples = prediction + residual + self._layer(y, kind, CELL_LAYERS[-1], depth, rounding).float()
+        return samples.clamp(0, 2 * GREY - 1) if rounding is Rounding.EXACT else samples
 
-    def _layer(self, x: Tensor, name: str, bias_row: int, rounding: Rounding) -> Tensor:
-        weight, bias = self.tensors[f"cell.{name}.weight"], self.tensors[f"cell.{name}.bias"][bias_row]
+    def _layer(self, x: Tensor, kind: str, layer: str, depth: int, rounding: Rounding) -> Tensor:
+        name = f"cell.{kind}.{layer}"
+        weight, biases = self.tensors[f"{name}.weight"], self.tensors[f"{name}.bias"]
+        row = min(max(depth - 1, 0), len(biases) - 1)
+        bias = biases[row] * (1 << (CONV_BITS - BIAS_BITS))
+        if layer == "enter":
+            gain = self.tensors["grid.gain"][depth, 0].detach().round()
+            bias = bias + self.tensors[f"{name}.slope"][row] * (gain * (1 << (CONV_BITS - SLOPE_BITS)))
         if rounding is Rounding.EXACT:
-            out = torch.round(conv2d(x, weight, bias * (1 << (CONV_BITS - BIAS_BITS)), padding=1))
-            return shift_right(out, CONV_BITS, rounding)
+            return shift_right(torch.round(conv2d(x, weight, bias, padding=1)), CONV_BITS, rounding)
         real = (weight * 2.0**-CONV_BITS).to(x.dtype, memory_format=torch.channels_last)
-        out = F.conv2d(x, real, (bias * 2.0**-BIAS_BITS).to(x.dtype), padding=1)
+        out = F.conv2d(x, real, (bias * 2.0**-CONV_BITS).to(x.dtype), padding=1)
         return out if rounding is Rounding.NONE else shift_right(out, 0, rounding)

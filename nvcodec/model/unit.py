@@ -108,13 +108,12 @@ def _stack(parts: list[Compensated]) -> Compensated:
     return Compensated(
         torch.stack([p.prediction for p in parts]),
         torch.stack([p.difference for p in parts]),
-        torch.stack([p.hidden for p in parts]),
     )
 
 
-def key_unit_inputs(unit: CodingUnit, geometry: FrameGeometry, hidden: int, device: torch.device) -> Compensated:
+def key_unit_inputs(unit: CodingUnit, geometry: FrameGeometry, device: torch.device) -> Compensated:
     """Batched inputs of the cell for a unit without references."""
-    return _stack([key_frame_inputs(geometry, hidden, device)] * len(unit.frames))
+    return _stack([key_frame_inputs(geometry, device)] * len(unit.frames))
 
 
 def motion_context(predictions: list[MotionPrediction], geometry: FrameGeometry) -> MotionSide:
@@ -127,12 +126,10 @@ def motion_context(predictions: list[MotionPrediction], geometry: FrameGeometry)
     )
 
 
-def synthesise(
-    network: Network, unit: CodingUnit, inputs: Compensated, appearance: list[Tensor]
-) -> tuple[Tensor, Tensor]:
-    """Samples (B, 6, h, w) and hidden features (B, hidden, h, w) of a unit, exactly."""
+def synthesise(network: Network, unit: CodingUnit, inputs: Compensated, appearance: list[Tensor]) -> Tensor:
+    """Samples (B, 6, h, w) of a unit, exactly."""
     residual = expand_grid(appearance, network.gains(unit.depth))
-    return network.cell(residual, inputs.prediction, inputs.difference, inputs.hidden, unit.reference_count == 0)
+    return network.cell(residual, inputs.prediction, inputs.difference, unit.depth)
 
 
 def code_unit(
@@ -168,7 +165,7 @@ def code_unit(
         )
         inputs, motion_states = compensate_unit(unit, states, predictions, motion)
     else:
-        inputs = key_unit_inputs(unit, geometry, network.shape.hidden, device)
+        inputs = key_unit_inputs(unit, geometry, device)
     appearance = _code_levels(
         channel,
         grid.appearance if grid else None,
@@ -179,10 +176,9 @@ def code_unit(
         unit.depth,
         account.appearance,
     )
-    samples, hidden = synthesise(network, unit, inputs, appearance)
+    samples = synthesise(network, unit, inputs, appearance)
     decoded = {
-        frame.display: FrameState(Reference(samples[b], hidden[b]), motion_states[b])
-        for b, frame in enumerate(unit.frames)
+        frame.display: FrameState(Reference(samples[b]), motion_states[b]) for b, frame in enumerate(unit.frames)
     }
     return Grid(motion, appearance), decoded
 

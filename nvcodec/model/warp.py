@@ -4,7 +4,6 @@
 
     packed frame (6, h, w) --> luma (2h, 2w)  --8 taps--> 16 quarter-sample planes --+
                            --> chroma (2, h, w) --4 taps--> 16 quarter-sample planes -+-- gather by vector
-                           --> hidden (C, h, w), whole samples only ------------------+
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from torch.nn import functional as F
 
 from nvcodec.fixedpoint import Rounding, conv2d, shift_right
 
-__all__ = ["BLOCK", "SAMPLE_MAX", "InterpolatedPlane", "Reference", "pack_luma", "unpack_luma"]
+__all__ = ["BLOCK", "MARGIN", "SAMPLE_MAX", "InterpolatedPlane", "Reference", "pack_luma", "unpack_luma"]
 
 BLOCK = 8
 """Motion is constant over blocks of BLOCK x BLOCK luma samples."""
@@ -38,7 +37,7 @@ _CHROMA_TAPS = ((0, 64, 0, 0), (-4, 54, 16, -2), (-4, 36, 36, -4), (-2, 16, 54, 
 _TAP_SHIFT = 12
 _OWN_SHARE = {8: (5, 6, 7, 8, 8, 7, 6, 5), 4: (6, 8, 8, 6)}
 """Share, /8, of a block's own vector in the samples along a row or column of the block; blocks of luma and chroma."""
-_MARGIN = 16
+MARGIN = 16
 """Planes reach this far beyond the picture: a block and the longest filter, so that blocks further out see nothing
 but the repeated border."""
 
@@ -72,7 +71,7 @@ class InterpolatedPlane:
         length = len(taps[0])
         before, after = length // 2 - 1, length // 2
         kernel = torch.tensor(taps, dtype=planes.dtype, device=planes.device)  # (4, length)
-        pad = (_MARGIN + before, _MARGIN + after)
+        pad = (MARGIN + before, MARGIN + after)
         padded = F.pad(planes.unsqueeze(1), (*pad, *pad), mode="replicate")
         across = conv2d(padded, kernel.reshape(4, 1, 1, length))
         both = conv2d(across.flatten(0, 1).unsqueeze(1), kernel.reshape(4, 1, length, 1))
@@ -85,15 +84,15 @@ class InterpolatedPlane:
         ``field``: (2, block rows, block columns), vectors (y, x), integers in quarter samples, for blocks of
         ``block`` <= 8 samples. The border repeats without end.
         """
-        full_w = self.width + 2 * _MARGIN
+        full_w = self.width + 2 * MARGIN
         y, x = field.to(torch.int32)
         # Blocks that lie wholly beyond the margin all see the repeated border: stop them there.
         top = torch.arange(0, y.shape[0] * block, block, dtype=torch.int32, device=y.device)[:, None]
         left = torch.arange(0, y.shape[1] * block, block, dtype=torch.int32, device=y.device)[None]
-        row = (top + (y >> 2)).clamp(-_MARGIN, self.height + _MARGIN - block) - top
-        column = (left + (x >> 2)).clamp(-_MARGIN, self.width + _MARGIN - block) - left
+        row = (top + (y >> 2)).clamp(-MARGIN, self.height + MARGIN - block) - top
+        column = (left + (x >> 2)).clamp(-MARGIN, self.width + MARGIN - block) - left
         phase = (x & 3) * 4 + (y & 3)
-        offset = phase * (full_w * (self.height + 2 * _MARGIN)) + row * full_w + column
+        offset = phase * (full_w * (self.height + 2 * MARGIN)) + row * full_w + column
         start = _positions(self.height, self.width, step, y.device)
         rows, columns = start.shape
         size = block // step
@@ -104,14 +103,9 @@ class InterpolatedPlane:
 @lru_cache(maxsize=64)
 def _positions(height: int, width: int, step: int, device: torch.device) -> Tensor:
     """Index of every ``step``-th sample in a padded plane, without displacement."""
-    row = torch.arange(_MARGIN, height + _MARGIN, step, dtype=torch.int32, device=device)[:, None]
-    column = torch.arange(_MARGIN, width + _MARGIN, step, dtype=torch.int32, device=device)[None]
-    return row * (width + 2 * _MARGIN) + column
-
-
-def _spread(vectors: Tensor, size: int, rows: int, columns: int) -> Tensor:
-    """A block field (2, block rows, block columns) to one vector a sample, blocks of ``size`` samples."""
-    return vectors.repeat_interleave(size, 1).repeat_interleave(size, 2)[:, :rows, :columns]
+    row = torch.arange(MARGIN, height + MARGIN, step, dtype=torch.int32, device=device)[:, None]
+    column = torch.arange(MARGIN, width + MARGIN, step, dtype=torch.int32, device=device)[None]
+    return row * (width + 2 * MARGIN) + column
 
 
 def _half_blocks(vectors: Tensor, down: bool, right: bool) -> Tensor:
@@ -154,12 +148,11 @@ def _overlapped(plane: InterpolatedPlane, vectors: Tensor, block: int, rounding:
 
 
 class Reference:
-    """A decoded frame as later frames see it: 10-bit samples and hidden features, interpolated on demand."""
+    """A decoded frame as later frames see it: 10-bit samples, interpolated on demand."""
 
-    def __init__(self, packed: Tensor, hidden: Tensor, rounding: Rounding = Rounding.EXACT) -> None:
-        """``packed``: (6, h, w) samples 0 .. SAMPLE_MAX; ``hidden``: (C, h, w) features."""
+    def __init__(self, packed: Tensor, rounding: Rounding = Rounding.EXACT) -> None:
+        """``packed``: (6, h, w) samples 0 .. SAMPLE_MAX."""
         self.packed = packed
-        self.hidden = hidden
         self.rounding = rounding
 
     @cached_property
@@ -170,25 +163,13 @@ class Reference:
     def chroma(self) -> InterpolatedPlane:
         return InterpolatedPlane.build(self.packed[4:], _CHROMA_TAPS, self.rounding)
 
-    def warp(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
-        """Displace by the block field ``vectors`` (2, block rows, block columns), quarter luma samples.
-
-        Returns the packed samples (6, h, w) and the hidden features (C, h, w).
-        """
-        rows, columns = self.packed.shape[1:]
+    def warp(self, vectors: Tensor) -> Tensor:
+        """The packed samples (6, h, w), displaced by the block field ``vectors`` (2, block rows, block columns) in
+        quarter luma samples."""
         luma = self.warp_luma(vectors)
         chroma = _overlapped(self.chroma, torch.floor((vectors + 1) * 0.5), BLOCK // 2, self.rounding)
-        hidden = self._warp_hidden(_spread(vectors, BLOCK // 2, rows, columns))
-        return torch.cat([pack_luma(luma), chroma]), hidden
+        return torch.cat([pack_luma(luma), chroma])
 
     def warp_luma(self, vectors: Tensor) -> Tensor:
         """Luma alone, (2h, 2w), displaced by the block field ``vectors``."""
         return _overlapped(self.luma, vectors, BLOCK, self.rounding)[0]
-
-    def _warp_hidden(self, vectors: Tensor) -> Tensor:
-        count, rows, columns = self.hidden.shape
-        whole = torch.floor((vectors + 4) * 0.125).to(torch.int32)
-        row = (torch.arange(rows, dtype=torch.int32, device=whole.device)[:, None] + whole[0]).clamp(0, rows - 1)
-        column = (torch.arange(columns, dtype=torch.int32, device=whole.device)[None] + whole[1]).clamp(0, columns - 1)
-        flat = self.hidden.reshape(count, -1)
-        return flat.index_select(1, (row * columns + column).reshape(-1)).reshape(count, rows, columns)

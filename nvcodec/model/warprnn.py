@@ -5,7 +5,7 @@
     states of the references          grid, motion levels              grid, appearance levels
        motion      appearance                 |                                 |
          |             |                      v                                 v
-         +--> predict_motion --> (+) --> add_grid_motion --> compensate --> cell --> samples, hidden
+         +--> predict_motion --> (+) --> add_grid_motion --> compensate --> cell --> samples
                  ^  warped references disagree here               |
                  +------ (motion follows appearance) -------------+ (appearance follows motion)
 """
@@ -45,16 +45,14 @@ class Compensated:
 
     prediction: Tensor
     difference: Tensor
-    hidden: Tensor
 
 
-def key_frame_inputs(geometry: FrameGeometry, hidden: int, device: torch.device) -> Compensated:
+def key_frame_inputs(geometry: FrameGeometry, device: torch.device) -> Compensated:
     """The inputs of a frame without references."""
     h, w = geometry.half
     return Compensated(
         torch.full((SAMPLE_CHANNELS, h, w), float(GREY), device=device),
         torch.zeros(SAMPLE_CHANNELS, h, w, device=device),
-        torch.zeros(hidden, h, w, device=device),
     )
 
 
@@ -70,16 +68,11 @@ def compensate(
     """
     warped = [r.warp(field) for r, field in zip(references, fields, strict=True)]
     if len(warped) == 1:
-        samples, hidden = warped[0]
-        return Compensated(samples, torch.zeros_like(samples), hidden)
-    (first, first_hidden), (second, second_hidden) = warped
+        return Compensated(warped[0], torch.zeros_like(warped[0]))
+    first, second = warped
     rows, columns = first.shape[1:]
     b = blend.repeat_interleave(4, 1).repeat_interleave(4, 2)[:, :rows, :columns]
-
-    def mix(x: Tensor, y: Tensor) -> Tensor:
-        return shift_right(x * (1 + b) + y * (1 - b), 1, rounding)
-
-    return Compensated(mix(first, second), first - second, mix(first_hidden, second_hidden))
+    return Compensated(shift_right(first * (1 + b) + second * (1 - b), 1, rounding), first - second)
 
 
 def _pool(plane: Tensor, level: int) -> Tensor:

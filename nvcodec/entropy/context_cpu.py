@@ -1,0 +1,144 @@
+"""The context model on a CPU: the integers of ``nvcodec.entropy.context``, symbol by symbol, in compiled code.
+
+A level of a small picture has a few thousand symbols; as tensors, the dozens of operations that a stage takes cost
+more than what they compute. numba compiles the function below when it is first called on a machine, and keeps the
+result on disk. As everywhere in the decode process, float32 holds integers below 2**24, exactly.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numba
+import numpy as np
+import torch
+
+from nvcodec.entropy.context import (
+    FEATURE_BOUND,
+    HIDDEN_BOUND,
+    LOCATION_BOUND,
+    LOG_BOUND,
+    OUTPUT_SHIFT,
+    OUTPUT_STEP_BITS,
+    WEIGHT_SHIFT,
+    ChannelLayout,
+    ContextWeights,
+    log_table,
+    stage_kernels,
+    stage_of,
+)
+from nvcodec.entropy.tables import FRACTIONS, SCALES, TABLE_BOUND
+
+__all__ = ["MARGIN", "LevelContext"]
+
+MARGIN = 2
+"""Zeros around a level: the reach of the features."""
+
+
+class LevelContext:
+    """Says for each stage of one level which table codes a symbol, and around which centre."""
+
+    def __init__(self, layout: ChannelLayout, side: np.ndarray, weights: ContextWeights, bias: torch.Tensor) -> None:
+        """``side``: (B, C + 2, rows, columns), even sizes. ``bias``: (C, 2). All integers."""
+        self._layout = layout
+        self._side = side.astype(np.int32)
+        self._hidden = np.ascontiguousarray(weights.hidden.numpy().T)
+        self._hidden_bias = weights.hidden_bias.numpy() * np.float32(1 << WEIGHT_SHIFT)
+        self._output = weights.output.numpy()
+        self._bias = bias.numpy() * np.float32(1 << OUTPUT_SHIFT)
+
+    def stage(self, level: np.ndarray, stage: int) -> tuple[np.ndarray, np.ndarray]:
+        """Tables (uint8) and centres (int32) of what ``stage`` reads, each (B, C, rows / 2, columns / 2).
+
+        ``level``: (B, C, rows + 2 * MARGIN, columns + 2 * MARGIN), int32; what is not read yet is 0.
+        """
+        taps, starts, phases = _taps(self._layout, stage)
+        batch, channels, rows, columns = level.shape
+        shape = (batch, channels, rows // 2 - MARGIN, columns // 2 - MARGIN)
+        tables, centres = np.empty(shape, np.uint8), np.empty(shape, np.int32)
+        _stage_tables(
+            level, self._side, taps, starts, phases, _logarithms(),
+            self._hidden, self._hidden_bias[stage], self._output, self._bias, tables, centres,
+        )  # fmt: skip
+        return tables, centres
+
+
+@cache
+def _logarithms() -> np.ndarray:
+    return log_table(torch.device("cpu")).numpy()
+
+
+@cache
+def _taps(layout: ChannelLayout, stage: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The kernels of ``stage_kernels`` as lists: rows of (channel, row, column, near, wide, cross, mean).
+
+    Those of channel c stand from ``starts[c]`` to ``starts[c + 1]``. ``phases``: (C, 2), what each channel reads.
+    """
+    channels = len(layout)
+    magnitude, signed = (kernel.numpy().astype(np.int32) for kernel in stage_kernels(layout, stage))
+    near, wide, cross = magnitude.reshape(3, channels, channels, *magnitude.shape[2:])
+    taps: list[tuple[int, ...]] = []
+    starts = [0]
+    for c in range(channels):
+        used = (near[c] != 0) | (wide[c] != 0) | (cross[c] != 0) | (signed[c] != 0)
+        for place in map(tuple, np.argwhere(used)):
+            taps.append((*place, near[c][place], wide[c][place], cross[c][place], signed[c][place]))
+        starts.append(len(taps))
+    table = np.array(taps, dtype=np.int32).reshape(-1, 7)
+    return table, np.array(starts, dtype=np.int32), np.array(stage_of(channels)[stage], dtype=np.int32)
+
+
+@numba.njit(cache=True, nogil=True)
+def _stage_tables(
+    level: np.ndarray, side: np.ndarray, taps: np.ndarray, starts: np.ndarray, phases: np.ndarray,
+    logarithms: np.ndarray, hidden: np.ndarray, hidden_bias: np.ndarray, output: np.ndarray, bias: np.ndarray,
+    tables: np.ndarray, centres: np.ndarray,
+) -> None:  # fmt: skip
+    batch, channels, rows, columns = tables.shape
+    inputs, units = hidden.shape
+    seen = np.zeros(inputs, np.float32)
+    sums = np.zeros(units, np.float32)
+    hidden_step = np.float32(2.0**-WEIGHT_SHIFT)
+    output_step = np.float32(2.0 ** -(OUTPUT_SHIFT + OUTPUT_STEP_BITS))
+    half, least, most = np.float32(0.5), np.float32(0), np.float32(HIDDEN_BOUND)
+    for b in range(batch):
+        for c in range(channels):
+            for i in range(rows):
+                for j in range(columns):
+                    near, wide, cross, mean = 0, 0, 0, 0
+                    for t in range(starts[c], starts[c + 1]):
+                        value = level[b, taps[t, 0], 2 * i + taps[t, 1], 2 * j + taps[t, 2]]
+                        if value != 0:
+                            size = abs(value)
+                            near += taps[t, 3] * size
+                            wide += taps[t, 4] * size
+                            cross += taps[t, 5] * size
+                            mean += taps[t, 6] * value
+                    mean = min(max(mean, -FEATURE_BOUND), FEATURE_BOUND)
+                    y, x = 2 * i + phases[c, 0], 2 * j + phases[c, 1]
+                    seen[0] = logarithms[min(near, LOG_BOUND)]
+                    seen[1] = logarithms[min(wide, LOG_BOUND)]
+                    seen[2] = logarithms[min(cross, LOG_BOUND)]
+                    seen[3] = mean
+                    seen[4] = logarithms[abs(mean)]
+                    seen[5] = side[b, c, y, x]
+                    seen[6] = side[b, channels, y, x]
+                    seen[7] = side[b, channels + 1, y, x]
+                    for u in range(units):
+                        sums[u] = hidden_bias[u]
+                    for f in range(inputs):
+                        feature = seen[f]
+                        for u in range(units):
+                            sums[u] += hidden[f, u] * feature
+                    for u in range(units):
+                        sums[u] = min(max(np.floor(sums[u] * hidden_step + half), least), most)
+                    total0, total1 = bias[c, 0], bias[c, 1]
+                    for u in range(units):
+                        total0 += output[0, u] * sums[u]
+                        total1 += output[1, u] * sums[u]
+                    location = int(np.floor(total0 * output_step + half))
+                    location = min(max(location, -LOCATION_BOUND), LOCATION_BOUND)
+                    scale = min(max(int(np.floor(total1 * output_step + half)), 0), SCALES - 1)
+                    whole = location // FRACTIONS
+                    tables[b, c, i, j] = scale * FRACTIONS + location - whole * FRACTIONS
+                    centres[b, c, i, j] = min(max(whole, -TABLE_BOUND), TABLE_BOUND)
