@@ -16,8 +16,8 @@ ROOT = Path(__file__).parent.parent
 
 DECODER_HALF = [
     "errors", "limits", "fixedpoint", "bitio", "syntax", "container", "salvage", "frame", "gop",
-    "entropy.tables", "entropy.context", "model.grid", "entropy.symbols",
-    "model.warp", "model.motion", "model.network", "entropy.weights",
+    "entropy.tables", "entropy.context", "entropy.context_cpu", "model.grid", "entropy.symbols",
+    "model.warp", "model.agreement_cpu", "model.motion", "model.network", "entropy.weights",
     "model.base", "model.warprnn", "model.unit",
     "segment", "decoder",
 ]  # fmt: skip

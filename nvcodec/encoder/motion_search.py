@@ -32,6 +32,8 @@ from nvcodec.model.warp import BLOCK, Reference, unpack_luma
 __all__ = ["LevelPrice", "search_motion"]
 
 _DIRECTIONS = ((-1, 0), (1, 0), (0, -1), (0, 1), (-1, -1), (-1, 1), (1, -1), (1, 1))
+_COARSE = 3
+"""From this level on only what the full search found is tried: what a cell of 64 samples still lacks, its blocks code."""
 _STEPS = (4, 2, 1)
 _FULL_RANGE = 24
 """The full search covers this many samples of the working domain in every direction (twice as many of luma)."""
@@ -154,6 +156,13 @@ class _Search:
         self._try_merging(level)
         for seed in seeds:
             self._try_vectors(level, channels, seed)
+        if level < _COARSE:
+            self._try_around(level, channels)
+        self._try_merging(level)
+        self._try_symbols(level, channels, torch.zeros_like(self._best[channels]))
+        self.levels[level] = self._best
+
+    def _try_around(self, level: int, channels: slice) -> None:
         self._try_neighbours(level, channels)
         for step in _STEPS:
             centre = self._best[channels]
@@ -161,9 +170,6 @@ class _Search:
                 offset = torch.tensor([dy * step, dx * step], dtype=centre.dtype, device=centre.device)[:, None, None]
                 self._try_symbols(level, channels, centre + offset)
         self._try_neighbours(level, channels)
-        self._try_merging(level)
-        self._try_symbols(level, channels, torch.zeros_like(self._best[channels]))
-        self.levels[level] = self._best
 
     def seeds(self, level: int, found: list[Tensor]) -> list[tuple[Tensor, Tensor | None]]:
         """Corrections that make the cells of ``level`` move as the full search ``found``: common and own part."""
