@@ -33,7 +33,7 @@ __all__ = ["LevelPrice", "search_motion"]
 
 _DIRECTIONS = ((-1, 0), (1, 0), (0, -1), (0, 1), (-1, -1), (-1, 1), (1, -1), (1, 1))
 _COARSE = 3
-"""From this level on only what the full search found is tried: what a cell of 64 samples still lacks, its blocks code."""
+"""From this level on only what the full search found is tried: what such a cell still lacks, finer levels code."""
 _STEPS = (4, 2, 1)
 _FULL_RANGE = 24
 """The full search covers this many samples of the working domain in every direction (twice as many of luma)."""
