@@ -203,8 +203,9 @@ class Decoder:
     def frames(self, start: int = 0, stop: int | None = None) -> Iterator[Frame]:
         """Frames ``start`` .. ``stop - 1`` in display order; only the segments that hold them are read.
 
-        Whoever reads all frames to the last also learns whether the file ends as it should. Raises InputError for a
-        range that is empty or goes beyond the end.
+        Where all frames are asked for, every checksum of a file is checked before the first one is decoded; a pipe is
+        checked as it is read, its end after the last frame. Raises InputError for a range that is empty or goes beyond
+        the end.
         """
         stop = self.frame_count if stop is None else stop
         if not 0 <= start < stop:

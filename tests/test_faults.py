@@ -236,3 +236,22 @@ def verify_if_small(data: bytes) -> list[Planes] | None:
 
 
 TINY = small_file(4, 4, (1, 1))
+
+
+class _Pipe(io.BytesIO):
+    def seekable(self) -> bool:
+        return False
+
+
+def test_damage_behind_is_found_before_the_first_frame_of_a_file() -> None:
+    """A pipe is decoded as far as it is sound."""
+    data, _ = small_file(8, 6, (2, 1))
+    second = section_places(data)[SectionType.SEGMENT][1]
+    damaged = bytearray(data)
+    damaged[second[1]] ^= 1
+    for source, sound in ((io.BytesIO(damaged), 0), (_Pipe(damaged), 2)):
+        with Decoder(source, device="cpu") as decoder:
+            frames = iter(decoder)
+            assert len(list(islice(frames, sound))) == sound
+            with pytest.raises(BitstreamError, match="SEGMENT 1"):
+                next(frames)

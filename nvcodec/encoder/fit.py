@@ -18,7 +18,7 @@ from nvcodec.encoder.rate import LevelRate, laplace_bits, level_rates
 from nvcodec.encoder.twin import Twin
 from nvcodec.fixedpoint import Rounding
 from nvcodec.gop import CodingUnit
-from nvcodec.model.grid import APPEARANCE_LEVELS, SYMBOL_BOUND, FrameGeometry, expand_grid
+from nvcodec.model.grid import SYMBOL_BOUND, FrameGeometry, channel_gains, expand_grid
 from nvcodec.model.network import cell_kind
 from nvcodec.model.warp import SAMPLE_MAX
 from nvcodec.model.warprnn import AppearanceSide, Compensated
@@ -197,9 +197,8 @@ class UnitFit:
         """
         gains = twin.network().gains(self.unit.depth)
         result = []
-        for k, level in enumerate(self.levels):
-            gain = gains[k].repeat(level.shape[1])
-            gain[9:] = gains[APPEARANCE_LEVELS]
+        for k in range(len(self.levels)):
+            gain = channel_gains(gains, k).flatten()
             plane = torch.ones_like(gain)
             if k:
                 plane[3:9] = self.weights[0, 4, 0, 0]

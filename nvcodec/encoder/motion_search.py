@@ -1,6 +1,6 @@
 """Motion search of a coding unit: the corrections that the grid adds to the predicted motion.
 
-Top down through the motion levels (strides 32, 16, 8): at each level every cell of the grid looks for the merge choice
+Top down through the motion levels (strides 128 to 8): at each level every cell of the grid looks for the merge choice
 and the correction with the lowest rate-distortion cost given what the coarser levels already corrected. The distortion
 is the squared error of the blended, exactly warped luma; a bit is priced as everywhere else. All cells of a level try
 the same offset at once.
@@ -51,9 +51,9 @@ _KNEE = 0.5
 """Of lambda: squared error a sample above which the residual mends most of it, so that more error matters less."""
 _NEAR_BITS = 2.0
 _APART_BITS = 4.0
+"""A symbol like its neighbours costs about this, whatever the context model says while they are still zero."""
 _MERGE_BITS = 3.0
 """Most that a merge choice is believed to cost, beside its magnitude."""
-"""A symbol like its neighbours costs about this, whatever the context model says while they are still zero."""
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,6 @@ class Twin:
             kind: [self.values[n] for n in names if n.startswith(f"context.{kind}.")]
             for kind in ("appearance", "motion")
         }
-        self._learning = 1.0
         self._synthesis_optimiser = {
             kind: torch.optim.Adam(
                 [{"params": [self.values[n]], "lr": _RATES[_part(n)]} for n in self.synthesis_names(kind)],
