@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nvcodec.fixedpoint import Rounding
+from nvcodec.model import grid
 from nvcodec.model.grid import (
     APPEARANCE_CHANNELS,
     APPEARANCE_LEVELS,
@@ -160,6 +161,27 @@ def test_expansion_is_linear_but_for_rounding(seed: int, width: int, height: int
     real = [expand_grid(tensors(levels), gains, Rounding.NONE) for levels in (a, b, whole)]
     assert torch.allclose(real[0] + real[1], real[2], atol=1e-3)
     assert (real[0] - parts[0]).abs().max() < 7
+
+
+@pytest.mark.parametrize("rounding", list(Rounding))
+@pytest.mark.parametrize("size", [(1, 1), (5, 2), (4, 10), (41, 67)])
+def test_compiled_synthesis_is_that_of_convolutions(size: tuple[int, int], rounding: Rounding) -> None:
+    """The integers are the same, gradients to rounding errors."""
+    generator = torch.Generator().manual_seed(5)
+    rows, columns = (size[0] + 1) // 2, (size[1] + 1) // 2
+    low = (torch.randn(3, rows, columns, generator=generator) * 800).round().requires_grad_()
+    bands = (torch.randn(3, 3, rows, columns, generator=generator) * 200).round().requires_grad_()
+    out = grid._synthesise(low, bands, size, rounding)
+    expected = grid._synthesise_anywhere(low, bands, size, rounding)
+    assert torch.allclose(out, expected, rtol=0, atol=1e-3 if rounding is Rounding.NONE else 0)
+    if rounding is not Rounding.EXACT:
+        slopes = torch.randn(out.shape, generator=generator)
+        for one, other in zip(
+            torch.autograd.grad(out, [low, bands], slopes),
+            torch.autograd.grad(expected, [low, bands], slopes),
+            strict=True,
+        ):
+            assert torch.allclose(one, other, atol=1e-5)
 
 
 def test_gradient_reaches_every_symbol() -> None:

@@ -133,7 +133,8 @@ class FinalPass:
             used.append(budget.lmbda(number) if budget else self.settings.lmbda)
             is_new = number >= self.units_done
             if is_new:
-                work = fit.fit_unit(number, twin, writer.states, replace(self.settings, lmbda=used[-1]))
+                settings = replace(self.settings, lmbda=used[-1])
+                work = fit.fit_unit(number, twin, writer.states, settings)
             start = writer.bits
             decoded = writer.code(fit.grids[number])
             spent.append(writer.bits - start)

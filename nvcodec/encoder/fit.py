@@ -14,14 +14,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nvcodec.encoder.rate import LevelRate, laplace_bits, level_rates
+from nvcodec.encoder.rate import LevelRate, best_symbols, level_costs
 from nvcodec.encoder.twin import Twin
 from nvcodec.fixedpoint import Rounding
 from nvcodec.gop import CodingUnit
 from nvcodec.model.grid import SYMBOL_BOUND, FrameGeometry, channel_gains, expand_grid
 from nvcodec.model.network import cell_kind
 from nvcodec.model.warp import SAMPLE_MAX
-from nvcodec.model.warprnn import AppearanceSide, Compensated
+from nvcodec.model.warprnn import AppearanceSide, Compensated, MotionSide
 
 __all__ = ["FitSettings", "UnitFit", "UnitResult", "context_sensitivity", "sample_weights"]
 
@@ -36,11 +36,13 @@ _DEAD_ZONE = 0.66
 
 @dataclass(frozen=True)
 class FitSettings:
-    """``lmbda``: squared 8-bit error per bit. ``iterations``: of symbols and network together."""
+    """``lmbda``: squared 8-bit error per bit. ``iterations``: of symbols and network together. ``through_cell``:
+    whether the symbols' gradients go back through the cell; otherwise what the cell adds is taken as given."""
 
     lmbda: float
     iterations: int
     train_network: bool = True
+    through_cell: bool = True
     share: float = 0.55
     damping: float = 1.2
 
@@ -58,18 +60,19 @@ def sample_weights(chroma_weight: float) -> Tensor:
     return torch.tensor([1.0, 1.0, 1.0, 1.0, chroma_weight, chroma_weight]).reshape(1, 6, 1, 1)
 
 
-def context_sensitivity(twin: Twin, kind: str, levels: list[Tensor], rates: list[LevelRate]) -> dict[str, Tensor]:
-    """Bits lost per squared unit of a context model's parameters: the Fisher information of the symbols."""
+def context_sensitivity(
+    twin: Twin, kind: str, levels: list[Tensor], side: AppearanceSide | MotionSide, depth: int
+) -> dict[str, Tensor]:
+    """Bits lost per squared unit of a context model's parameters: the Fisher information of the symbols, by one random
+    probe."""
     names = [n for n in twin.values if n.startswith(f"context.{kind}.")]
-    probe = torch.zeros(())
-    for level, rate in zip(levels, rates, strict=True):
-        if bool(level.any()):
-            bits = laplace_bits(level, rate.location, rate.scale)
-            probe = probe + (bits * (torch.randint(0, 2, bits.shape, device=bits.device) * 2.0 - 1)).sum()
-    if not probe.requires_grad:
-        return {n: torch.zeros_like(twin.values[n]) for n in names}
-    gradients = torch.autograd.grad(probe, [twin.values[n] for n in names])
-    return {n: g.square() * (0.5 * math.log(2)) for n, g in zip(names, gradients, strict=True)}
+    signs = [torch.randint(0, 2, level.shape, device=level.device) * 2.0 - 1 for level in levels]
+    _, slopes = level_costs(levels, side, twin.network().context(kind), depth, slopes=True, signs=signs)
+    assert slopes is not None
+    return {
+        n: g.reshape(twin.values[n].shape).square() * (0.5 * math.log(2))
+        for n, g in zip(names, slopes.parameters, strict=True)
+    }
 
 
 class UnitFit:
@@ -117,7 +120,7 @@ class UnitFit:
         share = settings.share
         for _ in range(settings.iterations):
             leaves = [level.detach().requires_grad_() for level in self.levels]
-            error = self._error(twin, leaves).sum()
+            error = self._error(twin, leaves, settings.through_cell).sum()
             parameters = twin.synthesis[kind] if settings.train_network else []
             gradients = torch.autograd.grad(error, [*leaves, *parameters])
             rates, neighbours = self._rates(twin, settings.train_network)
@@ -130,12 +133,8 @@ class UnitFit:
             if settings.train_network:
                 twin.step_synthesis(kind, gradients[len(leaves) :], settings.lmbda)
             curvature = self._curvature(twin, settings.damping)
-            self.levels = [
-                self._moved(
-                    level, gradients[k] + settings.lmbda * neighbours[k], curvature[k], rates[k], settings.lmbda, share
-                )
-                for k, level in enumerate(self.levels)
-            ]
+            slopes = [g + settings.lmbda * n for g, n in zip(gradients, neighbours, strict=False)]
+            self.levels = best_symbols(self.levels, slopes, curvature, rates, settings.lmbda, share)
         result = self.measure(twin)
         if float(result.error.sum() + settings.lmbda * result.bits.sum()) > best_cost:
             self.levels = best
@@ -145,7 +144,7 @@ class UnitFit:
     @torch.no_grad()
     def measure(self, twin: Twin) -> UnitResult:
         """Error and bits of the present integers."""
-        rates = level_rates(self.levels, self.side, twin.network().context("appearance"), self.unit.depth)
+        rates, _ = level_costs(self.levels, self.side, twin.network().context("appearance"), self.unit.depth)
         return UnitResult(self._error(twin, self.levels), torch.stack([r.bits for r in rates]).sum(0))
 
     @torch.no_grad()
@@ -153,40 +152,35 @@ class UnitFit:
         """The reconstruction (B, 6, h, w) as references hold it: integers 0 .. 1023."""
         return torch.floor(self._synthesise(twin, self.levels) + 0.5).clamp(0, SAMPLE_MAX)
 
-    def _error(self, twin: Twin, levels: list[Tensor]) -> Tensor:
-        samples = self._synthesise(twin, levels)
+    def _error(self, twin: Twin, levels: list[Tensor], through_cell: bool = True) -> Tensor:
+        samples = self._synthesise(twin, levels, through_cell)
         return ((samples - self.target).square() * self.weights).flatten(1).sum(1) * (1 / SAMPLE_STEP**2)
 
-    def _synthesise(self, twin: Twin, levels: list[Tensor]) -> Tensor:
-        network = twin.network()
+    def _synthesise(self, twin: Twin, levels: list[Tensor], through_cell: bool = True) -> Tensor:
+        network, inputs = twin.network(), self.inputs
         residual = expand_grid(levels, network.gains(self.unit.depth), twin.rounding)
-        inputs = self.inputs
-        return network.cell(residual, inputs.prediction, inputs.difference, self.unit.depth, twin.rounding, twin.dtype)
+        seen = residual if through_cell else residual.detach()
+        samples = network.cell(seen, inputs.prediction, inputs.difference, self.unit.depth, twin.rounding, twin.dtype)
+        return samples if through_cell else samples + (residual - seen)
 
     def _rates(self, twin: Twin, train: bool) -> tuple[list[LevelRate], list[Tensor]]:
         """Rates of all levels, and what a step of each symbol adds to the bits of the symbols that it is context of."""
-        leaves = [level.detach().requires_grad_() for level in self.levels]
         context = twin.network().context("appearance")
-        rates = level_rates(leaves, self.side, context, self.unit.depth, free_empty=False)
-        total = torch.stack([r.bits for r in rates]).sum()
-        parameters = twin.context["appearance"] if train else []
-        gradients = torch.autograd.grad(total, [*leaves, *parameters])
+        rates, slopes = level_costs(self.levels, self.side, context, self.unit.depth, free_empty=False, slopes=True)
+        assert slopes is not None
         if train:
-            twin.step_context("appearance", gradients[len(leaves) :])
-        detached = [LevelRate(r.bits.detach(), r.location.detach(), r.scale.detach()) for r in rates]
-        return detached, list(gradients[: len(leaves)])
+            twin.step_context("appearance", slopes.parameters)
+        return rates, slopes.symbols
 
     def sensitivity(self, twin: Twin, lmbda: float) -> dict[str, Tensor]:
         """Bits lost per squared unit of each parameter, one random probe (Hutchinson's estimator)."""
-        network = twin.network()
         samples = self._synthesise(twin, self.levels)
         signs = torch.randint(0, 2, samples.shape, device=samples.device) * 2.0 - 1
         probe = (samples * signs * self.weights.sqrt()).sum() * (1 / SAMPLE_STEP)
         leaves = {n: twin.values[n] for n in twin.synthesis_names(cell_kind(self.unit.depth))}
         found = dict(zip(leaves, torch.autograd.grad(probe, list(leaves.values())), strict=True))
         result = {name: g.square() / lmbda for name, g in found.items()}
-        rates = level_rates(self.levels, self.side, network.context("appearance"), self.unit.depth)
-        result.update(context_sensitivity(twin, "appearance", self.levels, rates))
+        result.update(context_sensitivity(twin, "appearance", self.levels, self.side, self.unit.depth))
         return result
 
     @torch.no_grad()
@@ -205,25 +199,3 @@ class UnitFit:
                 plane[10:] = self.weights[0, 4, 0, 0]
             result.append((2 * factor / SAMPLE_STEP**2 * gain.square() * plane).reshape(1, -1, 1, 1))
         return result
-
-    @torch.no_grad()
-    def _moved(
-        self, level: Tensor, gradient: Tensor, curvature: Tensor, rate: LevelRate, lmbda: float, share: float
-    ) -> Tensor:
-        """The level after one round: a random share of the symbols takes its best value."""
-        goal = torch.round(level - gradient / curvature)
-        best = level
-        cost = lmbda * laplace_bits(level, rate.location, rate.scale)
-        for candidate in (
-            goal,
-            goal - torch.sign(goal),
-            level - torch.sign(gradient),
-            torch.zeros_like(level),
-        ):
-            candidate = candidate.clamp(-SYMBOL_BOUND, SYMBOL_BOUND)
-            delta = candidate - level
-            bits = laplace_bits(candidate, rate.location, rate.scale)
-            other = gradient * delta + 0.5 * curvature * delta * delta + lmbda * bits
-            better = other < cost
-            best, cost = torch.where(better, candidate, best), torch.where(better, other, cost)
-        return torch.where(torch.rand(level.shape, device=level.device) < share, best, level)

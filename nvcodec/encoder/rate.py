@@ -1,19 +1,38 @@
-"""The float twin of the entropy coder: what symbols cost, differentiably, all stages at once."""
+"""The float twin of the entropy coder: what symbols cost, and how that changes with them and with the model.
+
+``level_rates`` says it in tensor operations that autograd follows; ``level_costs`` gives the derivatives at once, on a
+CPU from compiled code.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cache, partial
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from nvcodec.entropy.context import STAGES, ContextWeights, features, location_and_scale, stage_of
+from nvcodec.encoder.parallel import run_all
+from nvcodec.entropy.context import (
+    FEATURES,
+    HIDDEN,
+    STAGES,
+    ChannelLayout,
+    ContextWeights,
+    features,
+    location_and_scale,
+    log_table,
+    stage_of,
+)
 from nvcodec.entropy.symbols import pad_even
 from nvcodec.entropy.tables import FRACTIONS, WIDE_SCALE, WIDE_SHARE_BITS
 from nvcodec.fixedpoint import Rounding
+from nvcodec.model.grid import SYMBOL_BOUND
 from nvcodec.model.warprnn import AppearanceSide, MotionSide
 
-__all__ = ["LevelRate", "laplace_bits", "level_rates"]
+__all__ = ["LevelRate", "RateSlopes", "best_symbols", "laplace_bits", "level_costs", "level_rates"]
 
 _ALL_STAGES = tuple(range(STAGES))
 _MIN_PROBABILITY = 2.0**-24
@@ -95,3 +114,225 @@ def level_rates(
         bits = bits + 1
         rates.append(LevelRate(bits, location, scale))
     return rates
+
+
+class RateSlopes(NamedTuple):
+    """Derivatives of the bits. ``symbols``: of each level, those of the context alone (see ``level_rates``).
+    ``parameters``: of the context model, in the order of the bitstream."""
+
+    symbols: list[Tensor]
+    parameters: list[Tensor]
+
+
+def level_costs(
+    levels: list[Tensor],
+    side: AppearanceSide | MotionSide,
+    weights: ContextWeights,
+    depth: int,
+    *,
+    free_empty: bool = True,
+    slopes: bool = False,
+    signs: list[Tensor] | None = None,
+) -> tuple[list[LevelRate], RateSlopes | None]:
+    """As ``level_rates``, without a graph; with ``slopes`` also the derivatives of all bits.
+
+    ``signs``: factors for the bits of each symbol in the derivatives, shaped like ``levels``.
+    """
+    if levels[0].device.type != "cpu":
+        return _costs_by_autograd(levels, side, weights, depth, free_empty, slopes, signs)
+    model = _arrays(weights)
+    costs = []
+    for k, level in enumerate(levels):
+        layout, known = side.layout(k), side(k, levels[k + 1 :])
+        bias = weights.bias(depth, k, layout).detach().numpy()
+        for b in range(len(level)):
+            cost = _FrameCost(level[b], known[b], layout, model, bias, k, slopes, signs[k][b] if signs else None)
+            cost.is_counted = not free_empty or bool(level[b].any())
+            costs.append(cost)
+    run_all([cost.run for cost in costs])
+    rates, by_symbols = [], []
+    for k in range(len(levels)):
+        here = [cost for cost in costs if cost.level == k]
+        bits = torch.tensor([cost.bits + 1 for cost in here])
+        rates.append(LevelRate(bits, _stacked([c.location for c in here]), _stacked([c.scale for c in here])))
+        by_symbols.append(_stacked([c.symbol_slopes() for c in here]))
+    if not slopes:
+        return rates, None
+    return rates, RateSlopes(by_symbols, _parameter_slopes([c for c in costs if c.is_counted], weights, depth))
+
+
+def _costs_by_autograd(
+    levels: list[Tensor],
+    side: AppearanceSide | MotionSide,
+    weights: ContextWeights,
+    depth: int,
+    free_empty: bool,
+    slopes: bool,
+    signs: list[Tensor] | None,
+) -> tuple[list[LevelRate], RateSlopes | None]:
+    """``level_costs`` by tensor operations, for other devices."""
+    parameters = [getattr(weights, f.name).detach().requires_grad_(slopes) for f in fields(weights)]
+    leaves = [level.detach().requires_grad_(slopes) for level in levels]
+    rates = level_rates(leaves, side, ContextWeights(*parameters), depth, free_empty=free_empty)
+    found = None
+    if slopes:
+        total = torch.stack([r.bits.sum() for r in rates]).sum()
+        if signs:
+            total = torch.zeros((), device=levels[0].device)
+            for level, r, sign in zip(levels, rates, signs, strict=True):
+                counted = level.flatten(1).any(1).reshape(-1, 1, 1, 1) if free_empty else 1
+                total = total + (laplace_bits(level, r.location, r.scale) * sign * counted).sum()
+        if total.requires_grad:
+            gradients = torch.autograd.grad(total, [*leaves, *parameters], materialize_grads=True)
+            found = RateSlopes(list(gradients[: len(leaves)]), list(gradients[len(leaves) :]))
+        else:
+            found = RateSlopes([torch.zeros_like(x) for x in leaves], [torch.zeros_like(x) for x in parameters])
+    return [LevelRate(r.bits.detach(), r.location.detach(), r.scale.detach()) for r in rates], found
+
+
+class _Arrays(NamedTuple):
+    """A context model as the compiled code takes it."""
+
+    hidden: np.ndarray
+    hidden_bias: np.ndarray
+    output: np.ndarray
+
+
+def _arrays(weights: ContextWeights) -> _Arrays:
+    hidden = np.ascontiguousarray(weights.hidden.detach().numpy().T)
+    return _Arrays(hidden, weights.hidden_bias.detach().numpy(), weights.output.detach().numpy())
+
+
+@cache
+def _all_taps(layout: ChannelLayout) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """``stage_taps`` of all stages, filled up to the same length."""
+    from nvcodec.entropy.context_cpu import stage_taps
+
+    taps, starts, phases = zip(*(stage_taps(layout, stage) for stage in range(STAGES)), strict=True)
+    length = max(len(t) for t in taps)
+    return np.stack([np.pad(t, ((0, length - len(t)), (0, 0))) for t in taps]), np.stack(starts), np.stack(phases)
+
+
+class _FrameCost:
+    """One level of one frame on its way through ``rate_kernels.level_cost``."""
+
+    def __init__(
+        self,
+        symbols: Tensor,
+        side: Tensor,
+        layout: ChannelLayout,
+        model: _Arrays,
+        bias: np.ndarray,
+        level: int,
+        slopes: bool,
+        signs: Tensor | None,
+    ) -> None:
+        self.level = level
+        self.layout = layout
+        self.is_counted = True
+        self.bits = 0.0
+        self._slopes = slopes
+        self._model = model
+        self._bias = bias
+        channels, rows, columns = symbols.shape
+        shape = (channels, rows, columns)
+        self._symbols = symbols.numpy()
+        self._side = side.numpy()
+        self._signs = np.empty((0, 0, 0), np.float32) if signs is None else signs.numpy()
+        self.location, self.scale = np.empty(shape, np.float32), np.empty(shape, np.float32)
+        self._by_symbol = np.zeros((channels, rows + rows % 2 + 4, columns + columns % 2 + 4), np.float32)
+        self.by_hidden = np.zeros((FEATURES, HIDDEN), np.float32)
+        self.by_hidden_bias = np.zeros((STAGES, HIDDEN), np.float32)
+        self.by_output = np.zeros((2, HIDDEN), np.float32)
+        self.by_bias = np.zeros((channels, 2), np.float32)
+
+    def run(self) -> None:
+        from nvcodec.encoder import rate_kernels as kernels  # brings a compiler: only where frames are encoded
+
+        _, rows, columns = self._symbols.shape
+        reach = kernels.REACH
+        padded = np.zeros(self._by_symbol.shape, np.int32)
+        padded[:, reach : reach + rows, reach : reach + columns] = self._symbols
+        bits = kernels.level_cost(
+            padded, rows, columns, self._side, *_all_taps(self.layout), log_table(torch.device("cpu")).numpy(),
+            *self._model, self._bias, self._slopes and self.is_counted, self._signs, self.location, self.scale,
+            self._by_symbol, self.by_hidden, self.by_hidden_bias, self.by_output, self.by_bias,
+        )  # fmt: skip
+        self.bits = bits if self.is_counted else 0.0
+
+    def symbol_slopes(self) -> np.ndarray:
+        _, rows, columns = self._symbols.shape
+        return self._by_symbol[:, 2 : 2 + rows, 2 : 2 + columns]
+
+
+def _stacked(arrays: list[np.ndarray]) -> Tensor:
+    return torch.from_numpy(np.stack(arrays))
+
+
+def _parameter_slopes(costs: list[_FrameCost], weights: ContextWeights, depth: int) -> list[Tensor]:
+    """The derivatives of all levels and frames together."""
+    total = ContextWeights(*(torch.zeros_like(getattr(weights, f.name)) for f in fields(weights)))
+    for cost in costs:
+        total.hidden += torch.from_numpy(cost.by_hidden.T)
+        total.hidden_bias += torch.from_numpy(cost.by_hidden_bias)
+        total.output += torch.from_numpy(cost.by_output)
+        by_bias = torch.from_numpy(cost.by_bias)
+        total.output_bias[depth, cost.level] += by_bias.sum(0)
+        total.group_bias[cost.level].index_add_(0, torch.tensor(cost.layout.groups), by_bias)
+    return [getattr(total, f.name) for f in fields(weights)]
+
+
+@torch.no_grad()
+def best_symbols(
+    levels: list[Tensor],
+    gradients: list[Tensor],
+    curvatures: list[Tensor],
+    rates: list[LevelRate],
+    lmbda: float,
+    share: float,
+) -> list[Tensor]:
+    """The levels after one round of moves: a random ``share`` of the symbols takes the value with the lowest cost.
+
+    The error is modelled by its gradient and curvature, (1, C, 1, 1) for each level. Of each symbol the values around
+    the model's minimum are tried, its present value, the next one downhill, and zero.
+    """
+    lots = [torch.rand(level.shape, device=level.device) for level in levels]
+    choose = _best_level_cpu if levels[0].device.type == "cpu" else _best_level
+    results: list[Tensor] = [torch.empty_like(level) for level in levels]
+
+    def task(k: int) -> None:
+        results[k] = choose(levels[k], gradients[k], curvatures[k], rates[k], lmbda, lots[k], share)
+
+    run_all([partial(task, k) for k in range(len(levels))])
+    return results
+
+
+def _best_level_cpu(
+    level: Tensor, gradient: Tensor, curvature: Tensor, rate: LevelRate, lmbda: float, lots: Tensor, share: float
+) -> Tensor:
+    from nvcodec.encoder import rate_kernels as kernels
+
+    out = np.empty(level.shape, np.float32)
+    for b in range(len(level)):
+        kernels.best_symbols(
+            level[b].numpy(), gradient[b].numpy(), curvature.flatten().numpy(), rate.location[b].numpy(),
+            rate.scale[b].numpy(), lmbda, lots[b].numpy(), share, SYMBOL_BOUND, out[b],
+        )  # fmt: skip
+    return torch.from_numpy(out)
+
+
+def _best_level(
+    level: Tensor, gradient: Tensor, curvature: Tensor, rate: LevelRate, lmbda: float, lots: Tensor, share: float
+) -> Tensor:
+    """The same by tensor operations, for other devices."""
+    goal = torch.round(level - gradient / curvature)
+    best = level
+    cost = lmbda * laplace_bits(level, rate.location, rate.scale)
+    for candidate in (goal, goal - torch.sign(goal), level - torch.sign(gradient), torch.zeros_like(level)):
+        candidate = candidate.clamp(-SYMBOL_BOUND, SYMBOL_BOUND)
+        delta = candidate - level
+        bits = laplace_bits(candidate, rate.location, rate.scale)
+        other = gradient * delta + 0.5 * curvature * delta * delta + lmbda * bits
+        better = other < cost
+        best, cost = torch.where(better, candidate, best), torch.where(better, other, cost)
+    return torch.where(lots < share, best, level)

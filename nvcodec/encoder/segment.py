@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,7 +18,8 @@ from torch import Tensor
 
 from nvcodec.encoder.fit import FitSettings, UnitFit, context_sensitivity, sample_weights
 from nvcodec.encoder.motion_search import LevelPrice, search_motion
-from nvcodec.encoder.rate import level_rates
+from nvcodec.encoder.parallel import run_all
+from nvcodec.encoder.rate import LevelRate, level_costs
 from nvcodec.encoder.twin import Twin
 from nvcodec.fixedpoint import Rounding
 from nvcodec.gop import CodingUnit, coding_units
@@ -27,9 +29,8 @@ from nvcodec.model.grid import (
     FrameGeometry,
     channel_gains,
     expand_grid,
-    merge_channel,
 )
-from nvcodec.model.motion import MotionState
+from nvcodec.model.motion import MotionPrediction, MotionState
 from nvcodec.model.network import GAIN_STEPS_PER_OCTAVE, Network
 from nvcodec.model.unit import (
     Grid,
@@ -46,8 +47,6 @@ __all__ = ["PassSettings", "SegmentFit", "SegmentSource", "UnitReport"]
 
 CHROMA_WEIGHT = 1.3
 """Weight of chroma errors: about what the 6:1:1 mean of PSNRs asks for where chroma is the easier plane."""
-MOTION_PRICE = 2.0
-"""Lambda of the motion search over that of the residual."""
 MOTION_CONTEXT_STEPS = 12
 """Steps on the motion context model for each unit of a training pass."""
 _MAX_DEPTH_FOR_LAMBDA = 4
@@ -56,7 +55,8 @@ _MAX_DEPTH_FOR_LAMBDA = 4
 @dataclass(frozen=True)
 class PassSettings:
     """``lmbda``: price of a bit in the key frame. ``depth_factor``: its growth for each depth of the hierarchy.
-    ``search``: look for motion again. ``collect``: gather the sensitivity of the parameters on the way."""
+    ``searches``: how often motion is looked for, each time with prices by what the last search found.
+    ``through_cell``: see ``FitSettings``. ``collect``: gather the sensitivity of the parameters on the way."""
 
     lmbda: float
     depth_factor: float
@@ -64,7 +64,8 @@ class PassSettings:
     key_iterations: int
     learning: float
     train: bool = True
-    search: bool = True
+    searches: int = 2
+    through_cell: bool = True
     collect: bool = False
 
     def lmbda_at(self, depth: int) -> float:
@@ -183,7 +184,7 @@ class SegmentFit:
         iterations = settings.iterations if unit.reference_count else settings.key_iterations
         if not any(bool(level.any()) for level in grid.appearance):
             fit.start(twin)
-        result = fit.run(twin, FitSettings(lmbda, iterations, train_network=settings.train))
+        result = fit.run(twin, FitSettings(lmbda, iterations, settings.train, settings.through_cell))
         if settings.collect:
             self._collect(fit.sensitivity(twin, lmbda))
         self.grids[number] = Grid(grid.motion, fit.levels)
@@ -208,6 +209,29 @@ class SegmentFit:
     def targets(self, unit: CodingUnit) -> Tensor:
         return self.source.samples[[f.display for f in unit.frames]]
 
+    def _searched(
+        self,
+        unit: CodingUnit,
+        states: dict[int, FrameState],
+        predictions: list[MotionPrediction],
+        motion: list[Tensor],
+        rates: list[LevelRate],
+        lmbda: float,
+    ) -> list[Tensor]:
+        """The motion levels of a unit after a search from ``motion``, with prices by ``rates``."""
+        target = self.targets(unit)
+        found: list[list[Tensor]] = [[]] * len(unit.frames)
+
+        def search(b: int) -> None:
+            frame = unit.frames[b]
+            references = tuple(states[r].appearance for r in frame.references)
+            start = [level[b] for level in motion]
+            prices = [LevelPrice(r.location[b], r.scale[b]) for r in rates]
+            found[b] = search_motion(target[b], references, predictions[b], frame, start, lmbda, prices)
+
+        run_all([partial(search, b) for b in range(len(unit.frames))])
+        return [torch.stack([levels[k] for levels in found]) for k in range(MOTION_LEVELS)]
+
     def _motion(
         self, number: int, twin: Twin, states: dict[int, FrameState], settings: PassSettings
     ) -> tuple[Grid, Compensated, list[MotionState], float]:
@@ -217,42 +241,24 @@ class SegmentFit:
             return grid, inputs, [MotionState((), ())], 0.0
         with torch.no_grad():
             predictions = predict_unit(unit, states, self.source.geometry)
+            side = motion_context(predictions, self.source.geometry)
             motion = grid.motion
-            if settings.search:
-                target, lmbda = self.targets(unit), MOTION_PRICE * settings.lmbda_at(unit.depth)
-                merges = [merge_channel(unit.reference_count, k) for k in range(MOTION_LEVELS)]
-                rates = level_rates(
-                    motion,
-                    motion_context(predictions, self.source.geometry),
-                    twin.network().context("motion"),
-                    unit.depth,
-                )
-                found = [
-                    search_motion(
-                        target[b],
-                        tuple(states[r].appearance for r in frame.references),
-                        predictions[b],
-                        frame,
-                        [level[b] for level in motion],
-                        lmbda,
-                        [LevelPrice(r.location[b], r.scale[b], merge) for r, merge in zip(rates, merges, strict=True)],
-                    )
-                    for b, frame in enumerate(unit.frames)
-                ]
-                motion = [torch.stack([levels[k] for levels in found]) for k in range(MOTION_LEVELS)]
+            lmbda = settings.lmbda_at(unit.depth)
+            for _ in range(settings.searches):
+                rates, _ = level_costs(motion, side, twin.network().context("motion"), unit.depth)
+                motion = self._searched(unit, states, predictions, motion, rates, lmbda)
             inputs, motion_states = compensate_unit(unit, states, predictions, motion)
-        side = motion_context(predictions, self.source.geometry)
         for _ in range(MOTION_CONTEXT_STEPS if settings.train else 1):
-            rates = level_rates(
-                motion, side, twin.network().context("motion"), unit.depth, free_empty=not settings.train
+            context = twin.network().context("motion")
+            rates, slopes = level_costs(
+                motion, side, context, unit.depth, free_empty=not settings.train, slopes=settings.train
             )
-            bits = torch.stack([r.bits.sum() for r in rates]).sum()
-            if settings.train and bits.requires_grad:
-                twin.step_context("motion", torch.autograd.grad(bits, twin.context["motion"]))
+            if slopes:
+                twin.step_context("motion", slopes.parameters)
         if settings.collect:
-            rates = level_rates(motion, side, twin.network().context("motion"), unit.depth)
-            self._collect(context_sensitivity(twin, "motion", motion, rates))
-        return Grid(motion, grid.appearance), inputs, motion_states, float(bits.detach())
+            self._collect(context_sensitivity(twin, "motion", motion, side, unit.depth))
+        bits = sum(float(r.bits.sum()) for r in rates)
+        return Grid(motion, grid.appearance), inputs, motion_states, bits
 
 
 @torch.no_grad()

@@ -34,7 +34,8 @@ _WEIGHT_GUESS = 0.06
 
 @dataclass(frozen=True)
 class Effort:
-    """How much work an encode takes: iterations in each stage, and how often the refinement repeats."""
+    """How much work an encode takes: iterations in each stage, how often the refinement repeats, searches for
+    motion in each pass, and whether gradients go through the cell."""
 
     key_iterations: int
     iterations: int
@@ -43,12 +44,14 @@ class Effort:
     final_iterations: int
     attempts: int
     learning: float
+    searches: int
+    through_cell: bool
 
 
 EFFORTS = {
-    "fast": Effort(16, 6, 0, False, 6, 6, 0.3),
-    "medium": Effort(24, 10, 1, True, 10, 7, 0.5),
-    "slow": Effort(48, 20, 3, True, 16, 8, 0.5),
+    "fast": Effort(16, 6, 0, False, 6, 6, 0.3, 2, False),
+    "medium": Effort(24, 10, 1, True, 10, 7, 0.5, 3, True),
+    "slow": Effort(48, 20, 3, True, 16, 8, 0.5, 3, True),
 }
 
 
@@ -169,7 +172,15 @@ def encode_segment(
     work = _Work(
         SegmentFit(source),
         _start_twin(source, width, lmbda),
-        PassSettings(lmbda, depth_factor, effort.iterations, effort.key_iterations, effort.learning),
+        PassSettings(
+            lmbda,
+            depth_factor,
+            effort.iterations,
+            effort.key_iterations,
+            effort.learning,
+            searches=effort.searches,
+            through_cell=effort.through_cell,
+        ),
         2 + effort.refinements + effort.tuning,
         on_unit,
         keep,
@@ -218,7 +229,6 @@ def encode_segment(
                 iterations=effort.final_iterations,
                 key_iterations=effort.final_iterations,
                 train=False,
-                search=True,
                 collect=False,
             ),
             wanted,

@@ -110,7 +110,7 @@ class Twin:
     def step_context(self, kind: str, gradients: Sequence[Tensor]) -> None:
         """One step on a context model; gradients of the bits."""
         for leaf, gradient in zip(self.context[kind], gradients, strict=True):
-            leaf.grad = gradient
+            leaf.grad = gradient.reshape(leaf.shape)
         self._context_optimiser[kind].step()
 
     @torch.no_grad()

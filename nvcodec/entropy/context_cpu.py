@@ -29,7 +29,7 @@ from nvcodec.entropy.context import (
 )
 from nvcodec.entropy.tables import FRACTIONS, SCALES, TABLE_BOUND
 
-__all__ = ["MARGIN", "LevelContext"]
+__all__ = ["MARGIN", "LevelContext", "stage_taps"]
 
 MARGIN = 2
 """Zeros around a level: the reach of the features."""
@@ -52,7 +52,7 @@ class LevelContext:
 
         ``level``: (B, C, rows + 2 * MARGIN, columns + 2 * MARGIN), int32; what is not read yet is 0.
         """
-        taps, starts, phases = _taps(self._layout, stage)
+        taps, starts, phases = stage_taps(self._layout, stage)
         batch, channels, rows, columns = level.shape
         shape = (batch, channels, rows // 2 - MARGIN, columns // 2 - MARGIN)
         tables, centres = np.empty(shape, np.uint8), np.empty(shape, np.int32)
@@ -69,7 +69,7 @@ def _logarithms() -> np.ndarray:
 
 
 @cache
-def _taps(layout: ChannelLayout, stage: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def stage_taps(layout: ChannelLayout, stage: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The kernels of ``stage_kernels`` as lists: rows of (channel, row, column, near, wide, cross, mean).
 
     Those of channel c stand from ``starts[c]`` to ``starts[c + 1]``. ``phases``: (C, 2), what each channel reads.

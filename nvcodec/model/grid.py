@@ -143,6 +143,16 @@ def _synthesise(low: Tensor, bands: Tensor, size: tuple[int, int], rounding: Rou
 
     Bands: high along columns, high along rows, high along both.
     """
+    if low.device.type == "cpu":
+        from nvcodec.model.wavelet_cpu import SynthesisStep  # brings a compiler: only where frames are made
+
+        rounds = rounding is not Rounding.NONE
+        return SynthesisStep.apply(low, bands, _MERGE_KERNEL, size, _TAP_SHIFT, _BAND_BOUND, rounds)
+    return _synthesise_anywhere(low, bands, size, rounding)
+
+
+def _synthesise_anywhere(low: Tensor, bands: Tensor, size: tuple[int, int], rounding: Rounding) -> Tensor:
+    """The same by tensor operations."""
     upper = _merge(low, bands[:, 0], size[1], rounding)
     lower = _merge(bands[:, 1], bands[:, 2], size[1], rounding)
     turned = _merge(upper.transpose(1, 2), lower.transpose(1, 2), size[0], rounding)

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from nvcodec.fixedpoint import Rounding, conv2d, shift_right
 
-__all__ = ["BLOCK", "MARGIN", "SAMPLE_MAX", "InterpolatedPlane", "Reference", "pack_luma", "unpack_luma"]
+__all__ = ["BLOCK", "MARGIN", "OWN_SHARE", "SAMPLE_MAX", "InterpolatedPlane", "Reference", "pack_luma", "unpack_luma"]
 
 BLOCK = 8
 """Motion is constant over blocks of BLOCK x BLOCK luma samples."""
@@ -35,7 +35,7 @@ _LUMA_TAPS = (
 _CHROMA_TAPS = ((0, 64, 0, 0), (-4, 54, 16, -2), (-4, 36, 36, -4), (-2, 16, 54, -4))
 """Quarter-sample filters, /64 (H.265, table 8-12, every second row)."""
 _TAP_SHIFT = 12
-_OWN_SHARE = {8: (5, 6, 7, 8, 8, 7, 6, 5), 4: (6, 8, 8, 6)}
+OWN_SHARE = {8: (5, 6, 7, 8, 8, 7, 6, 5), 4: (6, 8, 8, 6)}
 """Share, /8, of a block's own vector in the samples along a row or column of the block; blocks of luma and chroma."""
 MARGIN = 16
 """Planes reach this far beyond the picture: a block and the longest filter, so that blocks further out see nothing
@@ -125,7 +125,7 @@ def _half_blocks(vectors: Tensor, down: bool, right: bool) -> Tensor:
 @lru_cache(maxsize=16)
 def _window(block: int, length: int, device: torch.device) -> Tensor:
     """(length,): share, /8, of a block's own vector in each sample of a row of blocks."""
-    own = torch.tensor(_OWN_SHARE[block], dtype=torch.float32, device=device)
+    own = torch.tensor(OWN_SHARE[block], dtype=torch.float32, device=device)
     return own.repeat(-(-length // block))[:length]
 
 

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from nvcodec.entropy.context import log_feature
 from nvcodec.fixedpoint import Rounding, shift_right
-from nvcodec.model.grid import FrameGeometry, appearance_layout, motion_layout
+from nvcodec.model.grid import APPEARANCE_LEVELS, FrameGeometry, appearance_layout, motion_layout
 from nvcodec.model.motion import MotionState, merge_unrest
 from nvcodec.model.network import GREY, SAMPLE_CHANNELS
 from nvcodec.model.warp import Reference
@@ -108,21 +108,18 @@ class AppearanceSide:
     """Side features of the appearance levels of a coding unit, (B, channels + 2, rows, columns) for each level."""
 
     def __init__(self, prediction: Tensor, difference: Tensor, geometry: FrameGeometry) -> None:
-        self.mismatch = difference[:, :_LUMA_CHANNELS].abs().sum(1, keepdim=True)
-        self.activity = _gradient(prediction[:, :_LUMA_CHANNELS])
         self.layout = appearance_layout
         self.size = geometry.appearance_size
+        planes = (difference[:, :_LUMA_CHANNELS].abs().sum(1, keepdim=True), _gradient(prediction[:, :_LUMA_CHANNELS]))
+        self._fixed = [
+            torch.cat([log_feature(_pool(plane, level), Rounding.EXACT) for plane in planes], dim=1)
+            for level in range(APPEARANCE_LEVELS)
+        ]
 
     def __call__(self, level: int, coarser: list[Tensor]) -> Tensor:
         """``coarser``: the levels already read, the next one first."""
-        return torch.cat(
-            [
-                _parent(coarser, len(self.layout(level)), self.size(level), self.mismatch),
-                log_feature(_pool(self.mismatch, level), Rounding.EXACT),
-                log_feature(_pool(self.activity, level), Rounding.EXACT),
-            ],
-            dim=1,
-        )
+        fixed = self._fixed[level]
+        return torch.cat([_parent(coarser, len(self.layout(level)), self.size(level), fixed), fixed], dim=1)
 
 
 class MotionSide:

@@ -1,0 +1,120 @@
+"""What symbols cost: compiled code says what autograd says of the same formulas."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from nvcodec.encoder import rate
+from nvcodec.encoder.rate import LevelRate, best_symbols, level_costs
+from nvcodec.entropy import context as entropy_context
+from nvcodec.entropy.context import ContextWeights
+from nvcodec.fixedpoint import Rounding
+from nvcodec.model.base import starting_tensors
+from nvcodec.model.grid import APPEARANCE_CHANNELS, FrameGeometry
+from nvcodec.model.network import Network, NetworkShape
+from nvcodec.model.warprnn import AppearanceSide
+
+GEOMETRY = FrameGeometry(70, 42)
+DEPTH = 2
+LMBDA = 20.0
+
+
+@pytest.fixture(scope="module")
+def context() -> ContextWeights:
+    return Network(NetworkShape(8), starting_tensors(8)).context("appearance")
+
+
+@pytest.fixture
+def side() -> AppearanceSide:
+    torch.manual_seed(1)
+    shape = (2, 6, *GEOMETRY.half)
+    return AppearanceSide((torch.rand(shape) * 1023).round(), (torch.randn(shape) * 20).round(), GEOMETRY)
+
+
+@pytest.fixture
+def levels() -> list[Tensor]:
+    """Two frames with symbols here and there, one level of one frame empty."""
+    torch.manual_seed(2)
+    made = []
+    for k, channels in enumerate(APPEARANCE_CHANNELS):
+        shape = (2, channels, *GEOMETRY.appearance_size(k))
+        made.append((torch.randn(shape) * 3).round() * (torch.rand(shape) < 0.1))
+    made[1][1] = 0
+    return made
+
+
+def close(one: Tensor, other: Tensor, share: float) -> bool:
+    """Whether two tensors differ, in the mean, by less than ``share`` of what they are."""
+    return one.shape == other.shape and bool((one - other).abs().mean() <= share * other.abs().mean() + 1e-6)
+
+
+@pytest.mark.parametrize("free_empty", [False, True])
+@pytest.mark.parametrize("with_signs", [False, True])
+def test_compiled_costs_are_those_of_autograd(
+    levels: list[Tensor],
+    side: AppearanceSide,
+    context: ContextWeights,
+    free_empty: bool,
+    with_signs: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The compiled code takes the logarithms of the features from the decoder's table; here autograd does so too."""
+    smooth = entropy_context.log_feature
+
+    def stepped(x: Tensor, rounding: Rounding) -> Tensor:
+        real = smooth(x, rounding)
+        return real + (smooth(x.detach(), Rounding.EXACT) - real).detach()
+
+    monkeypatch.setattr(entropy_context, "log_feature", stepped)
+    signs = [torch.randint(0, 2, x.shape) * 2.0 - 1 for x in levels] if with_signs else None
+    options = {"free_empty": free_empty, "slopes": True, "signs": signs}
+    rates, slopes = level_costs(levels, side, context, DEPTH, **options)
+    expected, by_autograd = rate._costs_by_autograd(levels, side, context, DEPTH, *options.values())
+    assert slopes is not None
+    assert by_autograd is not None
+    for one, other in zip(rates, expected, strict=True):
+        assert close(one.bits, other.bits, 1e-4)
+        assert close(one.location, other.location, 1e-3)
+        assert close(one.scale, other.scale, 1e-4)
+    for one, other in zip(slopes.parameters, by_autograd.parameters, strict=True):
+        assert close(one, other, 2e-3)
+    if not with_signs:
+        for one, other in zip(slopes.symbols, by_autograd.symbols, strict=True):
+            assert close(one, other, 0.1)  # what a zero among zeros says of its neighbours is left out
+    if free_empty:
+        assert rates[1].bits[1] == 1
+        assert not slopes.symbols[1][1].any()
+
+
+def test_compiled_choice_of_symbols_is_that_of_tensors(
+    levels: list[Tensor], side: AppearanceSide, context: ContextWeights
+) -> None:
+    rates, _ = level_costs(levels, side, context, DEPTH)
+    torch.manual_seed(3)
+    gradients = [torch.randn_like(x) * 40 for x in levels]
+    curvatures = [torch.rand(1, x.shape[1], 1, 1) * 30 + 5 for x in levels]
+    torch.manual_seed(4)
+    chosen = best_symbols(levels, gradients, curvatures, rates, LMBDA, 0.55)
+    torch.manual_seed(4)
+    lots = [torch.rand(x.shape) for x in levels]
+    moved = 0
+    for k, level in enumerate(levels):
+        arguments: tuple[Tensor, Tensor, Tensor, LevelRate] = (level, gradients[k], curvatures[k], rates[k])
+        expected = rate._best_level(*arguments, LMBDA, lots[k], 0.55)
+        assert (chosen[k] != expected).float().mean() < 0.001
+        moved += int((expected != level).sum())
+    assert moved > 500
+
+
+def test_two_threads_give_what_one_gives(
+    levels: list[Tensor], side: AppearanceSide, context: ContextWeights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = []
+    for threads in (1, 2):
+        monkeypatch.setattr(torch, "get_num_threads", lambda count=threads: count)
+        rates, slopes = level_costs(levels, side, context, DEPTH, slopes=True)
+        assert slopes is not None
+        results.append([*(r.bits for r in rates), *slopes.symbols, *slopes.parameters])
+    assert all(torch.equal(one, two) for one, two in zip(*results, strict=True))
