@@ -217,8 +217,10 @@ def test_compiled_agreement_is_that_of_tensors(size: tuple[int, int]) -> None:
     geometry = FrameGeometry(*size)
     agreement = _Agreement((picture(0, geometry), picture(5, geometry, seed=4)), (-1, 2), geometry)
     rng = np.random.default_rng(size[0])
-    for reach in (3, 60, VECTOR_BOUND):
-        fields = tuple(
-            torch.from_numpy(rng.integers(-reach, reach + 1, (2, *geometry.blocks))).float() for _ in range(2)
+    for reach, count in ((3, 2), (60, 3), (VECTOR_BOUND, 1), (0, 0)):
+        start, *candidates = (
+            torch.from_numpy(rng.integers(-reach, reach + 1, (2, *geometry.blocks))).float() for _ in range(count + 1)
         )
-        assert torch.equal(agreement._sums(fields), agreement._sums_cpu(fields))
+        found, expected = agreement._search_cpu(start, candidates), agreement._search_anywhere(start, candidates)
+        assert torch.equal(found[0], expected[0])
+        assert torch.equal(found[1], expected[1])

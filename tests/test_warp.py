@@ -9,7 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nvcodec.fixedpoint import Rounding
-from nvcodec.model.warp import SAMPLE_MAX, InterpolatedPlane, Reference, pack_luma, unpack_luma
+from nvcodec.model.warp import (
+    _CHROMA_TAPS,
+    _LUMA_TAPS,
+    SAMPLE_MAX,
+    InterpolatedPlane,
+    Reference,
+    _overlapped,
+    _overlapped_anywhere,
+    pack_luma,
+    unpack_luma,
+)
 
 LUMA = {
     0: (0, 0, 0, 64, 0, 0, 0, 0),
@@ -164,3 +174,18 @@ def test_warp_of_a_frame(rows: int, columns: int) -> None:
 def test_zero_motion_changes_nothing() -> None:
     packed = torch.from_numpy(noise(3, 6, 6, 10)).float()
     assert torch.equal(Reference(packed).warp(torch.zeros(2, 2, 3)), packed)
+
+
+@pytest.mark.parametrize(("block", "taps"), [(8, _LUMA_TAPS), (4, _CHROMA_TAPS)])
+@pytest.mark.parametrize("size", [(2, 2), (6, 10), (18, 34)])
+def test_compiled_overlap_is_that_of_tensors(
+    size: tuple[int, int], block: int, taps: tuple[tuple[int, ...], ...]
+) -> None:
+    generator = torch.Generator().manual_seed(6)
+    planes = torch.randint(0, SAMPLE_MAX + 1, (2, *size), generator=generator).float()
+    plane = InterpolatedPlane.build(planes, taps, Rounding.EXACT)
+    rows, columns = -(-size[0] // block), -(-size[1] // block)
+    for reach in (3, 40, 2047):
+        vectors = torch.randint(-reach, reach + 1, (2, rows, columns), generator=generator).float()
+        expected = _overlapped_anywhere(plane, vectors, block, Rounding.EXACT)
+        assert torch.equal(_overlapped(plane, vectors, block, Rounding.EXACT), expected)

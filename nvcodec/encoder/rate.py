@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nvcodec.encoder.parallel import run_all
 from nvcodec.entropy.context import (
     FEATURES,
     HIDDEN,
@@ -31,6 +30,7 @@ from nvcodec.entropy.tables import FRACTIONS, WIDE_SCALE, WIDE_SHARE_BITS
 from nvcodec.fixedpoint import Rounding
 from nvcodec.model.grid import SYMBOL_BOUND
 from nvcodec.model.warprnn import AppearanceSide, MotionSide
+from nvcodec.parallel import run_all
 
 __all__ = ["LevelRate", "RateSlopes", "best_symbols", "laplace_bits", "level_costs", "level_rates"]
 

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from nvcodec.encoder.fit import FitSettings, UnitFit, context_sensitivity, sample_weights
 from nvcodec.encoder.motion_search import LevelPrice, search_motion
-from nvcodec.encoder.parallel import run_all
 from nvcodec.encoder.rate import LevelRate, level_costs
 from nvcodec.encoder.twin import Twin
 from nvcodec.fixedpoint import Rounding
@@ -41,6 +40,7 @@ from nvcodec.model.unit import (
 )
 from nvcodec.model.warp import Reference
 from nvcodec.model.warprnn import Compensated, FrameState
+from nvcodec.parallel import run_all
 from nvcodec.segment import last_uses
 
 __all__ = ["PassSettings", "SegmentFit", "SegmentSource", "UnitReport"]

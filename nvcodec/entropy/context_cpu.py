@@ -7,7 +7,8 @@ result on disk. As everywhere in the decode process, float32 holds integers belo
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
+from itertools import pairwise
 
 import numba
 import numpy as np
@@ -15,11 +16,14 @@ import torch
 
 from nvcodec.entropy.context import (
     FEATURE_BOUND,
+    FEATURES,
+    HIDDEN,
     HIDDEN_BOUND,
     LOCATION_BOUND,
     LOG_BOUND,
     OUTPUT_SHIFT,
     OUTPUT_STEP_BITS,
+    SIDE_FEATURES,
     WEIGHT_SHIFT,
     ChannelLayout,
     ContextWeights,
@@ -28,11 +32,14 @@ from nvcodec.entropy.context import (
     stage_of,
 )
 from nvcodec.entropy.tables import FRACTIONS, SCALES, TABLE_BOUND
+from nvcodec.parallel import run_all
 
-__all__ = ["MARGIN", "LevelContext", "stage_taps"]
+__all__ = ["MARGIN", "LevelContext", "occupied", "stage_taps"]
 
 MARGIN = 2
 """Zeros around a level: the reach of the features."""
+_PART = 4096
+"""Symbols that are worth a thread."""
 
 
 class LevelContext:
@@ -56,10 +63,19 @@ class LevelContext:
         batch, channels, rows, columns = level.shape
         shape = (batch, channels, rows // 2 - MARGIN, columns // 2 - MARGIN)
         tables, centres = np.empty(shape, np.uint8), np.empty(shape, np.int32)
-        _stage_tables(
-            level, self._side, taps, starts, phases, _logarithms(),
-            self._hidden, self._hidden_bias[stage], self._output, self._bias, tables, centres,
-        )  # fmt: skip
+        near_any = np.empty((batch, 2 * shape[2], 2 * shape[3]), np.bool_)
+        for b in range(batch):
+            occupied(level[b], near_any[b])
+
+        def run(begin: int, end: int) -> None:
+            _stage_tables(
+                level, self._side, near_any, taps, starts, phases, _logarithms(), self._hidden,
+                self._hidden_bias[stage], self._output, self._bias, begin, end, tables, centres,
+            )  # fmt: skip
+
+        parts = min(channels, max(1, tables.size // _PART))
+        cuts = [channels * k // parts for k in range(parts + 1)]
+        run_all([partial(run, begin, end) for begin, end in pairwise(cuts)])
         return tables, centres
 
 
@@ -89,53 +105,71 @@ def stage_taps(layout: ChannelLayout, stage: int) -> tuple[np.ndarray, np.ndarra
 
 
 @numba.njit(cache=True, nogil=True)
+def occupied(level: np.ndarray, found: np.ndarray) -> None:
+    """Mark in ``found``, (rows, columns), every place with a symbol within MARGIN that is not zero, in any channel.
+
+    ``level``: (C, rows + 2 * MARGIN, columns + 2 * MARGIN) or more.
+    """
+    rows, columns = found.shape
+    found[:] = False
+    for c in range(level.shape[0]):
+        for y in range(level.shape[1]):
+            for x in range(level.shape[2]):
+                if level[c, y, x] != 0:
+                    found[max(y - 2 * MARGIN, 0) : min(y + 1, rows), max(x - 2 * MARGIN, 0) : min(x + 1, columns)] = (
+                        True
+                    )
+
+
+@numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
 def _stage_tables(
-    level: np.ndarray, side: np.ndarray, taps: np.ndarray, starts: np.ndarray, phases: np.ndarray,
-    logarithms: np.ndarray, hidden: np.ndarray, hidden_bias: np.ndarray, output: np.ndarray, bias: np.ndarray,
-    tables: np.ndarray, centres: np.ndarray,
+    level: np.ndarray, side: np.ndarray, near_any: np.ndarray, taps: np.ndarray, starts: np.ndarray,
+    phases: np.ndarray, logarithms: np.ndarray, hidden: np.ndarray, hidden_bias: np.ndarray, output: np.ndarray,
+    bias: np.ndarray, begin: int, end: int, tables: np.ndarray, centres: np.ndarray,
 ) -> None:  # fmt: skip
+    """Of channels ``begin`` to ``end``. All sums are of integers below 2**24: their order does not matter."""
     batch, channels, rows, columns = tables.shape
-    inputs, units = hidden.shape
-    seen = np.zeros(inputs, np.float32)
-    sums = np.zeros(units, np.float32)
+    seen = np.zeros(FEATURES, np.float32)
+    sums = np.zeros(HIDDEN, np.float32)
     hidden_step = np.float32(2.0**-WEIGHT_SHIFT)
     output_step = np.float32(2.0 ** -(OUTPUT_SHIFT + OUTPUT_STEP_BITS))
     half, least, most = np.float32(0.5), np.float32(0), np.float32(HIDDEN_BOUND)
     for b in range(batch):
-        for c in range(channels):
+        for c in range(begin, end):
             for i in range(rows):
                 for j in range(columns):
-                    near, wide, cross, mean = 0, 0, 0, 0
-                    for t in range(starts[c], starts[c + 1]):
-                        value = level[b, taps[t, 0], 2 * i + taps[t, 1], 2 * j + taps[t, 2]]
-                        if value != 0:
-                            size = abs(value)
-                            near += taps[t, 3] * size
-                            wide += taps[t, 4] * size
-                            cross += taps[t, 5] * size
-                            mean += taps[t, 6] * value
-                    mean = min(max(mean, -FEATURE_BOUND), FEATURE_BOUND)
                     y, x = 2 * i + phases[c, 0], 2 * j + phases[c, 1]
-                    seen[0] = logarithms[min(near, LOG_BOUND)]
-                    seen[1] = logarithms[min(wide, LOG_BOUND)]
-                    seen[2] = logarithms[min(cross, LOG_BOUND)]
-                    seen[3] = mean
-                    seen[4] = logarithms[abs(mean)]
+                    near, wide, cross, mean, first = 0, 0, 0, 0, FEATURES - SIDE_FEATURES
+                    if near_any[b, y, x]:
+                        first = 0
+                        for t in range(starts[c], starts[c + 1]):
+                            value = level[b, taps[t, 0], 2 * i + taps[t, 1], 2 * j + taps[t, 2]]
+                            if value != 0:
+                                size = abs(value)
+                                near += taps[t, 3] * size
+                                wide += taps[t, 4] * size
+                                cross += taps[t, 5] * size
+                                mean += taps[t, 6] * value
+                        mean = min(max(mean, -FEATURE_BOUND), FEATURE_BOUND)
+                        seen[0] = logarithms[min(near, LOG_BOUND)]
+                        seen[1] = logarithms[min(wide, LOG_BOUND)]
+                        seen[2] = logarithms[min(cross, LOG_BOUND)]
+                        seen[3] = mean
+                        seen[4] = logarithms[abs(mean)]
                     seen[5] = side[b, c, y, x]
                     seen[6] = side[b, channels, y, x]
                     seen[7] = side[b, channels + 1, y, x]
-                    for u in range(units):
+                    for u in range(HIDDEN):
                         sums[u] = hidden_bias[u]
-                    for f in range(inputs):
+                    for f in range(first, FEATURES):
                         feature = seen[f]
-                        for u in range(units):
+                        for u in range(HIDDEN):
                             sums[u] += hidden[f, u] * feature
-                    for u in range(units):
-                        sums[u] = min(max(np.floor(sums[u] * hidden_step + half), least), most)
                     total0, total1 = bias[c, 0], bias[c, 1]
-                    for u in range(units):
-                        total0 += output[0, u] * sums[u]
-                        total1 += output[1, u] * sums[u]
+                    for u in range(HIDDEN):
+                        unit = min(max(np.floor(sums[u] * hidden_step + half), least), most)
+                        total0 += output[0, u] * unit
+                        total1 += output[1, u] * unit
                     location = int(np.floor(total0 * output_step + half))
                     location = min(max(location, -LOCATION_BOUND), LOCATION_BOUND)
                     scale = min(max(int(np.floor(total1 * output_step + half)), 0), SCALES - 1)

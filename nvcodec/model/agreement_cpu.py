@@ -1,7 +1,7 @@
-"""How well two references agree on a motion field, on a CPU: block by block, in compiled code.
+"""The search for the motion on which two references agree, on a CPU: block by block, in compiled code.
 
-The search tries some sixty fields for each frame. As tensor operations, every trial copies whole pictures; here a
-block reads its sixteen samples of both references, and nothing is kept but the sum.
+The search tries some sixty fields for each frame. As tensor operations, every trial copies whole pictures; here a block
+reads its sixteen samples of both references, and not even those where the trial is what it has already.
 """
 
 from __future__ import annotations
@@ -9,34 +9,142 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-__all__ = ["block_differences"]
+__all__ = ["search_agreement"]
+
+_compiled = numba.njit(cache=True, nogil=True)
 
 
-@numba.njit(cache=True, nogil=True)
-def block_differences(
-    first: np.ndarray, second: np.ndarray, fields: np.ndarray, height: int, width: int, margin: int, sums: np.ndarray
-) -> None:
-    """Sums of absolute differences of every second sample of both directions, for blocks of 8x8.
+@_compiled
+def search_agreement(
+    first: np.ndarray, second: np.ndarray, height: int, width: int, margin: int, distances: np.ndarray,
+    candidates: np.ndarray, neighbours: np.ndarray, neighbour_penalty: int, steps: np.ndarray, wide: np.ndarray,
+    near: np.ndarray, bound: int, best: np.ndarray, cost: np.ndarray,
+) -> None:  # fmt: skip
+    """The search of ``nvcodec.model.motion._Agreement``, in the same order.
 
     ``first``, ``second``: the samples of two ``InterpolatedPlane`` of ``height`` x ``width`` with ``margin`` around
-    them. ``fields``: (2, 2, rows, columns), the vectors (y, x) into each of them, integers. ``sums``: (rows, columns).
+    them. ``distances``: of both in frames, the first one positive. ``candidates``: (N, 2, rows, columns).
+    ``neighbours``: (8, 2). ``steps``: (M, 2), step and penalty of the refinement. ``wide``, ``near``: windows with odd
+    sides. ``best``: (2, rows, columns), where to start, and the result. ``cost``: (rows, columns), what the result
+    costs by the near window.
     """
+    trial = np.empty_like(best)
+    centre = np.empty_like(best)
+    kept = np.empty_like(cost)  # the sums of ``best``
+    sums = np.empty_like(cost)
+    places = (height, width, margin)
+    centre[:] = best
+    kept[:] = -1
+    _sums(first, second, places, distances, bound, best, best, kept, sums)
+    kept[:] = sums
+    _windowed(sums, wide, cost)
+    for n in range(len(candidates)):
+        _consider(first, second, places, distances, bound, candidates[n], 0, wide, best, kept, cost, sums)
+    for n in range(len(candidates)):
+        for reach in range(1, 3):
+            for d in range(len(neighbours)):
+                _shift(candidates[n], reach * neighbours[d, 0], reach * neighbours[d, 1], trial)
+                _consider(
+                    first, second, places, distances, bound, trial, neighbour_penalty, wide, best, kept, cost, sums
+                )
+    for window in (wide, near):
+        if window is near:
+            _windowed(kept, near, cost)
+            for s in range(len(steps)):
+                centre[:] = best
+                for d in range(len(neighbours)):
+                    for axis in range(2):
+                        trial[axis] = centre[axis] + steps[s, 0] * neighbours[d, axis]
+                    np.clip(trial, -bound, bound, trial)
+                    _consider(first, second, places, distances, bound, trial, steps[s, 1], near, best, kept, cost, sums)
+        centre[:] = best
+        for reach in range(1, 3):
+            for d in range(4):
+                _shift(centre, reach * neighbours[d, 0], reach * neighbours[d, 1], trial)
+                _consider(
+                    first, second, places, distances, bound, trial, neighbour_penalty, window, best, kept, cost, sums
+                )
+    _windowed(kept, near, cost)
+
+
+@_compiled
+def _consider(first, second, places, distances, bound, trial, penalty, window, best, kept, cost, sums):  # type: ignore[no-untyped-def]
+    """Keep the vectors of ``trial`` where they agree better, and what they cost."""
+    _sums(first, second, places, distances, bound, trial, best, kept, sums)
+    rows, columns = cost.shape
+    other = np.empty_like(cost)
+    _windowed(sums, window, other)
+    for i in range(rows):
+        for j in range(columns):
+            if other[i, j] + penalty < cost[i, j]:
+                cost[i, j] = other[i, j] + penalty
+                kept[i, j] = sums[i, j]
+                best[0, i, j], best[1, i, j] = trial[0, i, j], trial[1, i, j]
+
+
+@_compiled
+def _windowed(sums, window, out):  # type: ignore[no-untyped-def]
+    """Sums weighted by ``window``, zeros beyond the border."""
+    rows, columns = out.shape
+    reach = len(window) // 2
+    out[:] = 0
+    for y in range(-reach, reach + 1):
+        for x in range(-reach, reach + 1):
+            weight = window[y + reach, x + reach]
+            for i in range(max(0, -y), min(rows, rows - y)):
+                for j in range(max(0, -x), min(columns, columns - x)):
+                    out[i, j] += weight * sums[i + y, j + x]
+
+
+@_compiled
+def _shift(field, dy, dx, out):  # type: ignore[no-untyped-def]
+    """``out[y, x] = field[y - dy, x - dx]``, indices modulo the size."""
+    rows, columns = field.shape[1:]
+    for i in range(rows):
+        for j in range(columns):
+            out[0, i, j] = field[0, (i - dy) % rows, (j - dx) % columns]
+            out[1, i, j] = field[1, (i - dy) % rows, (j - dx) % columns]
+
+
+@_compiled
+def _sums(first, second, places, distances, bound, field, known, kept, sums):  # type: ignore[no-untyped-def]
+    """Sums of absolute differences of every second sample of both directions, for blocks of 8x8.
+
+    ``kept``: the sums of the field ``known``, or -1.
+    """
+    height, width, margin = places
     full_width = width + 2 * margin
     plane = full_width * (height + 2 * margin)
     for i in range(sums.shape[0]):
         for j in range(sums.shape[1]):
+            vy, vx = field[0, i, j], field[1, i, j]
+            if kept[i, j] >= 0 and vy == known[0, i, j] and vx == known[1, i, j]:
+                sums[i, j] = kept[i, j]
+                continue
             top, left = 8 * i, 8 * j
-            start0 = _start(fields[0, 0, i, j], fields[0, 1, i, j], top, left, height, width, margin, plane, full_width)
-            start1 = _start(fields[1, 0, i, j], fields[1, 1, i, j], top, left, height, width, margin, plane, full_width)
+            wy, wx = _scaled(vy, distances, bound), _scaled(vx, distances, bound)
+            start0 = _start(vy, vx, top, left, height, width, margin, plane, full_width)
+            start1 = _start(wy, wx, top, left, height, width, margin, plane, full_width)
             total = np.float32(0)
-            for y in range(0, min(8, height - top), 2):
-                for x in range(0, min(8, width - left), 2):
-                    place = y * full_width + x
-                    total += abs(first[start0 + place] - second[start1 + place])
-            sums[i, j] = total
+            if top + 8 <= height and left + 8 <= width:
+                for y in range(0, 8, 2):
+                    for x in range(0, 8, 2):
+                        total += abs(first[start0 + y * full_width + x] - second[start1 + y * full_width + x])
+            else:
+                for y in range(0, min(8, height - top), 2):
+                    for x in range(0, min(8, width - left), 2):
+                        total += abs(first[start0 + y * full_width + x] - second[start1 + y * full_width + x])
+            sums[i, j] = int(total)
 
 
-@numba.njit(cache=True, nogil=True)
+@_compiled
+def _scaled(v, distances, bound):  # type: ignore[no-untyped-def]
+    """``scale_vectors``: floor(v * numerator / denominator + 1/2), clipped."""
+    denominator = distances[0]
+    return min(max((2 * v * distances[1] + denominator) // (2 * denominator), -bound), bound)
+
+
+@_compiled
 def _start(
     vy: int, vx: int, top: int, left: int, height: int, width: int, margin: int, plane: int, full_width: int
 ) -> int:

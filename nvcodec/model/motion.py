@@ -100,9 +100,8 @@ def predict_motion(
     ]
     if len(references) == 1:
         return MotionPrediction((zero,), zero[:1])
-    agreement = _Agreement(references, distances, geometry)
-    first = agreement.search(zero, candidates)
-    disagreement = torch.floor(agreement.cost(first, wide=False) * (1.0 / _DISAGREEMENT_UNIT))
+    first, cost = _Agreement(references, distances, geometry).search(zero, candidates)
+    disagreement = torch.floor(cost * (1.0 / _DISAGREEMENT_UNIT))
     return MotionPrediction((first, scale_vectors(first, distances[1], distances[0])), disagreement[None])
 
 
@@ -119,7 +118,7 @@ class _Agreement:
     def cost(self, field: Tensor, wide: bool) -> Tensor:
         """(block rows, block columns): windowed sum of absolute differences of the warped references."""
         fields = (field, scale_vectors(field, self.distances[1], self.distances[0]))
-        sums = (self._sums_cpu if field.device.type == "cpu" else self._sums)(fields)[None, None]
+        sums = self._sums(fields)[None, None]
         if wide:
             return F.avg_pool2d(sums, _WINDOW_WIDE, 1, _WINDOW_WIDE // 2, divisor_override=1)[0, 0]
         return conv2d(sums, self.near, padding=1)[0, 0]
@@ -132,20 +131,33 @@ class _Agreement:
         pad = (0, -self.columns % _CELL, 0, -self.rows % _CELL)
         return F.avg_pool2d(F.pad((first - second).abs(), pad)[None], _CELL, divisor_override=1)[0]
 
-    def _sums_cpu(self, fields: tuple[Tensor, Tensor]) -> Tensor:
-        """The same in compiled code."""
-        from nvcodec.model.agreement_cpu import block_differences  # brings a compiler: only where frames are decoded
+    def search(self, start: Tensor, candidates: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """The field, from ``start`` on, and what it costs in the near window.
+
+        Wide window: the candidates, then their neighbours. Near window: refinement, then neighbours.
+        """
+        if start.device.type == "cpu":
+            return self._search_cpu(start, candidates)
+        return self._search_anywhere(start, candidates)
+
+    def _search_cpu(self, start: Tensor, candidates: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """In compiled code."""
+        from nvcodec.model.agreement_cpu import search_agreement  # brings a compiler: only where frames are decoded
 
         first, second = self.planes
-        sums = np.empty(fields[0].shape[1:], np.float32)
-        vectors = torch.stack(fields).to(torch.int32).numpy()
-        block_differences(
-            first.samples[0].numpy(), second.samples[0].numpy(), vectors, first.height, first.width, MARGIN, sums
-        )
-        return torch.from_numpy(sums)
+        sign = -1 if self.distances[0] < 0 else 1
+        best = start.to(torch.int64).numpy().copy()
+        cost = np.empty(best.shape[1:], np.int64)
+        search_agreement(
+            first.samples[0].numpy(), second.samples[0].numpy(), first.height, first.width, MARGIN,
+            np.array([sign * d for d in self.distances]), _stacked(candidates, start),
+            np.array(_NEIGHBOURS), _NEIGHBOUR_PENALTY, np.array(_REFINEMENT),
+            np.ones((_WINDOW_WIDE, _WINDOW_WIDE), np.int64), np.array(_WINDOW_NEAR), VECTOR_BOUND, best, cost,
+        )  # fmt: skip
+        return torch.from_numpy(best).to(start.dtype), torch.from_numpy(cost).to(start.dtype)
 
-    def search(self, start: Tensor, candidates: list[Tensor]) -> Tensor:
-        """Wide window: the candidates, then their neighbours. Near window: refinement, then neighbours."""
+    def _search_anywhere(self, start: Tensor, candidates: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """By tensor operations."""
         best, cost = start, self.cost(start, wide=True)
         for candidate in candidates:
             best, cost = self._keep_better(best, cost, candidate, 0, wide=True)
@@ -162,7 +174,8 @@ class _Agreement:
                 offset = torch.tensor([dy * step, dx * step], dtype=best.dtype, device=best.device)
                 moved = (centre + offset[:, None, None]).clamp(-VECTOR_BOUND, VECTOR_BOUND)
                 best, cost = self._keep_better(best, cost, moved, penalty, wide=False)
-        return self._spread(best, cost, wide=False)[0]
+        best, _ = self._spread(best, cost, wide=False)
+        return best, self.cost(best, wide=False)
 
     def _spread(self, best: Tensor, cost: Tensor, *, wide: bool) -> tuple[Tensor, Tensor]:
         centre = best
@@ -178,6 +191,12 @@ class _Agreement:
         other = self.cost(candidate, wide) + penalty
         better = other < cost
         return torch.where(better, candidate, best), torch.where(better, other, cost)
+
+
+def _stacked(fields: list[Tensor], like: Tensor) -> np.ndarray:
+    """(N, 2, rows, columns), also where N is 0."""
+    stacked = torch.stack(fields) if fields else like[None][:0]
+    return stacked.to(torch.int64).numpy()
 
 
 def _shifted(field: Tensor, dy: int, dx: int) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from nvcodec.entropy.context import ContextWeights
 from nvcodec.entropy.symbols import SymbolChannel, code_level
-from nvcodec.gop import CodingUnit
+from nvcodec.gop import CodedFrame, CodingUnit
 from nvcodec.model.grid import (
     APPEARANCE_CHANNELS,
     APPEARANCE_LEVELS,
@@ -31,6 +32,7 @@ from nvcodec.model.warprnn import (
     compensate,
     key_frame_inputs,
 )
+from nvcodec.parallel import run_all
 
 __all__ = [
     "Grid",
@@ -77,15 +79,20 @@ class UnitBits:
 
 def predict_unit(unit: CodingUnit, states: Mapping[int, FrameState], geometry: FrameGeometry) -> list[MotionPrediction]:
     """Predicted motion of each frame of a unit with references."""
-    return [
-        predict_motion(
+    predictions: dict[int, MotionPrediction] = {}
+
+    def predict(frame: CodedFrame) -> None:
+        predictions[frame.display] = predict_motion(
             tuple(states[r].appearance for r in frame.references),
             tuple(states[r].motion for r in frame.references),
             frame.distances,
             geometry,
         )
-        for frame in unit.frames
-    ]
+
+    for reference in {r for frame in unit.frames for r in frame.references}:
+        states[reference].appearance.prepare()
+    run_all([partial(predict, frame) for frame in unit.frames])
+    return [predictions[frame.display] for frame in unit.frames]
 
 
 def compensate_unit(

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -135,6 +136,13 @@ def _overlapped(plane: InterpolatedPlane, vectors: Tensor, block: int, rounding:
     Every sample is a mean, weighted by its place in the block, of what four vectors bring: those of its block, of the
     nearest block above or below, of the nearest one to the left or right, and of the one in the corner between them.
     """
+    if vectors.device.type == "cpu" and rounding is Rounding.EXACT:
+        return _overlapped_cpu(plane, vectors, block)
+    return _overlapped_anywhere(plane, vectors, block, rounding)
+
+
+def _overlapped_anywhere(plane: InterpolatedPlane, vectors: Tensor, block: int, rounding: Rounding) -> Tensor:
+    """The same by tensor operations."""
     own_y = _window(block, plane.height, vectors.device)[:, None]
     own_x = _window(block, plane.width, vectors.device)
     total = torch.zeros((), device=vectors.device)
@@ -147,6 +155,17 @@ def _overlapped(plane: InterpolatedPlane, vectors: Tensor, block: int, rounding:
     return shift_right(total, 6, rounding)
 
 
+def _overlapped_cpu(plane: InterpolatedPlane, vectors: Tensor, block: int) -> Tensor:
+    """The same in compiled code."""
+    from nvcodec.model.warp_cpu import overlap  # brings a compiler: only where frames are decoded
+
+    out = np.empty((len(plane.samples), plane.height, plane.width), np.float32)
+    share = np.array(OWN_SHARE[block], np.float32)
+    field = vectors.to(torch.int64).numpy()
+    overlap(plane.samples.numpy(), plane.height, plane.width, MARGIN, field, share, out)
+    return torch.from_numpy(out)
+
+
 class Reference:
     """A decoded frame as later frames see it: 10-bit samples, interpolated on demand."""
 
@@ -154,6 +173,10 @@ class Reference:
         """``packed``: (6, h, w) samples 0 .. SAMPLE_MAX."""
         self.packed = packed
         self.rounding = rounding
+
+    def prepare(self) -> None:
+        """Interpolate now: afterwards threads may share the reference."""
+        _ = self.luma, self.chroma
 
     @cached_property
     def luma(self) -> InterpolatedPlane:
