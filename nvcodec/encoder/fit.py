@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nvcodec.encoder.rate import LevelRate, best_symbols, level_costs
+from nvcodec.encoder.rate import LevelRate, best_symbols, level_costs, swept_symbols
 from nvcodec.encoder.twin import Twin
 from nvcodec.fixedpoint import Rounding
 from nvcodec.gop import CodingUnit
@@ -30,6 +30,7 @@ SAMPLE_STEP = 4.0
 
 
 _START_CAUTION = 1.3
+_SWEEP_CAUTION = 1.15
 _DEAD_ZONE = 0.66
 """Of a quantiser step: smaller coefficients start as zero."""
 
@@ -135,11 +136,18 @@ class UnitFit:
             curvature = self._curvature(twin, settings.damping)
             slopes = [g + settings.lmbda * n for g, n in zip(gradients, neighbours, strict=False)]
             self.levels = best_symbols(self.levels, slopes, curvature, rates, settings.lmbda, share)
+        self._sweep(twin, settings.lmbda)
         result = self.measure(twin)
         if float(result.error.sum() + settings.lmbda * result.bits.sum()) > best_cost:
             self.levels = best
             result = self.measure(twin)
         return result
+
+    def _sweep(self, twin: Twin, lmbda: float) -> None:
+        leaves = [level.detach().requires_grad_() for level in self.levels]
+        gradients = torch.autograd.grad(self._error(twin, leaves).sum(), leaves)
+        context, curvature = twin.network().context("appearance"), self._curvature(twin, _SWEEP_CAUTION)
+        self.levels = swept_symbols(self.levels, self.side, context, self.unit.depth, list(gradients), curvature, lmbda)
 
     @torch.no_grad()
     def measure(self, twin: Twin) -> UnitResult:

@@ -32,7 +32,7 @@ from nvcodec.model.grid import SYMBOL_BOUND
 from nvcodec.model.warprnn import AppearanceSide, MotionSide
 from nvcodec.parallel import run_all
 
-__all__ = ["LevelRate", "RateSlopes", "best_symbols", "laplace_bits", "level_costs", "level_rates"]
+__all__ = ["LevelRate", "RateSlopes", "best_symbols", "laplace_bits", "level_costs", "level_rates", "swept_symbols"]
 
 _ALL_STAGES = tuple(range(STAGES))
 _MIN_PROBABILITY = 2.0**-24
@@ -250,11 +250,9 @@ class _FrameCost:
         from nvcodec.encoder import rate_kernels as kernels  # brings a compiler: only where frames are encoded
 
         _, rows, columns = self._symbols.shape
-        reach = kernels.REACH
-        padded = np.zeros(self._by_symbol.shape, np.int32)
-        padded[:, reach : reach + rows, reach : reach + columns] = self._symbols
         bits = kernels.level_cost(
-            padded, rows, columns, self._side, *_all_taps(self.layout), log_table(torch.device("cpu")).numpy(),
+            _padded(self._symbols, kernels.REACH), rows, columns, self._side, *_all_taps(self.layout),
+            log_table(torch.device("cpu")).numpy(),
             *self._model, self._bias, self._slopes and self.is_counted, self._signs, self.location, self.scale,
             self._by_symbol, self.by_hidden, self.by_hidden_bias, self.by_output, self.by_bias,
         )  # fmt: skip
@@ -336,3 +334,61 @@ def _best_level(
         better = other < cost
         best, cost = torch.where(better, candidate, best), torch.where(better, other, cost)
     return torch.where(lots < share, best, level)
+
+
+@torch.no_grad()
+def swept_symbols(
+    levels: list[Tensor],
+    side: AppearanceSide,
+    weights: ContextWeights,
+    depth: int,
+    gradients: list[Tensor],
+    curvatures: list[Tensor],
+    lmbda: float,
+) -> list[Tensor]:
+    """The levels after every symbol was visited once, in compiled code on the CPU.
+
+    Where ``best_symbols`` prices a symbol by itself, here the bits of all those that it is context of count, exactly.
+    ``gradients``: of the error alone.
+    """
+    from nvcodec.encoder import rate_kernels as kernels
+
+    layouts = [side.layout(k) for k in range(len(levels))]
+    taps, starts, _ = zip(*map(_all_taps, layouts), strict=True)
+    stage_at, related = zip(*map(_relations, layouts), strict=True)
+    biases = tuple(weights.bias(depth, k, layout).detach().cpu().numpy() for k, layout in enumerate(layouts))
+    curves = tuple(c.flatten().cpu().numpy() for c in curvatures)
+    sizes = np.array([level.shape[2:] for level in levels])
+    model = _arrays(weights)
+    swept = [level.cpu().numpy().copy() for level in levels]
+
+    def sweep(b: int) -> None:
+        padded = tuple(_padded(level[b], kernels.REACH) for level in swept)
+        kernels.sweep_symbols(
+            sizes, related, tuple(g[b].cpu().numpy() for g in gradients), curves, lmbda, padded,
+            tuple(side.fixed(k)[b].cpu().numpy() for k in range(len(levels))), taps, starts, stage_at,
+            log_table(torch.device("cpu")).numpy(), *model, biases,
+        )  # fmt: skip
+        for level, result, (rows, columns) in zip(swept, padded, sizes, strict=True):
+            level[b] = result[:, kernels.REACH : kernels.REACH + rows, kernels.REACH : kernels.REACH + columns]
+
+    run_all([partial(sweep, b) for b in range(len(levels[0]))])
+    return [torch.from_numpy(level).to(like.device) for level, like in zip(swept, levels, strict=True)]
+
+
+@cache
+def _relations(layout: ChannelLayout) -> tuple[np.ndarray, np.ndarray]:
+    """(C, 2, 2): the stage that reads each phase of a channel. (C, C): whether a channel counts for another one."""
+    channels = len(layout)
+    stages = np.zeros((channels, 2, 2), np.int64)
+    for stage, phases in enumerate(stage_of(channels)):
+        for c, (row, column) in enumerate(phases):
+            stages[c, row, column] = stage
+    related = [[layout.related(other, c) for other in range(channels)] for c in range(channels)]
+    return stages, np.array(related)
+
+
+def _padded(level: np.ndarray, reach: int) -> np.ndarray:
+    """(C, rows, columns) with even sizes and ``reach`` zeros around, int32."""
+    _, rows, columns = level.shape
+    return np.pad(level, ((0, 0), (reach, reach + rows % 2), (reach, reach + columns % 2))).astype(np.int32)

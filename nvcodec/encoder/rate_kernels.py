@@ -27,7 +27,7 @@ from nvcodec.entropy.context import (
 )
 from nvcodec.entropy.tables import FRACTIONS, SCALES, WIDE_SCALE, WIDE_SHARE_BITS
 
-__all__ = ["REACH", "best_symbols", "level_cost"]
+__all__ = ["REACH", "best_symbols", "level_cost", "sweep_symbols"]
 
 REACH = 2
 """The features see symbols this far away."""
@@ -348,18 +348,17 @@ def _bits_around(
 
 @_compiled
 def sweep_symbols(
-    sizes, related, gradients, curvatures, lmbda, bound, symbols, sides, taps, starts, stage_at, logarithms, hidden,
+    sizes, related, gradients, curvatures, lmbda, symbols, sides, taps, starts, stage_at, logarithms, hidden,
     hidden_bias, output, biases,
 ):  # fmt: skip
     """Visit the symbols of a frame one by one, coarsest level first, and take the value with the lowest cost, all bits
-    counted that depend on it. Returns how many have moved.
+    counted that depend on it.
 
     Of a symbol that is not zero the next one towards zero and zero are tried, of others the next one downhill where
     that lowers the error. Everything is a tuple with an array for each level, finest first: ``symbols`` as in
     ``level_cost``, changed in place; ``sides``: mismatch and activity; ``gradients``: of the error alone;
     ``stage_at``: (C, 2, 2), the stage that reads each phase; ``related``: (C, C).
     """
-    moved = 0
     room = np.zeros(HIDDEN, np.float32)
     for k in range(len(symbols) - 1, -1, -1):
         level = symbols[k]
@@ -396,6 +395,3 @@ def sweep_symbols(
                         if cost < least:
                             best, least = other, cost
                     level[c, y + REACH, x + REACH] = best
-                    if best != value:
-                        moved += 1
-    return moved

@@ -121,6 +121,10 @@ class AppearanceSide:
         fixed = self._fixed[level]
         return torch.cat([_parent(coarser, len(self.layout(level)), self.size(level), fixed), fixed], dim=1)
 
+    def fixed(self, level: int) -> Tensor:
+        """(B, 2, rows, columns): mismatch and activity, which no symbol changes."""
+        return self._fixed[level]
+
 
 class MotionSide:
     """Side features of the motion levels: disagreement of the references, and unrest of the motion known so far."""
