@@ -15,7 +15,7 @@ import nvcodec
 ROOT = Path(__file__).parent.parent
 
 DECODER_HALF = [
-    "errors", "limits", "parallel", "fixedpoint", "bitio", "syntax", "container", "salvage", "frame", "gop",
+    "errors", "limits", "parallel", "compiled", "fixedpoint", "bitio", "syntax", "container", "salvage", "frame", "gop",
     "entropy.tables", "entropy.context", "entropy.context_cpu", "model.wavelet_cpu", "model.grid", "entropy.symbols",
     "model.warp_cpu", "model.warp", "model.agreement_cpu", "model.motion", "model.network", "entropy.weights",
     "model.base", "model.warprnn", "model.unit",
@@ -27,7 +27,7 @@ ORDER = [
     "account", "versions", "metrics", "color", "output_file",
     "matroska", "y4m", "av_frame", "video_write", "source_length", "video_io",
     "encoder.analyse", "encoder.rate_control", "encoder.twin",
-    "encoder.rate_kernels", "encoder.rate", "encoder.quantise",
+    "encoder.rate_kernels", "encoder.rate", "encoder.decision_kernels", "encoder.decisions", "encoder.quantise",
     "encoder.motion_kernels", "encoder.motion_search", "encoder.fit", "encoder.segment",
     "encoder.final_pass", "encoder.segment_encoder",
     "encoder.tree_file", "encoder.checkpoint", "encoder.identity", "encoder.pipeline",

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from nvcodec.encoder import rate
-from nvcodec.encoder.rate import LevelRate, best_symbols, level_costs, swept_symbols
+from nvcodec.encoder import decisions, rate
+from nvcodec.encoder.decisions import best_symbols, swept_symbols
+from nvcodec.encoder.rate import LevelRate, level_costs
 from nvcodec.entropy import context as entropy_context
 from nvcodec.entropy.context import ContextWeights
 from nvcodec.fixedpoint import Rounding
@@ -102,7 +103,7 @@ def test_compiled_choice_of_symbols_is_that_of_tensors(
     moved = 0
     for k, level in enumerate(levels):
         arguments: tuple[Tensor, Tensor, Tensor, LevelRate] = (level, gradients[k], curvatures[k], rates[k])
-        expected = rate._best_level(*arguments, LMBDA, lots[k], 0.55)
+        expected = decisions._best_level(*arguments, LMBDA, lots[k], 0.55)
         assert (chosen[k] != expected).float().mean() < 0.001
         moved += int((expected != level).sum())
     assert moved > 500

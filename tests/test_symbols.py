@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from nvcodec.entropy.context import (
     FEATURES,
     HIDDEN,
+    MARGIN,
     SIDE_FEATURES,
     STAGES,
     ChannelLayout,
@@ -20,8 +21,8 @@ from nvcodec.entropy.context import (
     location_and_scale,
     stage_of,
 )
-from nvcodec.entropy.context_cpu import MARGIN, LevelContext
-from nvcodec.entropy.symbols import SymbolReader, SymbolWriter, code_level, pad_even, stage_tables
+from nvcodec.entropy.context_cpu import LevelContext
+from nvcodec.entropy.symbols import SymbolReader, SymbolWriter, TensorContext, code_level, pad_even
 from nvcodec.entropy.tables import FRACTIONS, SCALES
 from nvcodec.errors import BitstreamError, SyntaxViolation, TruncatedError
 from nvcodec.fixedpoint import Rounding, exact_inference
@@ -346,13 +347,9 @@ def test_compiled_context_gives_what_tensors_give(
     )  # fmt: skip
     weights.output.mul_(0.2).round_()
     bias = torch.from_numpy(rng.integers(-2048, 2049, (len(layout), 2))).float()
-    context = LevelContext(layout, side, weights, bias)
+    compiled = LevelContext(layout, side, weights, bias)
+    tensors = TensorContext(layout, torch.from_numpy(side).float(), weights, bias)
+    padded = np.pad(level, ((0, 0), (0, 0), (MARGIN, MARGIN), (MARGIN, MARGIN))).astype(np.int32)
     for stage in range(STAGES):
-        expected = stage_tables(
-            torch.from_numpy(level).float(), layout, stage, torch.from_numpy(side).float(), weights, bias
-        )
-        found = context.stage(
-            np.pad(level, ((0, 0), (0, 0), (MARGIN, MARGIN), (MARGIN, MARGIN))).astype(np.int32), stage
-        )
-        assert np.array_equal(found[0], expected[0])
-        assert np.array_equal(found[1], expected[1])
+        for found, expected in zip(compiled.stage(padded, stage), tensors.stage(padded, stage), strict=True):
+            assert np.array_equal(found, expected)

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nvcodec.encoder.rate import LevelRate, best_symbols, level_costs, swept_symbols
+from nvcodec.encoder.decisions import best_symbols, swept_symbols
+from nvcodec.encoder.rate import LevelRate, level_costs
 from nvcodec.encoder.twin import Twin
 from nvcodec.fixedpoint import Rounding
 from nvcodec.gop import CodingUnit

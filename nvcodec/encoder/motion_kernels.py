@@ -7,9 +7,11 @@ grid adds to the predicted motion. Errors are squared 8-bit luma errors.
 
 from __future__ import annotations
 
-import numba
+from functools import partial
+
 import numpy as np
 
+from nvcodec.compiled import compiled, inlined
 from nvcodec.model.motion import MERGE_SYMBOLS, VECTOR_BOUND
 from nvcodec.model.warp import BLOCK, MARGIN, OWN_SHARE
 
@@ -30,8 +32,7 @@ BLEND_CHANNEL = 5
 """Of the finest level with two references."""
 _FAR = np.float32(1e30)
 
-_compiled = numba.njit(cache=True, nogil=True, fastmath=True)
-_inlined = numba.njit(cache=True, nogil=True, fastmath=True, inline="always")
+_compiled = partial(compiled, fastmath=True)
 
 
 @_compiled
@@ -74,7 +75,7 @@ def match_blocks(wanted, there, predicted, reach, quarters, log_price, fields):
                         fields[1, 0, i, j], fields[1, 1, i, j] = vy, vx
 
 
-@_inlined
+@inlined
 def _start(vy, vx, top, left, size, height, width):
     """Index of the sample in an interpolated plane that the one at (top, left) is displaced to; far outside the picture
     all see the repeated border."""
@@ -84,13 +85,13 @@ def _start(vy, vx, top, left, size, height, width):
     return (((vx & 3) * 4 + (vy & 3)) * (height + 2 * MARGIN) + row) * full_width + column
 
 
-@_inlined
+@inlined
 def _scaled(v, numerator, denominator):
     """As ``scale_vectors``; ``denominator`` > 0."""
     return min(max((2 * v * numerator + denominator) // (2 * denominator), -VECTOR_BOUND), VECTOR_BOUND)
 
 
-@_inlined
+@inlined
 def _clipped(v):
     return min(max(v, -VECTOR_BOUND), VECTOR_BOUND)
 
@@ -117,7 +118,7 @@ def _mean_error(first, start0, second, start1, stride, target, top, left):
     return total * _ERROR_UNIT
 
 
-@_inlined
+@inlined
 def _worth(error, knee):
     """What an error of the prediction will cost once the residual has mended it."""
     return error if error < knee else knee * (np.float32(1) + np.log(error / knee))
@@ -146,7 +147,7 @@ def polish_matches(plane, height, width, target, log_price, steps, fields):
             fields[0, i, j], fields[1, i, j] = best_y, best_x
 
 
-@_inlined
+@inlined
 def _base(coarser, m, c, i, j):
     """Component ``c`` of what merge candidate ``m`` brings to cell (i, j), as ``merge_candidates``."""
     y, x = i >> 1, j >> 1
@@ -157,7 +158,7 @@ def _base(coarser, m, c, i, j):
     return coarser[c, y, x]
 
 
-@_inlined
+@inlined
 def _candidate_of(symbol):
     """Which merge candidate a merge symbol names."""
     if symbol == 0:
@@ -180,7 +181,7 @@ def expand_cells(symbols, coarser, merges, totals):
                     totals[c, i, j] += _base(coarser, m, c, i, j)
 
 
-@_inlined
+@inlined
 def _neighbour_sum(symbols, c, i, j):
     """Sum of the eight neighbours, the border repeats."""
     rows, columns = symbols.shape[1:]
@@ -191,7 +192,7 @@ def _neighbour_sum(symbols, c, i, j):
     return total
 
 
-@_inlined
+@inlined
 def _symbol_bits(symbol, quarters, scale, around, laplace, near):
     """Bits of a symbol by the context model (location ``quarters``), or, beside others, by how much it is like them."""
     bits = laplace[scale, min(abs(4 * symbol - quarters), laplace.shape[1] - 1)]
@@ -200,7 +201,7 @@ def _symbol_bits(symbol, quarters, scale, around, laplace, near):
     return bits
 
 
-@_inlined
+@inlined
 def _merge_bits(symbol, quarters, scale, laplace, most):
     bits = laplace[scale, min(abs(4 * symbol - quarters), laplace.shape[1] - 1)]
     return bits if symbol == 0 else min(bits, most + abs(symbol))
@@ -354,7 +355,7 @@ def search_cells(
                     symbols[BLEND_CHANNEL, i, j] = kept
 
 
-@_inlined
+@inlined
 def _same(one, other):
     is_same = True
     for c in range(len(one)):
@@ -372,7 +373,7 @@ def _set_cell(symbols, totals, coarser, merges, i, j, wanted, choice):
         symbols[count, i, j] = _MERGE_SYMBOLS[choice]
 
 
-@_inlined
+@inlined
 def _moved(predicted, totals, distances, k, i, j):
     """The vector of block (i, j) into reference ``k``."""
     if k == 0:

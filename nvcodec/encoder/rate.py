@@ -7,7 +7,7 @@ CPU from compiled code.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from functools import cache, partial
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +17,7 @@ from torch import Tensor
 from nvcodec.entropy.context import (
     FEATURES,
     HIDDEN,
+    MARGIN,
     STAGES,
     ChannelLayout,
     ContextWeights,
@@ -28,11 +29,20 @@ from nvcodec.entropy.context import (
 from nvcodec.entropy.symbols import pad_even
 from nvcodec.entropy.tables import FRACTIONS, WIDE_SCALE, WIDE_SHARE_BITS
 from nvcodec.fixedpoint import Rounding
-from nvcodec.model.grid import SYMBOL_BOUND
 from nvcodec.model.warprnn import AppearanceSide, MotionSide
 from nvcodec.parallel import run_all
 
-__all__ = ["LevelRate", "RateSlopes", "best_symbols", "laplace_bits", "level_costs", "level_rates", "swept_symbols"]
+__all__ = [
+    "LevelRate",
+    "ModelArrays",
+    "RateSlopes",
+    "all_taps",
+    "laplace_bits",
+    "level_costs",
+    "level_rates",
+    "model_arrays",
+    "padded_even",
+]
 
 _ALL_STAGES = tuple(range(STAGES))
 _MIN_PROBABILITY = 2.0**-24
@@ -140,7 +150,7 @@ def level_costs(
     """
     if levels[0].device.type != "cpu":
         return _costs_by_autograd(levels, side, weights, depth, free_empty, slopes, signs)
-    model = _arrays(weights)
+    model = model_arrays(weights)
     costs = []
     for k, level in enumerate(levels):
         layout, known = side.layout(k), side(k, levels[k + 1 :])
@@ -190,7 +200,7 @@ def _costs_by_autograd(
     return [LevelRate(r.bits.detach(), r.location.detach(), r.scale.detach()) for r in rates], found
 
 
-class _Arrays(NamedTuple):
+class ModelArrays(NamedTuple):
     """A context model as the compiled code takes it."""
 
     hidden: np.ndarray
@@ -198,13 +208,13 @@ class _Arrays(NamedTuple):
     output: np.ndarray
 
 
-def _arrays(weights: ContextWeights) -> _Arrays:
+def model_arrays(weights: ContextWeights) -> ModelArrays:
     hidden = np.ascontiguousarray(weights.hidden.detach().numpy().T)
-    return _Arrays(hidden, weights.hidden_bias.detach().numpy(), weights.output.detach().numpy())
+    return ModelArrays(hidden, weights.hidden_bias.detach().numpy(), weights.output.detach().numpy())
 
 
 @cache
-def _all_taps(layout: ChannelLayout) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def all_taps(layout: ChannelLayout) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """``stage_taps`` of all stages, filled up to the same length."""
     from nvcodec.entropy.context_cpu import stage_taps
 
@@ -221,7 +231,7 @@ class _FrameCost:
         symbols: Tensor,
         side: Tensor,
         layout: ChannelLayout,
-        model: _Arrays,
+        model: ModelArrays,
         bias: np.ndarray,
         level: int,
         slopes: bool,
@@ -240,7 +250,8 @@ class _FrameCost:
         self._side = side.numpy()
         self._signs = np.empty((0, 0, 0), np.float32) if signs is None else signs.numpy()
         self.location, self.scale = np.empty(shape, np.float32), np.empty(shape, np.float32)
-        self._by_symbol = np.zeros((channels, rows + rows % 2 + 4, columns + columns % 2 + 4), np.float32)
+        self._padded = padded_even(self._symbols, MARGIN)
+        self._by_symbol = np.zeros(self._padded.shape, np.float32)
         self.by_hidden = np.zeros((FEATURES, HIDDEN), np.float32)
         self.by_hidden_bias = np.zeros((STAGES, HIDDEN), np.float32)
         self.by_output = np.zeros((2, HIDDEN), np.float32)
@@ -251,7 +262,7 @@ class _FrameCost:
 
         _, rows, columns = self._symbols.shape
         bits = kernels.level_cost(
-            _padded(self._symbols, kernels.REACH), rows, columns, self._side, *_all_taps(self.layout),
+            self._padded, rows, columns, self._side, *all_taps(self.layout),
             log_table(torch.device("cpu")).numpy(),
             *self._model, self._bias, self._slopes and self.is_counted, self._signs, self.location, self.scale,
             self._by_symbol, self.by_hidden, self.by_hidden_bias, self.by_output, self.by_bias,
@@ -260,7 +271,7 @@ class _FrameCost:
 
     def symbol_slopes(self) -> np.ndarray:
         _, rows, columns = self._symbols.shape
-        return self._by_symbol[:, 2 : 2 + rows, 2 : 2 + columns]
+        return self._by_symbol[:, MARGIN : MARGIN + rows, MARGIN : MARGIN + columns]
 
 
 def _stacked(arrays: list[np.ndarray]) -> Tensor:
@@ -280,115 +291,7 @@ def _parameter_slopes(costs: list[_FrameCost], weights: ContextWeights, depth: i
     return [getattr(total, f.name) for f in fields(weights)]
 
 
-@torch.no_grad()
-def best_symbols(
-    levels: list[Tensor],
-    gradients: list[Tensor],
-    curvatures: list[Tensor],
-    rates: list[LevelRate],
-    lmbda: float,
-    share: float,
-) -> list[Tensor]:
-    """The levels after one round of moves: a random ``share`` of the symbols takes the value with the lowest cost.
-
-    The error is modelled by its gradient and curvature, (1, C, 1, 1) for each level. Of each symbol the values around
-    the model's minimum are tried, its present value, the next one downhill, and zero.
-    """
-    lots = [torch.rand(level.shape, device=level.device) for level in levels]
-    choose = _best_level_cpu if levels[0].device.type == "cpu" else _best_level
-    results: list[Tensor] = [torch.empty_like(level) for level in levels]
-
-    def task(k: int) -> None:
-        results[k] = choose(levels[k], gradients[k], curvatures[k], rates[k], lmbda, lots[k], share)
-
-    run_all([partial(task, k) for k in range(len(levels))])
-    return results
-
-
-def _best_level_cpu(
-    level: Tensor, gradient: Tensor, curvature: Tensor, rate: LevelRate, lmbda: float, lots: Tensor, share: float
-) -> Tensor:
-    from nvcodec.encoder import rate_kernels as kernels
-
-    out = np.empty(level.shape, np.float32)
-    for b in range(len(level)):
-        kernels.best_symbols(
-            level[b].numpy(), gradient[b].numpy(), curvature.flatten().numpy(), rate.location[b].numpy(),
-            rate.scale[b].numpy(), lmbda, lots[b].numpy(), share, SYMBOL_BOUND, out[b],
-        )  # fmt: skip
-    return torch.from_numpy(out)
-
-
-def _best_level(
-    level: Tensor, gradient: Tensor, curvature: Tensor, rate: LevelRate, lmbda: float, lots: Tensor, share: float
-) -> Tensor:
-    """The same by tensor operations, for other devices."""
-    goal = torch.round(level - gradient / curvature)
-    best = level
-    cost = lmbda * laplace_bits(level, rate.location, rate.scale)
-    for candidate in (goal, goal - torch.sign(goal), level - torch.sign(gradient), torch.zeros_like(level)):
-        candidate = candidate.clamp(-SYMBOL_BOUND, SYMBOL_BOUND)
-        delta = candidate - level
-        bits = laplace_bits(candidate, rate.location, rate.scale)
-        other = gradient * delta + 0.5 * curvature * delta * delta + lmbda * bits
-        better = other < cost
-        best, cost = torch.where(better, candidate, best), torch.where(better, other, cost)
-    return torch.where(lots < share, best, level)
-
-
-@torch.no_grad()
-def swept_symbols(
-    levels: list[Tensor],
-    side: AppearanceSide,
-    weights: ContextWeights,
-    depth: int,
-    gradients: list[Tensor],
-    curvatures: list[Tensor],
-    lmbda: float,
-) -> list[Tensor]:
-    """The levels after every symbol was visited once, in compiled code on the CPU.
-
-    Where ``best_symbols`` prices a symbol by itself, here the bits of all those that it is context of count, exactly.
-    ``gradients``: of the error alone.
-    """
-    from nvcodec.encoder import rate_kernels as kernels
-
-    layouts = [side.layout(k) for k in range(len(levels))]
-    taps, starts, _ = zip(*map(_all_taps, layouts), strict=True)
-    stage_at, related = zip(*map(_relations, layouts), strict=True)
-    biases = tuple(weights.bias(depth, k, layout).detach().cpu().numpy() for k, layout in enumerate(layouts))
-    curves = tuple(c.flatten().cpu().numpy() for c in curvatures)
-    sizes = np.array([level.shape[2:] for level in levels])
-    model = _arrays(weights)
-    swept = [level.cpu().numpy().copy() for level in levels]
-
-    def sweep(b: int) -> None:
-        padded = tuple(_padded(level[b], kernels.REACH) for level in swept)
-        kernels.sweep_symbols(
-            sizes, related, tuple(g[b].cpu().numpy() for g in gradients), curves, lmbda, padded,
-            tuple(side.fixed(k)[b].cpu().numpy() for k in range(len(levels))), taps, starts, stage_at,
-            log_table(torch.device("cpu")).numpy(), *model, biases,
-        )  # fmt: skip
-        for level, result, (rows, columns) in zip(swept, padded, sizes, strict=True):
-            level[b] = result[:, kernels.REACH : kernels.REACH + rows, kernels.REACH : kernels.REACH + columns]
-
-    run_all([partial(sweep, b) for b in range(len(levels[0]))])
-    return [torch.from_numpy(level).to(like.device) for level, like in zip(swept, levels, strict=True)]
-
-
-@cache
-def _relations(layout: ChannelLayout) -> tuple[np.ndarray, np.ndarray]:
-    """(C, 2, 2): the stage that reads each phase of a channel. (C, C): whether a channel counts for another one."""
-    channels = len(layout)
-    stages = np.zeros((channels, 2, 2), np.int64)
-    for stage, phases in enumerate(stage_of(channels)):
-        for c, (row, column) in enumerate(phases):
-            stages[c, row, column] = stage
-    related = [[layout.related(other, c) for other in range(channels)] for c in range(channels)]
-    return stages, np.array(related)
-
-
-def _padded(level: np.ndarray, reach: int) -> np.ndarray:
+def padded_even(level: np.ndarray, reach: int) -> np.ndarray:
     """(C, rows, columns) with even sizes and ``reach`` zeros around, int32."""
     _, rows, columns = level.shape
     return np.pad(level, ((0, 0), (reach, reach + rows % 2), (reach, reach + columns % 2))).astype(np.int32)

@@ -29,6 +29,7 @@ from nvcodec.fixedpoint import Rounding, conv2d, shift_right
 __all__ = [
     "FEATURES",
     "HIDDEN",
+    "MARGIN",
     "SIDE_FEATURES",
     "STAGES",
     "ChannelLayout",
@@ -42,6 +43,8 @@ __all__ = [
     "stage_of",
 ]
 
+MARGIN = 2
+"""The features see symbols this far away."""
 STAGES = 4
 _STAGE_PHASES = ((0, 0), (1, 1), (0, 1), (1, 0))
 """Phase (row, column) that stage s reads in channel 0; channel c is c stages behind."""

@@ -10,10 +10,10 @@ from __future__ import annotations
 from functools import cache, partial
 from itertools import pairwise
 
-import numba
 import numpy as np
 import torch
 
+from nvcodec.compiled import compiled
 from nvcodec.entropy.context import (
     FEATURE_BOUND,
     FEATURES,
@@ -21,6 +21,7 @@ from nvcodec.entropy.context import (
     HIDDEN_BOUND,
     LOCATION_BOUND,
     LOG_BOUND,
+    MARGIN,
     OUTPUT_SHIFT,
     OUTPUT_STEP_BITS,
     SIDE_FEATURES,
@@ -34,10 +35,8 @@ from nvcodec.entropy.context import (
 from nvcodec.entropy.tables import FRACTIONS, SCALES, TABLE_BOUND
 from nvcodec.parallel import run_all
 
-__all__ = ["MARGIN", "LevelContext", "occupied", "stage_taps"]
+__all__ = ["LevelContext", "occupied", "stage_taps"]
 
-MARGIN = 2
-"""Zeros around a level: the reach of the features."""
 _PART = 4096
 """Symbols that are worth a thread."""
 
@@ -104,7 +103,7 @@ def stage_taps(layout: ChannelLayout, stage: int) -> tuple[np.ndarray, np.ndarra
     return table, np.array(starts, dtype=np.int32), np.array(stage_of(channels)[stage], dtype=np.int32)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def occupied(level: np.ndarray, found: np.ndarray) -> None:
     """Mark in ``found``, (rows, columns), every place with a symbol within MARGIN that is not zero, in any channel.
 
@@ -121,7 +120,7 @@ def occupied(level: np.ndarray, found: np.ndarray) -> None:
                     )
 
 
-@numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+@partial(compiled, fastmath={"reassoc", "contract"})
 def _stage_tables(
     level: np.ndarray, side: np.ndarray, near_any: np.ndarray, taps: np.ndarray, starts: np.ndarray,
     phases: np.ndarray, logarithms: np.ndarray, hidden: np.ndarray, hidden_bias: np.ndarray, output: np.ndarray,

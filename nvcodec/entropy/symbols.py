@@ -8,6 +8,7 @@ symbols.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import constriction
@@ -17,10 +18,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nvcodec.entropy.context import (
-    STAGES,
+    MARGIN,
     ChannelLayout,
     ContextWeights,
-    at_stages,
     features,
     location_and_scale,
     stage_of,
@@ -30,7 +30,7 @@ from nvcodec.errors import SyntaxViolation, TruncatedError
 from nvcodec.fixedpoint import Rounding
 from nvcodec.model.grid import SYMBOL_BOUND
 
-__all__ = ["SymbolChannel", "SymbolReader", "SymbolWriter", "code_level", "pad_even", "stage_tables"]
+__all__ = ["SymbolChannel", "SymbolReader", "SymbolWriter", "TensorContext", "code_level", "pad_even"]
 
 _BIT = constriction.stream.model.Categorical(np.full(2, (1 << 23) - 1, dtype=np.float64), perfect=False)
 
@@ -128,6 +128,16 @@ def pad_even(x: Tensor) -> Tensor:
     return F.pad(x, (0, x.shape[-1] % 2, 0, x.shape[-2] % 2))
 
 
+class StageContext(Protocol):
+    """Says for each stage of one level which table codes a symbol, and around which centre."""
+
+    def stage(self, level: np.ndarray, stage: int) -> tuple[np.ndarray, np.ndarray]:
+        """Tables (uint8) and centres (int32) of what ``stage`` reads, each (B, C, rows / 2, columns / 2).
+
+        ``level``: (B, C, rows + 2 * MARGIN, columns + 2 * MARGIN), int32; what is not read yet is 0.
+        """
+
+
 def code_level(
     channel: SymbolChannel,
     symbols: Tensor | None,
@@ -141,57 +151,14 @@ def code_level(
     ``side``: (B, C + 2, rows, columns), C channels by ``layout``. ``output_bias``: (C, 2).
     Returns the symbols, float32 integers on the device of ``side``.
     """
-    if side.device.type == "cpu":
-        return _code_level_cpu(channel, symbols, layout, side, weights, output_bias)
     channels = len(layout)
     batch, _, rows, columns = side.shape
-    side = pad_even(side)
-    level = torch.zeros(batch, channels, rows + rows % 2, columns + columns % 2, device=side.device)
-    target = pad_even(symbols) if symbols is not None else None
-    inside = pad_even(torch.ones(1, channels, rows, columns)).bool()
-    for stage in range(STAGES):
-        stages = (stage,)
-        tables, centre = stage_tables(level, layout, stage, side, weights, output_bias)
-        values = at_stages(target, stages)[:, 0].to(torch.int32).cpu().numpy() if target is not None else None
-        coded = np.broadcast_to(at_stages(inside, stages)[:, 0].numpy(), tables.shape)
-        read = torch.from_numpy(_exchange(channel, values, tables, centre, coded).astype(np.float32)).to(level.device)
-        for c, (row, column) in enumerate(stage_of(channels)[stage]):
-            level[:, c, row::2, column::2] = read[:, c]
-    return level[:, :, :rows, :columns]
-
-
-def stage_tables(
-    level: Tensor, layout: ChannelLayout, stage: int, side: Tensor, weights: ContextWeights, output_bias: Tensor
-) -> tuple[np.ndarray, np.ndarray]:
-    """Tables (uint8) and centres (int32) of what a stage reads, (B, C, rows / 2, columns / 2), by tensor operations.
-
-    What ``LevelContext.stage`` gives on a CPU.
-    """
-    inputs = features(level, layout, (stage,), side, Rounding.EXACT)
-    location, scale = location_and_scale(inputs, weights, (stage,), output_bias, Rounding.EXACT)
-    whole = torch.floor(location * (1.0 / FRACTIONS))
-    tables = (scale * FRACTIONS + location - whole * FRACTIONS)[:, 0].to(torch.uint8).cpu().numpy()
-    return tables, whole[:, 0].to(torch.int32).cpu().numpy().clip(-SYMBOL_BOUND, SYMBOL_BOUND)
-
-
-def _code_level_cpu(
-    channel: SymbolChannel,
-    symbols: Tensor | None,
-    layout: ChannelLayout,
-    side: Tensor,
-    weights: ContextWeights,
-    output_bias: Tensor,
-) -> Tensor:
-    from nvcodec.entropy.context_cpu import MARGIN, LevelContext  # brings a compiler: only where symbols are coded
-
-    channels = len(layout)
-    batch, _, rows, columns = side.shape
-    side = pad_even(side)
-    context = LevelContext(layout, side.numpy(), weights, output_bias)
-    level = np.zeros((batch, channels, side.shape[2] + 2 * MARGIN, side.shape[3] + 2 * MARGIN), np.int32)
+    context = _stage_context(layout, pad_even(side), weights, output_bias)
+    size = (rows + rows % 2, columns + columns % 2)
+    level = np.zeros((batch, channels, size[0] + 2 * MARGIN, size[1] + 2 * MARGIN), np.int32)
     inner = level[:, :, MARGIN:-MARGIN, MARGIN:-MARGIN]
-    target = pad_even(symbols).numpy().astype(np.int32) if symbols is not None else None
-    inside = np.zeros((1, channels, *inner.shape[2:]), bool)
+    target = pad_even(symbols).cpu().numpy().astype(np.int32) if symbols is not None else None
+    inside = np.zeros((1, channels, *size), bool)
     inside[:, :, :rows, :columns] = True
     for stage, phases in enumerate(stage_of(channels)):
         tables, centre = context.stage(level, stage)
@@ -200,7 +167,34 @@ def _code_level_cpu(
         read = _exchange(channel, values, tables, centre, coded)
         for c, (row, column) in enumerate(phases):
             inner[:, c, row::2, column::2] = read[:, c]
-    return torch.from_numpy(inner[:, :, :rows, :columns].astype(np.float32))
+    return torch.from_numpy(inner[:, :, :rows, :columns].astype(np.float32)).to(side.device)
+
+
+def _stage_context(layout: ChannelLayout, side: Tensor, weights: ContextWeights, output_bias: Tensor) -> StageContext:
+    if side.device.type != "cpu":
+        return TensorContext(layout, side, weights, output_bias)
+    from nvcodec.entropy.context_cpu import LevelContext  # brings a compiler: only where symbols are coded
+
+    return LevelContext(layout, side.numpy(), weights, output_bias)
+
+
+@dataclass(frozen=True)
+class TensorContext:
+    """A StageContext of tensor operations, on the device of ``side``, (B, C + 2, rows, columns)."""
+
+    layout: ChannelLayout
+    side: Tensor
+    weights: ContextWeights
+    output_bias: Tensor
+
+    def stage(self, level: np.ndarray, stage: int) -> tuple[np.ndarray, np.ndarray]:
+        """See StageContext."""
+        inner = torch.from_numpy(level[:, :, MARGIN:-MARGIN, MARGIN:-MARGIN].astype(np.float32)).to(self.side.device)
+        inputs = features(inner, self.layout, (stage,), self.side, Rounding.EXACT)
+        location, scale = location_and_scale(inputs, self.weights, (stage,), self.output_bias, Rounding.EXACT)
+        whole = torch.floor(location * (1.0 / FRACTIONS))
+        tables = (scale * FRACTIONS + location - whole * FRACTIONS)[:, 0].to(torch.uint8).cpu().numpy()
+        return tables, whole[:, 0].to(torch.int32).cpu().numpy().clip(-SYMBOL_BOUND, SYMBOL_BOUND)
 
 
 def _at_phases(level: np.ndarray, phases: tuple[tuple[int, int], ...]) -> np.ndarray:

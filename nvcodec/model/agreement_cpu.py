@@ -6,15 +6,14 @@ reads its sixteen samples of both references, and not even those where the trial
 
 from __future__ import annotations
 
-import numba
 import numpy as np
+
+from nvcodec.compiled import compiled
 
 __all__ = ["search_agreement"]
 
-_compiled = numba.njit(cache=True, nogil=True)
 
-
-@_compiled
+@compiled
 def search_agreement(
     first: np.ndarray, second: np.ndarray, height: int, width: int, margin: int, distances: np.ndarray,
     candidates: np.ndarray, neighbours: np.ndarray, neighbour_penalty: int, steps: np.ndarray, wide: np.ndarray,
@@ -67,8 +66,8 @@ def search_agreement(
     _windowed(kept, near, cost)
 
 
-@_compiled
-def _consider(first, second, places, distances, bound, trial, penalty, window, best, kept, cost, sums):  # type: ignore[no-untyped-def]
+@compiled
+def _consider(first, second, places, distances, bound, trial, penalty, window, best, kept, cost, sums):
     """Keep the vectors of ``trial`` where they agree better, and what they cost."""
     _sums(first, second, places, distances, bound, trial, best, kept, sums)
     rows, columns = cost.shape
@@ -82,8 +81,8 @@ def _consider(first, second, places, distances, bound, trial, penalty, window, b
                 best[0, i, j], best[1, i, j] = trial[0, i, j], trial[1, i, j]
 
 
-@_compiled
-def _windowed(sums, window, out):  # type: ignore[no-untyped-def]
+@compiled
+def _windowed(sums, window, out):
     """Sums weighted by ``window``, zeros beyond the border."""
     rows, columns = out.shape
     reach = len(window) // 2
@@ -96,8 +95,8 @@ def _windowed(sums, window, out):  # type: ignore[no-untyped-def]
                     out[i, j] += weight * sums[i + y, j + x]
 
 
-@_compiled
-def _shift(field, dy, dx, out):  # type: ignore[no-untyped-def]
+@compiled
+def _shift(field, dy, dx, out):
     """``out[y, x] = field[y - dy, x - dx]``, indices modulo the size."""
     rows, columns = field.shape[1:]
     for i in range(rows):
@@ -106,8 +105,8 @@ def _shift(field, dy, dx, out):  # type: ignore[no-untyped-def]
             out[1, i, j] = field[1, (i - dy) % rows, (j - dx) % columns]
 
 
-@_compiled
-def _sums(first, second, places, distances, bound, field, known, kept, sums):  # type: ignore[no-untyped-def]
+@compiled
+def _sums(first, second, places, distances, bound, field, known, kept, sums):
     """Sums of absolute differences of every second sample of both directions, for blocks of 8x8.
 
     ``kept``: the sums of the field ``known``, or -1.
@@ -137,14 +136,14 @@ def _sums(first, second, places, distances, bound, field, known, kept, sums):  #
             sums[i, j] = int(total)
 
 
-@_compiled
-def _scaled(v, distances, bound):  # type: ignore[no-untyped-def]
+@compiled
+def _scaled(v, distances, bound):
     """``scale_vectors``: floor(v * numerator / denominator + 1/2), clipped."""
     denominator = distances[0]
     return min(max((2 * v * distances[1] + denominator) // (2 * denominator), -bound), bound)
 
 
-@_compiled
+@compiled
 def _start(
     vy: int, vx: int, top: int, left: int, height: int, width: int, margin: int, plane: int, full_width: int
 ) -> int:

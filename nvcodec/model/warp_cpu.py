@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
+
+from nvcodec.compiled import compiled
 
 __all__ = ["overlap"]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def overlap(
     samples: np.ndarray, height: int, width: int, margin: int, vectors: np.ndarray, share: np.ndarray, out: np.ndarray
 ) -> None:

@@ -7,20 +7,19 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
+
+from nvcodec.compiled import compiled
 
 __all__ = ["SynthesisStep"]
 
 _REACH = 2
 """Samples on either side that the filters see."""
 
-_compiled = numba.njit(cache=True, nogil=True)
 
-
-@_compiled
+@compiled
 def _rounded(x: np.ndarray, step: np.float32, rounds: bool, bound: np.float32) -> None:
     """Scale by ``step``, round half up where ``rounds`` says so, and clip, in place."""
     for i in range(len(x)):
@@ -30,7 +29,7 @@ def _rounded(x: np.ndarray, step: np.float32, rounds: bool, bound: np.float32) -
         x[i] = min(max(value, -bound), bound)
 
 
-@_compiled
+@compiled
 def _across(low: np.ndarray, high: np.ndarray, taps: np.ndarray, even: np.ndarray, odd: np.ndarray) -> None:
     """The even and odd samples of one line; ``low`` and ``high`` go on periodically for _REACH samples."""
     count = len(even)
@@ -42,7 +41,7 @@ def _across(low: np.ndarray, high: np.ndarray, taps: np.ndarray, even: np.ndarra
             odd[i] += taps[1, 0, t] * low[i + t] + taps[1, 1, t] * high[i + t]
 
 
-@_compiled
+@compiled
 def _around(line: np.ndarray, out: np.ndarray) -> None:
     """``line`` with _REACH samples more on both sides, periodically."""
     count = len(line)
@@ -52,7 +51,7 @@ def _around(line: np.ndarray, out: np.ndarray) -> None:
         out[_REACH + count + i] = line[i % count]
 
 
-@_compiled
+@compiled
 def _synthesis(
     low: np.ndarray,
     bands: np.ndarray,
@@ -90,7 +89,7 @@ def _synthesis(
             _rounded(line, step, rounds, bound)
 
 
-@_compiled
+@compiled
 def _adjoint(slopes: np.ndarray, taps: np.ndarray, step: np.float32, low: np.ndarray, bands: np.ndarray) -> None:
     """The adjoint of ``_synthesis``: slopes (N, rows, columns) to low (N, r, c) and bands (N, 3, r, c)."""
     count, rows, columns = low.shape

@@ -1,0 +1,225 @@
+"""Decisions on symbols in compiled code: ``nvcodec.encoder.decisions`` on a CPU."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import numpy as np
+
+from nvcodec.compiled import compiled, inlined
+from nvcodec.encoder.rate_kernels import laplace_cost
+from nvcodec.entropy.context import (
+    FEATURE_BOUND,
+    HIDDEN,
+    HIDDEN_BOUND,
+    LOCATION_BOUND,
+    LOG_BOUND,
+    MARGIN,
+    OUTPUT_SHIFT,
+    OUTPUT_STEP_BITS,
+    WEIGHT_SHIFT,
+)
+from nvcodec.entropy.tables import FRACTIONS, SCALES
+
+__all__ = ["best_symbols", "sweep_symbols"]
+
+_LN2 = np.float32(math.log(2))
+_HIDDEN_STEP = np.float32(2.0**-WEIGHT_SHIFT)
+_OUTPUT_STEP = np.float32(2.0 ** -(OUTPUT_SHIFT + OUTPUT_STEP_BITS))
+_BIAS_STEP = np.float32(2.0**-OUTPUT_STEP_BITS)
+_QUARTER = np.float32(1.0 / FRACTIONS)
+_HALF = np.float32(0.5)
+
+_compiled = partial(compiled, fastmath=True)
+
+
+@_compiled
+def best_symbols(symbols, gradient, curvature, location, scale, lmbda, lots, share, bound, out):
+    """The value of every symbol of a level, (C, rows, columns), with the lowest cost by the quadratic model of the
+    error, of a few near the model's minimum; only where ``lots``, uniform in 0 .. 1, lie below ``share``.
+
+    ``gradient``: of error and neighbours' bits by the symbols. ``curvature``: (C,).
+    """
+    channels, rows, columns = symbols.shape
+    for c in range(channels):
+        curve = curvature[c]
+        for y in range(rows):
+            for x in range(columns):
+                level = symbols[c, y, x]
+                out[c, y, x] = level
+                if lots[c, y, x] >= share:
+                    continue
+                slope = gradient[c, y, x]
+                goal = np.rint(level - slope / curve)
+                place = location[c, y, x]
+                # From zero the one other value is a step away: it costs half the curvature less the slope, and bits.
+                if level == 0 and goal == 0 and abs(place) < _HALF and abs(slope) <= _HALF * curve:
+                    continue
+                inverse = np.float32(20) * np.exp(scale[c, y, x] * (-_LN2 / np.float32(7)))
+                least = lmbda * laplace_cost(abs(level - place), inverse)
+                sign = np.float32(1 if slope > 0 else (-1 if slope < 0 else 0))
+                toward = np.float32(1 if goal > 0 else (-1 if goal < 0 else 0))
+                best = level
+                for t in range(4):
+                    if t == 0:
+                        value = goal
+                    elif t == 1:
+                        value = goal - toward
+                    elif t == 2:
+                        value = level - sign
+                    else:
+                        value = np.float32(0)
+                    value = min(max(value, -bound), bound)
+                    delta = value - level
+                    if delta == 0:
+                        continue
+                    cost = slope * delta + _HALF * curve * delta * delta
+                    if cost >= least:
+                        continue
+                    cost += lmbda * laplace_cost(abs(value - place), inverse)
+                    if cost < least:
+                        least, best = cost, value
+                out[c, y, x] = best
+
+
+@_compiled
+def _bits_of(
+    k, c, y, x, symbols, sides, taps, starts, stage_at, logarithms, hidden, hidden_bias, output, biases, around
+):  # fmt: skip
+    """Bits of one symbol by all that the decoder knows before it. ``around``: room for the hidden units."""
+    level = symbols[k]
+    side = sides[k]
+    stage = stage_at[k][c, y & 1, x & 1]
+    i, j = 2 * (y >> 1), 2 * (x >> 1)
+    near, wide, cross, mean = 0, 0, 0, 0
+    tap = taps[k]
+    for t in range(starts[k][stage, c], starts[k][stage, c + 1]):
+        value = level[tap[stage, t, 0], i + tap[stage, t, 1], j + tap[stage, t, 2]]
+        if value != 0:
+            size = abs(value)
+            near += tap[stage, t, 3] * size
+            wide += tap[stage, t, 4] * size
+            cross += tap[stage, t, 5] * size
+            mean += tap[stage, t, 6] * value
+    mean = min(max(mean, -FEATURE_BOUND), FEATURE_BOUND)
+    parent = 0
+    if k + 1 < len(symbols) and c < symbols[k + 1].shape[0]:
+        above = symbols[k + 1]
+        py, px = (y >> 1) + MARGIN, (x >> 1) + MARGIN
+        parent = 8 * abs(above[c, py, px])
+        for dy in range(-1, 2):
+            for dx in range(-1, 2):
+                parent += abs(above[c, py + dy, px + dx])
+    for u in range(HIDDEN):
+        around[u] = hidden_bias[stage, u]
+    _add_feature(around, hidden, 0, logarithms[min(near, LOG_BOUND)])
+    _add_feature(around, hidden, 1, logarithms[min(wide, LOG_BOUND)])
+    _add_feature(around, hidden, 2, logarithms[min(cross, LOG_BOUND)])
+    _add_feature(around, hidden, 3, np.float32(mean))
+    _add_feature(around, hidden, 4, logarithms[abs(mean)])
+    _add_feature(around, hidden, 5, logarithms[min(4 * parent, LOG_BOUND)])
+    _add_feature(around, hidden, 6, side[0, y, x])
+    _add_feature(around, hidden, 7, side[1, y, x])
+    out0, out1 = np.float32(0), np.float32(0)
+    for u in range(HIDDEN):
+        unit = min(max(around[u], np.float32(0)), np.float32(HIDDEN_BOUND))
+        out0 += output[0, u] * unit
+        out1 += output[1, u] * unit
+    out0 = out0 * _OUTPUT_STEP + biases[k][c, 0] * _BIAS_STEP
+    out1 = out1 * _OUTPUT_STEP + biases[k][c, 1] * _BIAS_STEP
+    place = min(max(out0, np.float32(-LOCATION_BOUND)), np.float32(LOCATION_BOUND)) * _QUARTER
+    width = min(max(out1, np.float32(0)), np.float32(SCALES - 1))
+    inverse = np.float32(20) * np.exp(width * (-_LN2 / np.float32(7)))
+    return laplace_cost(abs(np.float32(level[c, y + MARGIN, x + MARGIN]) - place), inverse)
+
+
+@inlined
+def _add_feature(sums, hidden, f, feature):
+    if feature != 0:
+        feature *= _HIDDEN_STEP
+        for u in range(HIDDEN):
+            sums[u] += hidden[f, u] * feature
+
+
+@_compiled
+def _bits_around(
+    k, c, y, x, sizes, related, symbols, sides, taps, starts, stage_at, logarithms, hidden, hidden_bias, output,
+    biases, room,
+):  # fmt: skip
+    """Bits of a symbol and of all those that it is context of."""
+    total = _bits_of(
+        k, c, y, x, symbols, sides, taps, starts, stage_at, logarithms, hidden, hidden_bias, output, biases, room
+    )
+    stage = stage_at[k][c, y & 1, x & 1]
+    rows, columns = sizes[k, 0], sizes[k, 1]
+    for other in range(symbols[k].shape[0]):
+        if not related[k][c, other]:
+            continue
+        reach = 2 if other == c else 1
+        for oy in range(max(y - reach, 0), min(y + reach + 1, rows)):
+            for ox in range(max(x - reach, 0), min(x + reach + 1, columns)):
+                if stage_at[k][other, oy & 1, ox & 1] > stage:
+                    total += _bits_of(
+                        k, other, oy, ox, symbols, sides, taps, starts, stage_at, logarithms, hidden, hidden_bias,
+                        output, biases, room,
+                    )  # fmt: skip
+    if k > 0 and c < symbols[k - 1].shape[0]:
+        for oy in range(max(2 * y - 2, 0), min(2 * y + 4, sizes[k - 1, 0])):
+            for ox in range(max(2 * x - 2, 0), min(2 * x + 4, sizes[k - 1, 1])):
+                total += _bits_of(
+                    k - 1, c, oy, ox, symbols, sides, taps, starts, stage_at, logarithms, hidden, hidden_bias, output,
+                    biases, room,
+                )  # fmt: skip
+    return total
+
+
+@_compiled
+def sweep_symbols(
+    sizes, related, gradients, curvatures, lmbda, symbols, sides, taps, starts, stage_at, logarithms, hidden,
+    hidden_bias, output, biases,
+):  # fmt: skip
+    """Visit the symbols of a frame one by one, coarsest level first, and take the value with the lowest cost, all bits
+    counted that depend on it.
+
+    Of a symbol that is not zero the next one towards zero and zero are tried, of others the next one downhill where
+    that lowers the error. Everything is a tuple with an array for each level, finest first: ``symbols`` as in
+    ``level_cost``, changed in place; ``sides``: mismatch and activity; ``gradients``: of the error alone;
+    ``stage_at``: (C, 2, 2), the stage that reads each phase; ``related``: (C, C).
+    """
+    room = np.zeros(HIDDEN, np.float32)
+    for k in range(len(symbols) - 1, -1, -1):
+        level = symbols[k]
+        for c in range(level.shape[0]):
+            curve = curvatures[k][c]
+            for y in range(sizes[k, 0]):
+                for x in range(sizes[k, 1]):
+                    value = level[c, y + MARGIN, x + MARGIN]
+                    slope = gradients[k][c, y, x]
+                    if value == 0 and abs(slope) <= _HALF * curve:
+                        continue
+                    before = _bits_around(
+                        k, c, y, x, sizes, related, symbols, sides, taps, starts, stage_at, logarithms, hidden,
+                        hidden_bias, output, biases, room,
+                    )  # fmt: skip
+                    best, least = value, np.float32(0)
+                    for t in range(2):
+                        if value == 0:
+                            other = -1 if slope > 0 else 1
+                        elif t == 0:
+                            other = value - 1 if value > 0 else value + 1
+                        else:
+                            other = 0
+                        if t == 1 and (value == 0 or abs(value) == 1):
+                            break
+                        delta = np.float32(other - value)
+                        cost = slope * delta + _HALF * curve * delta * delta
+                        level[c, y + MARGIN, x + MARGIN] = other
+                        after = _bits_around(
+                            k, c, y, x, sizes, related, symbols, sides, taps, starts, stage_at, logarithms, hidden,
+                            hidden_bias, output, biases, room,
+                        )  # fmt: skip
+                        cost += lmbda * (after - before)
+                        if cost < least:
+                            best, least = other, cost
+                    level[c, y + MARGIN, x + MARGIN] = best
