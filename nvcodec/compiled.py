@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import numba
 
-__all__ = ["compiled", "inlined"]
+__all__ = ["compiled", "compiled_loosely"]
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -24,6 +24,6 @@ def compiled(function: _Function, **options: Any) -> _Function:
         return numba.njit(nogil=True, **options)(function)
 
 
-def inlined(function: _Function) -> _Function:
-    """``function``, put into every compiled function that calls it; sums there may be taken in any order."""
-    return compiled(function, fastmath=True, inline="always")
+def compiled_loosely(function: _Function) -> _Function:
+    """``function``, compiled; sums of real numbers may be taken in any order. For what no decoder has to repeat."""
+    return compiled(function, fastmath=True)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from functools import partial
 
 import numpy as np
 
-from nvcodec.compiled import compiled, inlined
+from nvcodec.compiled import compiled_loosely
 from nvcodec.encoder.rate_kernels import laplace_cost
 from nvcodec.entropy.context import (
     FEATURE_BOUND,
@@ -31,10 +30,8 @@ _BIAS_STEP = np.float32(2.0**-OUTPUT_STEP_BITS)
 _QUARTER = np.float32(1.0 / FRACTIONS)
 _HALF = np.float32(0.5)
 
-_compiled = partial(compiled, fastmath=True)
 
-
-@_compiled
+@compiled_loosely
 def best_symbols(symbols, gradient, curvature, location, scale, lmbda, lots, share, bound, out):
     """The value of every symbol of a level, (C, rows, columns), with the lowest cost by the quadratic model of the
     error, of a few near the model's minimum; only where ``lots``, uniform in 0 .. 1, lie below ``share``.
@@ -83,7 +80,7 @@ def best_symbols(symbols, gradient, curvature, location, scale, lmbda, lots, sha
                 out[c, y, x] = best
 
 
-@_compiled
+@compiled_loosely
 def _bits_of(
     k, c, y, x, symbols, sides, taps, starts, stage_at, logarithms, hidden, hidden_bias, output, biases, around
 ):  # fmt: skip
@@ -134,7 +131,7 @@ def _bits_of(
     return laplace_cost(abs(np.float32(level[c, y + MARGIN, x + MARGIN]) - place), inverse)
 
 
-@inlined
+@compiled_loosely
 def _add_feature(sums, hidden, f, feature):
     if feature != 0:
         feature *= _HIDDEN_STEP
@@ -142,7 +139,7 @@ def _add_feature(sums, hidden, f, feature):
             sums[u] += hidden[f, u] * feature
 
 
-@_compiled
+@compiled_loosely
 def _bits_around(
     k, c, y, x, sizes, related, symbols, sides, taps, starts, stage_at, logarithms, hidden, hidden_bias, output,
     biases, room,
@@ -174,7 +171,7 @@ def _bits_around(
     return total
 
 
-@_compiled
+@compiled_loosely
 def sweep_symbols(
     sizes, related, gradients, curvatures, lmbda, symbols, sides, taps, starts, stage_at, logarithms, hidden,
     hidden_bias, output, biases,

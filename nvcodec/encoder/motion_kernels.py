@@ -7,11 +7,9 @@ grid adds to the predicted motion. Errors are squared 8-bit luma errors.
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 
-from nvcodec.compiled import compiled, inlined
+from nvcodec.compiled import compiled_loosely
 from nvcodec.model.motion import MERGE_SYMBOLS, VECTOR_BOUND
 from nvcodec.model.warp import BLOCK, MARGIN, OWN_SHARE
 
@@ -32,10 +30,8 @@ BLEND_CHANNEL = 5
 """Of the finest level with two references."""
 _FAR = np.float32(1e30)
 
-_compiled = partial(compiled, fastmath=True)
 
-
-@_compiled
+@compiled_loosely
 def match_blocks(wanted, there, predicted, reach, quarters, log_price, fields):
     """The whole-sample vector of each block that matches best, by itself and with the eight blocks around it.
 
@@ -75,7 +71,7 @@ def match_blocks(wanted, there, predicted, reach, quarters, log_price, fields):
                         fields[1, 0, i, j], fields[1, 1, i, j] = vy, vx
 
 
-@inlined
+@compiled_loosely
 def _start(vy, vx, top, left, size, height, width):
     """Index of the sample in an interpolated plane that the one at (top, left) is displaced to; far outside the picture
     all see the repeated border."""
@@ -85,18 +81,18 @@ def _start(vy, vx, top, left, size, height, width):
     return (((vx & 3) * 4 + (vy & 3)) * (height + 2 * MARGIN) + row) * full_width + column
 
 
-@inlined
+@compiled_loosely
 def _scaled(v, numerator, denominator):
     """As ``scale_vectors``; ``denominator`` > 0."""
     return min(max((2 * v * numerator + denominator) // (2 * denominator), -VECTOR_BOUND), VECTOR_BOUND)
 
 
-@inlined
+@compiled_loosely
 def _clipped(v):
     return min(max(v, -VECTOR_BOUND), VECTOR_BOUND)
 
 
-@_compiled
+@compiled_loosely
 def _one_error(plane, start, stride, target, top, left):
     total = np.float32(0)
     for y in range(BLOCK):
@@ -106,7 +102,7 @@ def _one_error(plane, start, stride, target, top, left):
     return total * _ERROR_UNIT
 
 
-@_compiled
+@compiled_loosely
 def _mean_error(first, start0, second, start1, stride, target, top, left):
     total = np.float32(0)
     half = np.float32(0.5)
@@ -118,13 +114,13 @@ def _mean_error(first, start0, second, start1, stride, target, top, left):
     return total * _ERROR_UNIT
 
 
-@inlined
+@compiled_loosely
 def _worth(error, knee):
     """What an error of the prediction will cost once the residual has mended it."""
     return error if error < knee else knee * (np.float32(1) + np.log(error / knee))
 
 
-@_compiled
+@compiled_loosely
 def polish_matches(plane, height, width, target, log_price, steps, fields):
     """Move the vectors of ``fields``, (2, rows, columns), to the nearest minimum of the squared error of each block."""
     rows, columns = fields.shape[1:]
@@ -147,7 +143,7 @@ def polish_matches(plane, height, width, target, log_price, steps, fields):
             fields[0, i, j], fields[1, i, j] = best_y, best_x
 
 
-@inlined
+@compiled_loosely
 def _base(coarser, m, c, i, j):
     """Component ``c`` of what merge candidate ``m`` brings to cell (i, j), as ``merge_candidates``."""
     y, x = i >> 1, j >> 1
@@ -158,7 +154,7 @@ def _base(coarser, m, c, i, j):
     return coarser[c, y, x]
 
 
-@inlined
+@compiled_loosely
 def _candidate_of(symbol):
     """Which merge candidate a merge symbol names."""
     if symbol == 0:
@@ -168,7 +164,7 @@ def _candidate_of(symbol):
     return 2 if symbol == -1 else 3
 
 
-@_compiled
+@compiled_loosely
 def expand_cells(symbols, coarser, merges, totals):
     """The corrections, (2 or 4, rows, columns), that the symbols of a level come to; ``coarser``: those of the next
     coarser level. ``merges``: whether this level has a merge choice."""
@@ -181,7 +177,7 @@ def expand_cells(symbols, coarser, merges, totals):
                     totals[c, i, j] += _base(coarser, m, c, i, j)
 
 
-@inlined
+@compiled_loosely
 def _neighbour_sum(symbols, c, i, j):
     """Sum of the eight neighbours, the border repeats."""
     rows, columns = symbols.shape[1:]
@@ -192,7 +188,7 @@ def _neighbour_sum(symbols, c, i, j):
     return total
 
 
-@inlined
+@compiled_loosely
 def _symbol_bits(symbol, quarters, scale, around, laplace, near):
     """Bits of a symbol by the context model (location ``quarters``), or, beside others, by how much it is like them."""
     bits = laplace[scale, min(abs(4 * symbol - quarters), laplace.shape[1] - 1)]
@@ -201,13 +197,13 @@ def _symbol_bits(symbol, quarters, scale, around, laplace, near):
     return bits
 
 
-@inlined
+@compiled_loosely
 def _merge_bits(symbol, quarters, scale, laplace, most):
     bits = laplace[scale, min(abs(4 * symbol - quarters), laplace.shape[1] - 1)]
     return bits if symbol == 0 else min(bits, most + abs(symbol))
 
 
-@_compiled
+@compiled_loosely
 def _cheapest(wanted, coarser, merges, i, j, location, scale, around, laplace, near, merge_most):
     """Bits of the cheapest way to the correction ``wanted``, and its merge candidate (-1: there is none)."""
     count = len(wanted)
@@ -229,7 +225,7 @@ def _cheapest(wanted, coarser, merges, i, j, location, scale, around, laplace, n
     return least, choice
 
 
-@_compiled
+@compiled_loosely
 def _cell_error(first, second, height, width, target, predicted, distances, blend, level, i, j, wanted, knee, most):
     """What the errors of the blocks of cell (i, j) cost, moved by the correction ``wanted``; _FAR beyond ``most``."""
     rows, columns = predicted.shape[1:]
@@ -262,7 +258,7 @@ def _cell_error(first, second, height, width, target, predicted, distances, blen
     return total
 
 
-@_compiled
+@compiled_loosely
 def search_cells(
     first, second, height, width, target, predicted, distances, level, symbols, coarser, merges, seeds, location, scale,
     laplace, near, merge_most, lmbda, knee, steps, sweeps, blend, totals,
@@ -355,7 +351,7 @@ def search_cells(
                     symbols[BLEND_CHANNEL, i, j] = kept
 
 
-@inlined
+@compiled_loosely
 def _same(one, other):
     is_same = True
     for c in range(len(one)):
@@ -363,7 +359,7 @@ def _same(one, other):
     return is_same
 
 
-@_compiled
+@compiled_loosely
 def _set_cell(symbols, totals, coarser, merges, i, j, wanted, choice):
     count = len(wanted)
     for c in range(count):
@@ -373,7 +369,7 @@ def _set_cell(symbols, totals, coarser, merges, i, j, wanted, choice):
         symbols[count, i, j] = _MERGE_SYMBOLS[choice]
 
 
-@inlined
+@compiled_loosely
 def _moved(predicted, totals, distances, k, i, j):
     """The vector of block (i, j) into reference ``k``."""
     if k == 0:
@@ -383,7 +379,7 @@ def _moved(predicted, totals, distances, k, i, j):
     return _clipped(predicted[2, i, j] + follow_y), _clipped(predicted[3, i, j] + follow_x)
 
 
-@_compiled
+@compiled_loosely
 def _others(plane, height, width, predicted, totals, distances, k, i, j, rest, share):
     """Around block (i, j): what the vectors of all other blocks bring, /64, to ``rest``; the part, /64, that its own
     has in every sample, to ``share``. Both (16, 16), 0 outside the blocks of the picture."""
@@ -419,7 +415,7 @@ def _others(plane, height, width, predicted, totals, distances, k, i, j, rest, s
                                 rest[ry + y, rx + x] += weight * plane[start + y * stride + x]
 
 
-@_compiled
+@compiled_loosely
 def _region_error(first, start0, second, start1, stride, wish, share0, share1, knee, two):
     """What the errors in the region of a block cost: ``wish`` less the samples of its vectors, half block by half
     block."""
@@ -440,7 +436,7 @@ def _region_error(first, start0, second, start1, stride, wish, share0, share1, k
     return total
 
 
-@_compiled
+@compiled_loosely
 def _block_error(first, second, height, width, predicted, totals, distances, target, i, j, value, mixed, share, knee):
     """What the errors of block (i, j) alone cost with the blend ``value``. ``mixed``: (2, 16, 16), what all other
     blocks bring; ``share``: the part of its own vectors."""
@@ -463,7 +459,7 @@ def _block_error(first, second, height, width, predicted, totals, distances, tar
     return _worth(total * np.float32(_ERROR_UNIT / (128 * 128)), knee)
 
 
-@_compiled
+@compiled_loosely
 def refine_overlapped(
     first, second, height, width, target, predicted, distances, symbols, coarser, location, scale,
     laplace, near, merge_most, lmbda, knee, steps, sweeps, blend, totals,

@@ -7,11 +7,10 @@ lie in surroundings of zeros, whose features need no sums.
 from __future__ import annotations
 
 import math
-from functools import partial
 
 import numpy as np
 
-from nvcodec.compiled import compiled, inlined
+from nvcodec.compiled import compiled_loosely
 from nvcodec.entropy.context import (
     FEATURE_BOUND,
     FEATURES,
@@ -44,10 +43,8 @@ _LEAST = np.float32(2.0**-24)
 _HALF = np.float32(0.5)
 _ONE = np.float32(1)
 
-_compiled = partial(compiled, fastmath=True)
 
-
-@inlined
+@compiled_loosely
 def _probability(distance, inverse):
     """As ``nvcodec.encoder.rate.laplace_bits``: mass over +-1/2, heavy tail included. Also the parts of it that the
     derivatives are made of."""
@@ -60,7 +57,7 @@ def _probability(distance, inverse):
     return narrow * (_ONE - share) + tail * share, narrow, below, lower, share, tail
 
 
-@_compiled
+@compiled_loosely
 def level_cost(
     symbols, rows, columns, side, taps, starts, phases, logarithms, hidden, hidden_bias, output, bias,
     backwards, signs, location, scale, by_symbol, by_hidden, by_hidden_bias, by_output, by_bias,
@@ -188,7 +185,7 @@ def level_cost(
     return total
 
 
-@inlined
+@compiled_loosely
 def laplace_cost(distance, inverse):
     """Bits at ``distance`` from the location, of a table with this inverse scale."""
     return -np.log(max(_probability(distance, inverse)[0], _LEAST)) / _LN2

@@ -52,9 +52,7 @@ def search_agreement(
             for s in range(len(steps)):
                 centre[:] = best
                 for d in range(len(neighbours)):
-                    for axis in range(2):
-                        trial[axis] = centre[axis] + steps[s, 0] * neighbours[d, axis]
-                    np.clip(trial, -bound, bound, trial)
+                    _displace(centre, steps[s, 0] * neighbours[d, 0], steps[s, 0] * neighbours[d, 1], bound, trial)
                     _consider(first, second, places, distances, bound, trial, steps[s, 1], near, best, kept, cost, sums)
         centre[:] = best
         for reach in range(1, 3):
@@ -103,6 +101,16 @@ def _shift(field, dy, dx, out):
         for j in range(columns):
             out[0, i, j] = field[0, (i - dy) % rows, (j - dx) % columns]
             out[1, i, j] = field[1, (i - dy) % rows, (j - dx) % columns]
+
+
+@compiled
+def _displace(field, dy, dx, bound, out):
+    """``field`` with (dy, dx) added to every vector, clipped."""
+    rows, columns = field.shape[1:]
+    for i in range(rows):
+        for j in range(columns):
+            out[0, i, j] = min(max(field[0, i, j] + dy, -bound), bound)
+            out[1, i, j] = min(max(field[1, i, j] + dx, -bound), bound)
 
 
 @compiled

@@ -45,7 +45,8 @@ def _across(low: np.ndarray, high: np.ndarray, taps: np.ndarray, even: np.ndarra
 def _around(line: np.ndarray, out: np.ndarray) -> None:
     """``line`` with _REACH samples more on both sides, periodically."""
     count = len(line)
-    out[_REACH : _REACH + count] = line
+    for i in range(count):
+        out[_REACH + i] = line[i]
     for i in range(_REACH):
         out[i] = line[(i - _REACH) % count]
         out[_REACH + count + i] = line[i % count]
@@ -75,8 +76,8 @@ def _synthesis(
                 _around(bands[n, 2, y] if part else bands[n, 0, y], wide_high)
                 _across(wide_low, wide_high, taps, even, odd)
                 line = halves[part, y]
-                line[0::2] = even
-                line[1::2] = odd[: width // 2]
+                for x in range(width):
+                    line[x] = odd[x // 2] if x & 1 else even[x // 2]
                 _rounded(line, step, rounds, bound)
         for y in range(height):
             line = out[n, y]
