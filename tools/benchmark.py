@@ -4,7 +4,7 @@
     python tools/benchmark.py CLIPS -o DIR --update BENCHMARKS.md
     python tools/benchmark.py CLIPS -o DIR --check BENCHMARKS.md
 
-Takes the first frames of every video in CLIPS, at the targets and with the anchors that stand below, and writes
+Takes the first frames of every video in CLIPS, at the targets and (by default) with the anchors below, and writes
 DIR/table.md beside what ``cwrv rd`` writes. DIR holds finished work: a second run computes only what is new.
 In the documents the tables stand between ``<!-- benchmark -->`` and ``<!-- /benchmark -->``.
 """
@@ -121,6 +121,7 @@ def quoted(text: str, name: str) -> tuple[str, str, str]:
 @click.argument("clips", type=click.Path(path_type=Path))
 @click.option("-o", "--output", "folder", required=True, type=click.Path(path_type=Path), help="Results and work.")
 @click.option("--effort", default="medium", show_default=True, help="Of our encoder.")
+@click.option("--anchors", default=ANCHORS, show_default=True, help="As for cwrv rd.")
 @click.option("--frames", type=click.IntRange(1), default=FRAMES, show_default=True, help="Of each clip, at most.")
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Encodes at a time.")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads of each of our encodes.")
@@ -130,6 +131,7 @@ def main(
     clips: Path,
     folder: Path,
     effort: str,
+    anchors: str,
     frames: int,
     jobs: int,
     threads: int | None,
@@ -138,6 +140,8 @@ def main(
 ) -> None:
     """Measure every clip in CLIPS and write the tables that the documents quote."""
     command = ["python", "tools/benchmark.py", clips.name, "-o", "DIR", "--effort", effort, "--frames", str(frames)]
+    if anchors != ANCHORS:
+        command += ["--anchors", anchors]
     try:
         require_extra()
         for path in (*update, *check):
@@ -146,7 +150,7 @@ def main(
             sources=("",),
             folder=folder,
             bpps=BPPS,
-            anchors=parse_anchors(ANCHORS),
+            anchors=parse_anchors(anchors),
             settings=CodecSettings(effort=effort, threads=threads),
             jobs=jobs,
         )
