@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from nvcodec.compiled import compiled_loosely
+from nvcodec.model.grid import SYMBOL_BOUND
 from nvcodec.model.motion import MERGE_SYMBOLS, VECTOR_BOUND
 from nvcodec.model.warp import BLOCK, MARGIN, OWN_SHARE
 
@@ -22,7 +23,6 @@ _CANDIDATES = len(MERGE_SYMBOLS)
 _MERGE_SYMBOLS = np.array(MERGE_SYMBOLS, np.int64)
 _SHARE = np.array(OWN_SHARE[BLOCK], np.float32)
 _DIRECTIONS = np.array([(-1, 0), (1, 0), (0, -1), (0, 1), (-1, -1), (-1, 1), (1, -1), (1, 1)])
-_SYMBOL_BOUND = 127
 _ERROR_UNIT = np.float32(1 / 16)
 """10-bit squared error to 8-bit."""
 _BLENDS = np.array([0, 1, -1])
@@ -214,7 +214,7 @@ def _cheapest(wanted, coarser, merges, i, j, location, scale, around, laplace, n
             bits += _merge_bits(_MERGE_SYMBOLS[m], location[count, i, j], scale[count, i, j], laplace, merge_most)
         for c in range(count):
             symbol = wanted[c] - (_base(coarser, m, c, i, j) if merges else 0)
-            if abs(symbol) > _SYMBOL_BOUND:
+            if abs(symbol) > SYMBOL_BOUND:
                 bits = _FAR
                 break
             bits += _symbol_bits(symbol, location[c, i, j], scale[c, i, j], around[c], laplace, near)
@@ -259,6 +259,44 @@ def _cell_error(first, second, height, width, target, predicted, distances, blen
 
 
 @compiled_loosely
+def _proposals(merges, steps, count):
+    """How many corrections ``_propose`` knows for a cell."""
+    return (_CANDIDATES if merges else 1) + 4 + len(steps) * len(_DIRECTIONS) * (count // 2)
+
+
+@compiled_loosely
+def _propose(t, i, j, coarser, merges, totals, best, centre, steps, moves_second, wanted):
+    """Set ``wanted`` to the correction number ``t`` to try for cell (i, j); False if there is no such one.
+
+    What each merge candidate brings, the corrections of the four neighbours, then ``best`` moved by falling steps: both
+    vectors, and (with ``moves_second``) the second one alone. ``centre`` keeps where a round of moves began.
+    """
+    count, rows, columns = totals.shape
+    merge_count = _CANDIDATES if merges else 1
+    if t < merge_count:
+        for c in range(count):
+            wanted[c] = _base(coarser, t, c, i, j) if merges else 0
+        return True
+    t -= merge_count
+    if t < 4:
+        y, x = i + _DIRECTIONS[t, 0], j + _DIRECTIONS[t, 1]
+        if y < 0 or x < 0 or y >= rows or x >= columns:
+            return False
+        wanted[:] = totals[:, y, x]
+        return True
+    part, d = divmod(t - 4, len(_DIRECTIONS))
+    if d == 0:
+        centre[:] = best
+    step, pair = steps[part // (count // 2)], 2 * (part % (count // 2))
+    if pair == 2 and not moves_second:
+        return False
+    wanted[:] = centre
+    wanted[pair] += step * _DIRECTIONS[d, 0]
+    wanted[pair + 1] += step * _DIRECTIONS[d, 1]
+    return True
+
+
+@compiled_loosely
 def search_cells(
     first, second, height, width, target, predicted, distances, level, symbols, coarser, merges, seeds, location, scale,
     laplace, near, merge_most, lmbda, knee, steps, sweeps, blend, totals,
@@ -289,33 +327,15 @@ def search_cells(
                 )
                 least = error + lmbda * bits
                 seed_count = len(seeds) if sweep == 0 else 0
-                merge_count = _CANDIDATES if merges else 1
-                fixed = seed_count + merge_count + 4
-                trials = fixed + len(steps) * len(_DIRECTIONS) * (count // 2)
+                trials = seed_count + _proposals(merges, steps, count)
                 for t in range(trials):
                     if t < seed_count:
                         wanted[:] = seeds[t, :, i, j]
-                    elif t < seed_count + merge_count:
-                        for c in range(count):
-                            wanted[c] = _base(coarser, t - seed_count, c, i, j) if merges else 0
-                    elif t < fixed:
-                        d = t - fixed + 4
-                        y, x = i + _DIRECTIONS[d, 0], j + _DIRECTIONS[d, 1]
-                        if y < 0 or x < 0 or y >= rows or x >= columns:
-                            continue
-                        wanted[:] = totals[:, y, x]
-                    else:
-                        d = t - fixed
-                        part = d // len(_DIRECTIONS)
-                        d -= part * len(_DIRECTIONS)
-                        if d == 0:
-                            centre[:] = best
-                        step, pair = steps[part // (count // 2)], 2 * (part % (count // 2))
-                        if pair == 2 and with_blend and blend[i, j] > 0:
-                            continue
-                        wanted[:] = centre
-                        wanted[pair] += step * _DIRECTIONS[d, 0]
-                        wanted[pair + 1] += step * _DIRECTIONS[d, 1]
+                    elif not _propose(
+                        t - seed_count, i, j, coarser, merges, totals, best, centre, steps,
+                        not with_blend or blend[i, j] <= 0, wanted,
+                    ):  # fmt: skip
+                        continue
                     if _same(wanted, best):
                         continue
                     other_bits, other = _cheapest(
@@ -504,29 +524,12 @@ def refine_overlapped(
                     around[c] = _neighbour_sum(symbols, c, i, j)
                     best[c] = totals[c, i, j]
                 least, choice = _FAR, 0
-                trials = 1 + _CANDIDATES + 4 + len(steps) * len(_DIRECTIONS) * (count // 2)
+                trials = 1 + _proposals(True, steps, count)
                 for t in range(trials):
                     if t == 0:
                         wanted[:] = best
-                    elif t < 1 + _CANDIDATES:
-                        for c in range(count):
-                            wanted[c] = _base(coarser, t - 1, c, i, j)
-                    elif t < 5 + _CANDIDATES:
-                        d = t - 1 - _CANDIDATES
-                        y, x = i + _DIRECTIONS[d, 0], j + _DIRECTIONS[d, 1]
-                        if y < 0 or x < 0 or y >= rows or x >= columns:
-                            continue
-                        wanted[:] = totals[:, y, x]
-                    else:
-                        d = t - 5 - _CANDIDATES
-                        part = d // len(_DIRECTIONS)
-                        d -= part * len(_DIRECTIONS)
-                        if d == 0:
-                            centre[:] = best
-                        step, pair = steps[part // (count // 2)], 2 * (part % (count // 2))
-                        wanted[:] = centre
-                        wanted[pair] += step * _DIRECTIONS[d, 0]
-                        wanted[pair + 1] += step * _DIRECTIONS[d, 1]
+                    elif not _propose(t - 1, i, j, coarser, True, totals, best, centre, steps, True, wanted):
+                        continue
                     if t and _same(wanted, best):
                         continue
                     bits, other = _cheapest(

@@ -160,14 +160,14 @@ def level_costs(
             cost.is_counted = not free_empty or bool(level[b].any())
             costs.append(cost)
     run_all([cost.run for cost in costs])
-    rates, by_symbols = [], []
-    for k in range(len(levels)):
-        here = [cost for cost in costs if cost.level == k]
+    by_level = [[cost for cost in costs if cost.level == k] for k in range(len(levels))]
+    rates = []
+    for here in by_level:
         bits = torch.tensor([cost.bits + 1 for cost in here])
         rates.append(LevelRate(bits, _stacked([c.location for c in here]), _stacked([c.scale for c in here])))
-        by_symbols.append(_stacked([c.symbol_slopes() for c in here]))
     if not slopes:
         return rates, None
+    by_symbols = [_stacked([c.symbol_slopes() for c in here]) for here in by_level]
     return rates, RateSlopes(by_symbols, _parameter_slopes([c for c in costs if c.is_counted], weights, depth))
 
 
@@ -209,8 +209,8 @@ class ModelArrays(NamedTuple):
 
 
 def model_arrays(weights: ContextWeights) -> ModelArrays:
-    hidden = np.ascontiguousarray(weights.hidden.detach().numpy().T)
-    return ModelArrays(hidden, weights.hidden_bias.detach().numpy(), weights.output.detach().numpy())
+    hidden, bias, output = (x.detach().cpu().numpy() for x in (weights.hidden, weights.hidden_bias, weights.output))
+    return ModelArrays(np.ascontiguousarray(hidden.T), bias, output)
 
 
 @cache
