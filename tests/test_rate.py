@@ -145,14 +145,14 @@ def test_a_sweep_lowers_the_cost_by_exact_bits(
 def test_a_sweep_of_one_symbol_takes_what_is_best_for_all(side: AppearanceSide, context: ContextWeights) -> None:
     """A lone symbol goes if, and only if, its bits and those that it costs its surroundings are worth its error."""
     levels = [torch.zeros(2, c, *GEOMETRY.appearance_size(k)) for k, c in enumerate(APPEARANCE_CHANNELS)]
-    levels[1][0, 4, 5, 7] = 1
+    levels[1][0, 1, 5, 7] = 1  # luma: it is parent of symbols of the finest level
 
     def bits(symbols: list[Tensor]) -> float:
         return sum(float(r.bits.sum()) for r in level_costs(symbols, side, context, DEPTH, free_empty=False)[0])
 
     saved = LMBDA * (bits(levels) - bits([torch.zeros_like(x) for x in levels]))
     assert saved > 0
-    for share, stays in ((0.95, False), (1.05, True)):
+    for share, stays in ((0.98, False), (1.02, True)):
         gradients = [torch.zeros_like(x) for x in levels]
         curvatures = [torch.full((1, x.shape[1], 1, 1), 2 * share * saved) for x in levels]
         swept = swept_symbols(levels, side, context, DEPTH, gradients, curvatures, LMBDA)

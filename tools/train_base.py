@@ -11,11 +11,10 @@ OpenCV scaled by a half), 24,000 steps of the cell and 1,500 of each context mod
 fitted to still pictures. When key frames got a cell of their own, both cells of width 24 were trained for 19,000 steps:
 on 280 units of these clips at lambda 3 to 600, and that of key frames on 138, most of them photographs among the MATE,
 GNOME, KDE and Lomiri backgrounds; then each context model for 900 to 1,800 steps on 160 units. Width 8 was trained on
-the units gathered at width 24 (8,000 steps) and has the same context models. When the motion search
-changed, the inter cell of width 24 was trained on for 72,000 steps on the units there were and 35,000 on 180 new ones,
-at lambda 6 to 400, and the context models for 1,800 (motion) and 900 steps on these. The gains of key frames were then
-raised by three steps. None of these is a clip that BENCHMARKS.md
-measures.
+the units gathered at width 24 (8,000 steps) and has the same context models. When the motion search changed, the inter
+cell of width 24 was trained on for 72,000 steps on the units there were and 35,000 on 180 new ones, at lambda 6 to 400,
+and the context models for 1,800 (motion) and 900 steps on these. The gains of key frames were then raised by three
+steps. None of these is a clip that BENCHMARKS.md measures.
 """
 
 from __future__ import annotations
