@@ -28,7 +28,7 @@ ORDER = [
     "matroska", "y4m", "av_frame", "video_write", "source_length", "video_io",
     "encoder.analyse", "encoder.rate_control", "encoder.twin",
     "encoder.rate_kernels", "encoder.rate", "encoder.decision_kernels", "encoder.decisions", "encoder.quantise",
-    "encoder.motion_kernels", "encoder.motion_search", "encoder.fit", "encoder.segment",
+    "encoder.motion_kernels", "encoder.motion_search", "encoder.fit", "encoder.lookahead", "encoder.segment",
     "encoder.final_pass", "encoder.segment_encoder",
     "encoder.tree_file", "encoder.checkpoint", "encoder.identity", "encoder.pipeline",
     "cli_types", "cli_options", "cli_progress", "cli_interrupt", "cli_info",

@@ -14,6 +14,7 @@ from nvcodec.model.warp import Reference, unpack_luma
 GEOMETRY = FrameGeometry(96, 64)
 FRAME = CodedFrame(4, 1, (0,))
 LAMBDA = 20.0
+EVEN = torch.ones(GEOMETRY.blocks)
 
 
 def reference() -> Reference:
@@ -47,7 +48,7 @@ def two_motions(source: Reference) -> tuple[torch.Tensor, torch.Tensor]:
 def test_finds_the_vectors_of_two_motions() -> None:
     source = reference()
     field, target = two_motions(source)
-    levels = search_motion(target, (source,), at_rest(), FRAME, empty(), LAMBDA, prices())
+    levels = search_motion(target, (source,), at_rest(), FRAME, empty(), LAMBDA, prices(), EVEN)
     (found,), _ = add_grid_motion(at_rest().fields, levels, FRAME.distances)
     assert ((found - field).abs().amax(0) <= 1).float().mean() > 0.9
     merges = sum(int((levels[k][2] != 0).sum()) for k in (0, 1))
@@ -60,8 +61,8 @@ def test_starts_again_from_what_it_found() -> None:
     """A second search of the same frame, with no more than the symbols of the first, loses nothing."""
     source = reference()
     _, target = two_motions(source)
-    first = search_motion(target, (source,), at_rest(), FRAME, empty(), LAMBDA, prices())
-    again = search_motion(target, (source,), at_rest(), FRAME, first, LAMBDA, prices())
+    first = search_motion(target, (source,), at_rest(), FRAME, empty(), LAMBDA, prices(), EVEN)
+    again = search_motion(target, (source,), at_rest(), FRAME, first, LAMBDA, prices(), EVEN)
     assert cost(source, target, again) <= 1.01 * cost(source, target, first)
 
 
@@ -83,9 +84,23 @@ def test_two_references_meet_in_the_middle() -> None:
     empties = [torch.zeros(len(motion_layout(2, k)), *GEOMETRY.motion_size(k)) for k in range(MOTION_LEVELS)]
     priced = [LevelPrice(torch.zeros_like(x), torch.full_like(x, 20.0)) for x in empties]
     right = MotionPrediction((steady, -steady), steady[:1] * 0)
-    levels = search_motion(target, (source, after), right, frame, empties, LAMBDA, priced)
+    levels = search_motion(target, (source, after), right, frame, empties, LAMBDA, priced, EVEN)
     assert not any(bool(level[:4].any()) for level in levels)
     wrong = MotionPrediction((0 * steady, 0 * steady), steady[:1] * 0)
-    levels = search_motion(target, (source, after), wrong, frame, empties, LAMBDA, priced)
+    levels = search_motion(target, (source, after), wrong, frame, empties, LAMBDA, priced, EVEN)
     (first, _), _ = add_grid_motion(wrong.fields, levels, frame.distances)
     assert ((first - steady).abs().amax(0) <= 1).float().mean() > 0.9
+
+
+def test_vectors_are_worth_their_bits_by_the_importance_of_their_blocks() -> None:
+    """The region that moves by itself is found where its errors weigh much, and not where they weigh nothing."""
+    source = reference()
+    field, target = two_motions(source)
+    for weight, found_there in ((10.0, True), (1e-6, False)):
+        importance = EVEN.clone()
+        importance[:5, :5] = weight
+        levels = search_motion(target, (source,), at_rest(), FRAME, empty(), LAMBDA, prices(), importance)
+        (found,), _ = add_grid_motion(at_rest().fields, levels, FRAME.distances)
+        right = (found - field).abs().amax(0) <= 1
+        assert right[6:, 6:].float().mean() > 0.9
+        assert (right[:4, :4].float().mean() > 0.9) == found_there

@@ -95,7 +95,7 @@ def test_compiled_choice_of_symbols_is_that_of_tensors(
     rates, _ = level_costs(levels, side, context, DEPTH)
     torch.manual_seed(3)
     gradients = [torch.randn_like(x) * 40 for x in levels]
-    curvatures = [torch.rand(1, x.shape[1], 1, 1) * 30 + 5 for x in levels]
+    curvatures = [torch.rand(x.shape) * 30 + 5 for x in levels]
     torch.manual_seed(4)
     chosen = best_symbols(levels, gradients, curvatures, rates, LMBDA, 0.55)
     torch.manual_seed(4)
@@ -127,7 +127,7 @@ def test_a_sweep_lowers_the_cost_by_exact_bits(
     """Its own count of bits, symbol by symbol, is that of the whole level: the cost falls by the quadratic model."""
     torch.manual_seed(5)
     gradients = [torch.randn_like(x) * 40 for x in levels]
-    curvatures = [torch.rand(1, x.shape[1], 1, 1) * 30 + 5 for x in levels]
+    curvatures = [torch.rand(x.shape) * 30 + 5 for x in levels]
     swept = swept_symbols(levels, side, context, DEPTH, gradients, curvatures, LMBDA)
 
     def bits(symbols: list[Tensor]) -> float:
@@ -154,6 +154,6 @@ def test_a_sweep_of_one_symbol_takes_what_is_best_for_all(side: AppearanceSide, 
     assert saved > 0
     for share, stays in ((0.98, False), (1.02, True)):
         gradients = [torch.zeros_like(x) for x in levels]
-        curvatures = [torch.full((1, x.shape[1], 1, 1), 2 * share * saved) for x in levels]
+        curvatures = [torch.full(x.shape, 2 * share * saved) for x in levels]
         swept = swept_symbols(levels, side, context, DEPTH, gradients, curvatures, LMBDA)
         assert bool(swept[1].any()) == stays

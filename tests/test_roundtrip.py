@@ -282,7 +282,7 @@ def test_progress_goes_forward_to_the_end(tmp_path: Path, odd: Encoded) -> None:
     assert fractions == sorted(fractions)
     assert fractions[-1] == pytest.approx(1)
     assert all(1 <= p.frame <= p.frames == 3 for p in seen)
-    assert {p.stage for p in seen} == {"fit", "final"}
+    assert {p.stage for p in seen} == {"look ahead", "fit", "final"}
 
 
 # Refusals

@@ -15,7 +15,7 @@ def test_symbols_stay_codable_when_gains_shrink() -> None:
     for level in fit.grids[0].appearance:
         level += torch.linspace(-SYMBOL_BOUND, SYMBOL_BOUND, level.numel()).round().reshape(level.shape)
     gains = torch.full((8, 6), 20.0)
-    fit.rescale(gains, gains - 4)
+    fit.rescale(gains, gains - 2)
     for level in fit.grids[0].appearance:
         assert float(level.abs().max()) == SYMBOL_BOUND
         assert torch.equal(level, level.round())
@@ -30,11 +30,26 @@ def test_symbols_follow_the_gain_of_their_own_level_and_depth() -> None:
             level += 4
     before = torch.full((8, 6), 24.0)
     after = before.clone()
-    after[0, 5] += 8
-    after[1, 0] -= 8
+    after[0, 5] += 2
+    after[1, 0] -= 2
     fit.rescale(before, after)
     key, other = (grid.appearance for grid in fit.grids)
-    assert torch.equal(key[4][:, 9:], torch.full_like(key[4][:, 9:], 2.0))
-    assert torch.equal(other[0], torch.full_like(other[0], 8.0))
+    assert torch.equal(key[4][:, 9:], torch.full_like(key[4][:, 9:], 3.0))
+    assert torch.equal(other[0], torch.full_like(other[0], 5.0))
     for level in (*key[:4], key[4][:, :9], *other[1:]):
         assert torch.equal(level, torch.full_like(level, 4.0))
+
+
+def test_residual_starts_anew_where_the_gain_moved_far() -> None:
+    """Most symbols are 1: at a step half as large again, or more, they would stay 1 and be that much too large."""
+    geometry = FrameGeometry(32, 32)
+    fit = SegmentFit(SegmentSource(torch.full((2, 6, *geometry.half), 512.0), geometry, 1))
+    for grid in fit.grids:
+        for level in grid.appearance:
+            level += 1
+    before = torch.full((8, 6), 24.0)
+    after = before.clone()
+    after[1] += 5
+    fit.rescale(before, after)
+    assert all(bool(level.all()) for level in fit.grids[0].appearance)
+    assert not any(bool(level.any()) for level in fit.grids[1].appearance)

@@ -32,7 +32,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nvcodec.encoder.analyse import working_samples
-from nvcodec.encoder.fit import UnitFit, sample_weights
+from nvcodec.encoder.fit import UnitFit
 from nvcodec.encoder.rate import level_rates
 from nvcodec.encoder.segment import PassSettings, SegmentFit, SegmentSource, UnitWork
 from nvcodec.encoder.twin import Twin
@@ -46,7 +46,6 @@ from nvcodec.video_io import VideoReader
 
 _LAMBDAS = (15.0, 160.0)
 _FRAMES = 9
-_DEPTH_FACTOR = 2.3
 _GAIN_PER_OCTAVE = 4.0
 _CROP = 64
 _BATCH = 8
@@ -94,7 +93,7 @@ class Gathering(SegmentFit):
                 work.fit,
                 residual,
                 twin.start["grid.gain"],
-                settings.lmbda_at(unit.depth),
+                settings.highest_lmbda / self.unit_importance(unit)[0],
                 self.grids[number].motion,
                 side,
             )
@@ -112,7 +111,10 @@ def gather(clips: Sequence[Path], shape: NetworkShape, rounds: int) -> list[Samp
         twin.shift_gains(_GAIN_PER_OCTAVE * math.log2(lmbda))
         twin.set_learning(0.3)
         segment = Gathering(_source(path))
-        segment.run_pass(twin, PassSettings(lmbda, _DEPTH_FACTOR, 8, 16, 0.3))
+        settings = PassSettings(lmbda, 8, 16, 0.3)
+        segment.look_ahead(twin, settings, lambda report: None)
+        segment.weigh(settings)
+        segment.run_pass(twin, settings)
         samples += segment.samples
         click.echo(f"{path.name} at lambda {lmbda:.0f}: {len(samples)} units")
     return samples
@@ -137,7 +139,7 @@ def _schedule(optimiser: torch.optim.Optimizer, rate: float, steps: int) -> Iter
 
 def train_cells(twin: Twin, samples: list[Sample], steps: int) -> None:
     """Steps of both cells on crops; the error counts in proportion to what it is without the cell."""
-    weights = sample_weights(_CHROMA_WEIGHT)
+    weights = torch.tensor([1.0] * 4 + [_CHROMA_WEIGHT] * 2).reshape(1, 6, 1, 1)
     leaves = [value for name, value in twin.values.items() if name.startswith("cell.")]
     optimiser = torch.optim.Adam(leaves, betas=(0.9, 0.99))
     large = [s for s in samples if min(s.residual.shape[2:]) >= _CROP]

@@ -36,14 +36,13 @@ def best_symbols(symbols, gradient, curvature, location, scale, lmbda, lots, sha
     """The value of every symbol of a level, (C, rows, columns), with the lowest cost by the quadratic model of the
     error, of a few near the model's minimum; only where ``lots``, uniform in 0 .. 1, lie below ``share``.
 
-    ``gradient``: of error and neighbours' bits by the symbols. ``curvature``: (C,).
+    ``gradient``: of error and neighbours' bits by the symbols. ``curvature``: of the error, for each symbol.
     """
     channels, rows, columns = symbols.shape
     for c in range(channels):
-        curve = curvature[c]
         for y in range(rows):
             for x in range(columns):
-                level = symbols[c, y, x]
+                level, curve = symbols[c, y, x], curvature[c, y, x]
                 out[c, y, x] = level
                 if lots[c, y, x] >= share:
                     continue
@@ -188,11 +187,10 @@ def sweep_symbols(
     for k in range(len(symbols) - 1, -1, -1):
         level = symbols[k]
         for c in range(level.shape[0]):
-            curve = curvatures[k][c]
             for y in range(sizes[k, 0]):
                 for x in range(sizes[k, 1]):
                     value = level[c, y + MARGIN, x + MARGIN]
-                    slope = gradients[k][c, y, x]
+                    slope, curve = gradients[k][c, y, x], curvatures[k][c, y, x]
                     if value == 0 and abs(slope) <= _HALF * curve:
                         continue
                     before = _bits_around(

@@ -32,8 +32,8 @@ def best_symbols(
 ) -> list[Tensor]:
     """The levels after one round of moves: a random ``share`` of the symbols takes the value with the lowest cost.
 
-    The error is modelled by its gradient and curvature, (1, C, 1, 1) for each level. Of each symbol the values around
-    the model's minimum are tried, its present value, the next one downhill, and zero.
+    The error is modelled by its gradient and curvature, both of the shape of the levels. Of each symbol the values
+    around the model's minimum are tried, its present value, the next one downhill, and zero.
     """
     lots = [torch.rand(level.shape, device=level.device) for level in levels]
     choose = _best_level_cpu if levels[0].device.type == "cpu" else _best_level
@@ -54,7 +54,7 @@ def _best_level_cpu(
     out = np.empty(level.shape, np.float32)
     for b in range(len(level)):
         kernels.best_symbols(
-            level[b].numpy(), gradient[b].numpy(), curvature.flatten().numpy(), rate.location[b].numpy(),
+            level[b].numpy(), gradient[b].numpy(), curvature[b].numpy(), rate.location[b].numpy(),
             rate.scale[b].numpy(), lmbda, lots[b].numpy(), share, SYMBOL_BOUND, out[b],
         )  # fmt: skip
     return torch.from_numpy(out)
@@ -98,7 +98,6 @@ def swept_symbols(
     taps, starts, _ = zip(*map(all_taps, layouts), strict=True)
     stage_at, related = zip(*map(_relations, layouts), strict=True)
     biases = tuple(weights.bias(depth, k, layout).detach().cpu().numpy() for k, layout in enumerate(layouts))
-    curves = tuple(c.flatten().cpu().numpy() for c in curvatures)
     sizes = np.array([level.shape[2:] for level in levels])
     model = model_arrays(weights)
     swept = [level.cpu().numpy().copy() for level in levels]
@@ -106,7 +105,8 @@ def swept_symbols(
     def sweep(b: int) -> None:
         padded = tuple(padded_even(level[b], MARGIN) for level in swept)
         kernels.sweep_symbols(
-            sizes, related, tuple(g[b].cpu().numpy() for g in gradients), curves, lmbda, padded,
+            sizes, related, tuple(g[b].cpu().numpy() for g in gradients),
+            tuple(c[b].cpu().numpy() for c in curvatures), lmbda, padded,
             tuple(side.fixed(k)[b].cpu().numpy() for k in range(len(levels))), taps, starts, stage_at,
             log_table(torch.device("cpu")).numpy(), *model, biases,
         )  # fmt: skip

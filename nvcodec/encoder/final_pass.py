@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from nvcodec.decoder import FrameHash, output_planes
-from nvcodec.encoder.rate_control import AIM, SLOPE, TOLERANCE, UnitBudget, measured_slope
+from nvcodec.encoder.rate_control import AIM, SLOPE, TOLERANCE, UnitBudget, clamp_lambda, measured_slope
 from nvcodec.encoder.segment import PassSettings, SegmentFit, UnitReport
 from nvcodec.encoder.twin import Twin
 from nvcodec.entropy.weights import TensorChange
@@ -108,7 +108,7 @@ class FinalPass:
         writer = self._writer(fit)
         self.frame_bits = self.wanted - writer.weight_bits - _STREAM_END_BITS
         budget = UnitBudget(self.frame_bits, self.before, self.lambdas, self.slope)
-        aim = _mean_log(self.lambdas, self.before) * budget.start_factor
+        aim = clamp_lambda(_mean_log(self.lambdas, self.before) * budget.start_factor)
         steps = round(GAIN_PER_OCTAVE * math.log2(aim / self.gain_lmbda))
         if abs(steps) >= _GAIN_PATIENCE:
             self.header = replace(self.header, gain_offset=self.header.gain_offset + steps)

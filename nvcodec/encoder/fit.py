@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from nvcodec.encoder.decisions import best_symbols, swept_symbols
 from nvcodec.encoder.rate import LevelRate, level_costs
@@ -24,7 +25,7 @@ from nvcodec.model.network import cell_kind
 from nvcodec.model.warp import SAMPLE_MAX
 from nvcodec.model.warprnn import AppearanceSide, Compensated, MotionSide
 
-__all__ = ["FitSettings", "UnitFit", "UnitResult", "context_sensitivity", "sample_weights"]
+__all__ = ["FitSettings", "UnitFit", "UnitResult", "context_sensitivity"]
 
 SAMPLE_STEP = 4.0
 """Working samples have 10 bits: four steps are one 8-bit grey level."""
@@ -57,9 +58,28 @@ class UnitResult:
     bits: Tensor
 
 
-def sample_weights(chroma_weight: float) -> Tensor:
-    """(1, 6, 1, 1): weight of the squared error of each working channel."""
-    return torch.tensor([1.0, 1.0, 1.0, 1.0, chroma_weight, chroma_weight]).reshape(1, 6, 1, 1)
+CHROMA_WEIGHT = 1.3
+"""Weight of chroma errors: about what the 6:1:1 mean of PSNRs asks for where chroma is the easier plane."""
+_BLOCK_BITS = 2
+"""A block has 2**_BLOCK_BITS samples of the working domain on a side."""
+
+
+def _sample_weights(importance: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B, 6, *size): weight of the squared error of each working sample; ``importance``: (B, block rows, columns)."""
+    rows, columns = size
+    dense = importance.repeat_interleave(1 << _BLOCK_BITS, 1).repeat_interleave(1 << _BLOCK_BITS, 2)
+    dense = dense[:, None, :rows, :columns]
+    return torch.cat([dense.expand(-1, 4, -1, -1), CHROMA_WEIGHT * dense.expand(-1, 2, -1, -1)], dim=1)
+
+
+def _level_importance(importance: Tensor, level: int, size: tuple[int, int]) -> Tensor:
+    """(B, 1, *size): importance where each sample of an appearance level lies, the mean of the blocks around it."""
+    cells = importance[:, None]
+    if level > _BLOCK_BITS:
+        cells = F.avg_pool2d(cells, 1 << (level - _BLOCK_BITS), ceil_mode=True)
+    around = F.avg_pool2d(F.pad(cells, (1, 1, 1, 1), mode="replicate"), 3, 1)
+    repeats = 1 << max(_BLOCK_BITS - level, 0)
+    return around.repeat_interleave(repeats, 2).repeat_interleave(repeats, 3)[:, :, : size[0], : size[1]]
 
 
 def context_sensitivity(
@@ -87,27 +107,31 @@ class UnitFit:
         target: Tensor,
         inputs: Compensated,
         appearance: list[Tensor],
-        weights: Tensor,
+        importance: Tensor,
     ) -> None:
-        """``target``: (B, 6, h, w) source samples with 10 bits. ``appearance``: the levels to start from."""
+        """``target``: (B, 6, h, w) source samples with 10 bits. ``appearance``: the levels to start from.
+        ``importance``: (B, block rows, block columns), weight of the errors of each block."""
         self.unit = unit
         self.target = target
         self.inputs = inputs
         self.levels = [level.clone() for level in appearance]
-        self.weights = weights
+        self.importance = importance
+        self.weights = _sample_weights(importance, geometry.half)
         self.side = AppearanceSide(inputs.prediction, inputs.difference, geometry)
 
     def start(self, twin: Twin, iterations: int = 12) -> None:
         """Begin with the transform of the prediction's error, every symbol rounded towards zero."""
         gains = twin.network().gains(self.unit.depth).detach()
-        goal = (self.target - self.inputs.prediction) * self.weights.sqrt()
+        goal = self.target - self.inputs.prediction
         levels = [level.clone() for level in self.levels]
-        curvature = self._curvature(twin, _START_CAUTION)
         for _ in range(iterations):
             leaves = [level.requires_grad_() for level in levels]
-            error = (expand_grid(leaves, gains, Rounding.NONE) * self.weights.sqrt() - goal).square().sum()
-            slopes = torch.autograd.grad(error * (1 / SAMPLE_STEP**2), leaves)
-            levels = [(level - g / c).detach() for level, g, c in zip(levels, slopes, curvature, strict=True)]
+            error = (expand_grid(leaves, gains, Rounding.NONE) - goal).square().sum()
+            slopes = torch.autograd.grad(error / (2 * _START_CAUTION), leaves)
+            levels = [
+                (level - g / channel_gains(gains, k).square()).detach()
+                for k, (level, g) in enumerate(zip(levels, slopes, strict=True))
+            ]
         rounded = [torch.sign(x) * torch.floor(x.abs() + 1 - _DEAD_ZONE) for x in levels]
         self.levels = [x.clamp(-SYMBOL_BOUND, SYMBOL_BOUND) for x in rounded]
 
@@ -194,17 +218,19 @@ class UnitFit:
 
     @torch.no_grad()
     def _curvature(self, twin: Twin, factor: float) -> list[Tensor]:
-        """``factor`` times the second derivative of the error by each symbol, (1, C, 1, 1) for each level.
+        """``factor`` times the second derivative of the error by each symbol, of the shape of the levels.
 
         The bands are orthonormal, so the gain is the amplitude; the cell's own gain is left to ``factor``.
         """
         gains = twin.network().gains(self.unit.depth)
         result = []
-        for k in range(len(self.levels)):
+        for k, level in enumerate(self.levels):
             gain = channel_gains(gains, k).flatten()
             plane = torch.ones_like(gain)
             if k:
-                plane[3:9] = self.weights[0, 4, 0, 0]
-                plane[10:] = self.weights[0, 4, 0, 0]
-            result.append((2 * factor / SAMPLE_STEP**2 * gain.square() * plane).reshape(1, -1, 1, 1))
+                plane[3:9] = CHROMA_WEIGHT
+                plane[10:] = CHROMA_WEIGHT
+            channels = (2 * factor / SAMPLE_STEP**2 * gain.square() * plane).reshape(1, -1, 1, 1)
+            place = _level_importance(self.importance, k, (level.shape[2], level.shape[3]))
+            result.append((channels * place).contiguous())
         return result

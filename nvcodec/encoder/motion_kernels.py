@@ -226,7 +226,9 @@ def _cheapest(wanted, coarser, merges, i, j, location, scale, around, laplace, n
 
 
 @compiled_loosely
-def _cell_error(first, second, height, width, target, predicted, distances, blend, level, i, j, wanted, knee, most):
+def _cell_error(
+    first, second, height, width, target, predicted, distances, importance, blend, level, i, j, wanted, knee, most,
+):  # fmt: skip
     """What the errors of the blocks of cell (i, j) cost, moved by the correction ``wanted``; _FAR beyond ``most``."""
     rows, columns = predicted.shape[1:]
     stride = width + 2 * MARGIN
@@ -252,7 +254,7 @@ def _cell_error(first, second, height, width, target, predicted, distances, blen
                     error = _one_error(second, start1, stride, target, top, left)
             else:
                 error = _one_error(first, start0, stride, target, top, left)
-            total += _worth(error, knee)
+            total += _worth(importance[bi, bj] * error, knee)
         if total >= most:
             return _FAR
     return total
@@ -298,14 +300,15 @@ def _propose(t, i, j, coarser, merges, totals, best, centre, steps, moves_second
 
 @compiled_loosely
 def search_cells(
-    first, second, height, width, target, predicted, distances, level, symbols, coarser, merges, seeds, location, scale,
-    laplace, near, merge_most, lmbda, knee, steps, sweeps, blend, totals,
+    first, second, height, width, target, predicted, distances, importance, level, symbols, coarser, merges, seeds,
+    location, scale, laplace, near, merge_most, lmbda, knee, steps, sweeps, blend, totals,
 ):  # fmt: skip
     """Choose the symbols of one motion level, cell by cell in raster order, ``sweeps`` times.
 
     ``first``, ``second``: interpolated luma. ``predicted``: (2 or 4, block rows, block columns). ``symbols``:
-    (channels, rows, columns), changed in place, ``totals`` with them, and at level 0 ``blend``. ``seeds``: (N, 2 or 4,
-    rows, columns), corrections to try. ``location`` (in quarters), ``scale``: what the context model says.
+    (channels, rows, columns), changed in place, ``totals`` with them, and at level 0 ``blend``. ``importance``: (block
+    rows, block columns), weight of the errors of each block. ``seeds``: (N, 2 or 4, rows, columns), corrections to try.
+    ``location`` (in quarters), ``scale``: what the context model says.
     """
     count, rows, columns = totals.shape
     wanted = np.zeros(count, np.int64)
@@ -323,8 +326,9 @@ def search_cells(
                     best, coarser, merges, i, j, location, scale, around, laplace, near, merge_most
                 )
                 error = _cell_error(
-                    first, second, height, width, target, predicted, distances, blend, level, i, j, best, knee, _FAR
-                )
+                    first, second, height, width, target, predicted, distances, importance, blend, level, i, j, best,
+                    knee, _FAR,
+                )  # fmt: skip
                 least = error + lmbda * bits
                 seed_count = len(seeds) if sweep == 0 else 0
                 trials = seed_count + _proposals(merges, steps, count)
@@ -345,8 +349,8 @@ def search_cells(
                     if other < 0 or room <= 0:
                         continue
                     other_error = _cell_error(
-                        first, second, height, width, target, predicted, distances, blend, level, i, j, wanted, knee,
-                        room,
+                        first, second, height, width, target, predicted, distances, importance, blend, level, i, j,
+                        wanted, knee, room,
                     )  # fmt: skip
                     if other_error < room:
                         least, bits, choice = other_error + lmbda * other_bits, other_bits, other
@@ -358,8 +362,8 @@ def search_cells(
                     for value in _BLENDS:
                         blend[i, j] = value
                         cost = _cell_error(
-                            first, second, height, width, target, predicted, distances, blend, level, i, j, best, knee,
-                            _FAR,
+                            first, second, height, width, target, predicted, distances, importance, blend, level, i, j,
+                            best, knee, _FAR,
                         )  # fmt: skip
                         cost += lmbda * _symbol_bits(
                             value, location[BLEND_CHANNEL, i, j], scale[BLEND_CHANNEL, i, j], around[BLEND_CHANNEL],
@@ -436,11 +440,11 @@ def _others(plane, height, width, predicted, totals, distances, k, i, j, rest, s
 
 
 @compiled_loosely
-def _region_error(first, start0, second, start1, stride, wish, share0, share1, knee, two):
+def _region_error(first, start0, second, start1, stride, wish, share0, share1, importance, knee, two):
     """What the errors in the region of a block cost: ``wish`` less the samples of its vectors, half block by half
     block."""
     total = np.float32(0)
-    unit = np.float32(_ERROR_UNIT / (128 * 128))
+    unit = importance * np.float32(_ERROR_UNIT / (128 * 128))
     sums = np.zeros(_REGION, np.float32)
     for part in range(_REGION // _HALF):
         sums[:] = 0
@@ -457,7 +461,9 @@ def _region_error(first, start0, second, start1, stride, wish, share0, share1, k
 
 
 @compiled_loosely
-def _block_error(first, second, height, width, predicted, totals, distances, target, i, j, value, mixed, share, knee):
+def _block_error(
+    first, second, height, width, predicted, totals, distances, target, importance, i, j, value, mixed, share, knee,
+):  # fmt: skip
     """What the errors of block (i, j) alone cost with the blend ``value``. ``mixed``: (2, 16, 16), what all other
     blocks bring; ``share``: the part of its own vectors."""
     stride = width + 2 * MARGIN
@@ -476,12 +482,12 @@ def _block_error(first, second, height, width, predicted, totals, distances, tar
                 e += (1 - value) * (mixed[1, _HALF + y, _HALF + x] + w * second[start1 + place])
                 e -= 128 * target[_HALF + top + y, _HALF + left + x]
                 total += e * e
-    return _worth(total * np.float32(_ERROR_UNIT / (128 * 128)), knee)
+    return _worth(importance[i, j] * total * np.float32(_ERROR_UNIT / (128 * 128)), knee)
 
 
 @compiled_loosely
 def refine_overlapped(
-    first, second, height, width, target, predicted, distances, symbols, coarser, location, scale,
+    first, second, height, width, target, predicted, distances, importance, symbols, coarser, location, scale,
     laplace, near, merge_most, lmbda, knee, steps, sweeps, blend, totals,
 ):  # fmt: skip
     """Choose the symbols of the finest level again, now under overlapped compensation, block by block.
@@ -546,7 +552,7 @@ def refine_overlapped(
                         y1, x1 = _clipped(predicted[2, i, j] + y1), _clipped(predicted[3, i, j] + x1)
                         start1 = _start(y1, x1, top, left, _REGION, height, width)
                     cost = lmbda * bits + _region_error(
-                        first, start0, second, start1, stride, wish, share0, share1, knee, two
+                        first, start0, second, start1, stride, wish, share0, share1, importance[i, j], knee, two
                     )
                     if cost < least:
                         least, choice = cost, other
@@ -557,8 +563,8 @@ def refine_overlapped(
                     kept, least = blend[i, j], _FAR
                     for value in _BLENDS:
                         cost = _block_error(
-                            first, second, height, width, predicted, totals, distances, target, i, j, value, mixed,
-                            share, knee,
+                            first, second, height, width, predicted, totals, distances, target, importance, i, j, value,
+                            mixed, share, knee,
                         )  # fmt: skip
                         cost += lmbda * _symbol_bits(
                             value, location[BLEND_CHANNEL, i, j], scale[BLEND_CHANNEL, i, j], around[BLEND_CHANNEL],

@@ -70,6 +70,7 @@ class _Scene:
     target: _Array
     predicted: _Array
     distances: _Array
+    importance: _Array
     lmbda: float
 
     @property
@@ -86,16 +87,17 @@ def search_motion(
     start: list[Tensor],
     lmbda: float,
     prices: list[LevelPrice],
+    importance: Tensor,
 ) -> list[Tensor]:
     """Motion levels (finest first) for one frame.
 
     ``target``: (6, h, w) source samples with 10 bits. ``start``: levels to improve, each (channels, rows, columns); all
     zero where nothing is known. ``lmbda``: squared 8-bit luma error per bit. ``prices``: what the context model asks,
-    for each level.
+    for each level. ``importance``: (block rows, block columns), weight of the errors of each block.
     """
     from nvcodec.encoder import motion_kernels as kernels  # brings a compiler: only where frames are encoded
 
-    scene = _scene(target, references, prediction, frame, lmbda)
+    scene = _scene(target, references, prediction, frame, importance, lmbda)
     if any(bool(level.any()) for level in start):
         found = [add_grid_motion(prediction.fields, start, frame.distances)[0]]
     else:
@@ -124,20 +126,26 @@ def search_motion(
             symbols[0][kernels.BLEND_CHANNEL] = blend
         kernels.search_cells(
             scene.planes[0], scene.planes[-1], scene.height, scene.width, scene.target[_HALF:, _HALF:], scene.predicted,
-            scene.distances, k, symbols[k], coarser, merges, tried, location, scale, *priced, steps,
+            scene.distances, scene.importance, k, symbols[k], coarser, merges, tried, location, scale, *priced, steps,
             2 if k < _COARSE else 1, blend, totals,
         )  # fmt: skip
         if k == 0:
             kernels.refine_overlapped(
                 scene.planes[0], scene.planes[-1], scene.height, scene.width, scene.target, scene.predicted,
-                scene.distances, symbols[0], coarser, location, scale, *priced, _OVERLAPPED_STEPS, 1, blend, totals,
+                scene.distances, scene.importance, symbols[0], coarser, location, scale, *priced, _OVERLAPPED_STEPS, 1,
+                blend, totals,
             )  # fmt: skip
         coarser = totals
     return [torch.from_numpy(level).to(like) for level, like in zip(symbols, start, strict=True)]
 
 
 def _scene(
-    target: Tensor, references: tuple[Reference, ...], prediction: MotionPrediction, frame: CodedFrame, lmbda: float
+    target: Tensor,
+    references: tuple[Reference, ...],
+    prediction: MotionPrediction,
+    frame: CodedFrame,
+    importance: Tensor,
+    lmbda: float,
 ) -> _Scene:
     luma = unpack_luma(target[:4])
     height, width = luma.shape
@@ -151,6 +159,7 @@ def _scene(
         F.pad(luma[None], border, mode="replicate")[0].cpu().numpy(),
         _integers(torch.cat(prediction.fields)),
         np.array([sign * d for d in frame.distances] * 2)[:2],
+        importance.cpu().numpy().astype(np.float32),
         lmbda,
     )
 

@@ -50,8 +50,6 @@ __all__ = ["EncodeOptions", "EncodeReport", "Progress", "encode"]
 DEFAULT_BPP = 0.1
 DEFAULT_GOP = 4
 DEFAULT_SEGMENT = 129
-DEPTH_FACTOR = 2.3
-"""Growth of lambda for each depth of the hierarchy: bits belong to the frames that others refer to."""
 _SECTION_BYTES = 28
 """A SEGMENT section beside its payload: type, length, CRC, hash, and its entry in the index."""
 _SMALLEST_SAMPLES = 16
@@ -294,7 +292,6 @@ def _encode_shots(
             width,
             target,
             EFFORTS[options.effort],
-            DEPTH_FACTOR,
             _reporter(progress, shot, count, source),
             kept=work.take_segment(),
             keep=keep,

@@ -16,7 +16,7 @@ from nvcodec.entropy.tables import FRACTIONS, SCALES, TABLE_BOUND, table_bits
 from nvcodec.entropy.weights import STEPS, TensorChange, best_scales, row_length
 from nvcodec.model.network import TensorSpec
 
-__all__ = ["quantise_network"]
+__all__ = ["gain_changes", "quantise_network"]
 
 _ROUNDS = 3
 _SIDE_BITS_TENSOR = 11
@@ -38,6 +38,16 @@ def quantise_network(twin: Twin, sensitivity: dict[str, Tensor], price: float = 
         if change is not None:
             changes[spec.name] = change
     return changes
+
+
+def gain_changes(twin: Twin) -> dict[str, TensorChange]:
+    """What makes the starting gains those of ``twin``, whole steps; empty where they are the same."""
+    name = "grid.gain"
+    symbols = (twin.values[name] - twin.start[name]).detach().round().int().cpu().numpy()
+    if not symbols.any():
+        return {}
+    (spec,) = (spec for spec in twin.shape.tensors if spec.name == name)
+    return {name: TensorChange(symbols, STEPS.index(1), best_scales(symbols, spec))}
 
 
 def _quantise_tensor(

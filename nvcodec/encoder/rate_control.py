@@ -16,13 +16,14 @@ __all__ = [
     "LAMBDA_RANGE",
     "Target",
     "UnitBudget",
+    "clamp_lambda",
     "first_lambda",
     "lambda_for_quality",
     "measured_slope",
     "next_lambda",
 ]
 
-SLOPE = 0.7
+SLOPE = 0.58
 LAMBDA_RANGE = (0.5, 2e6)
 _STEP_LIMIT = 2.5
 _KEY_BITS, _FRAME_BITS, _GUESS_SLOPE = 6.5, 0.55, 0.62
@@ -58,6 +59,7 @@ def first_lambda(bpp: float, frames: int) -> float:
 
 
 def clamp_lambda(lmbda: float) -> float:
+    """Within LAMBDA_RANGE."""
     return min(max(lmbda, LAMBDA_RANGE[0]), LAMBDA_RANGE[1])
 
 

@@ -8,15 +8,18 @@ again.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from nvcodec.encoder.fit import FitSettings, UnitFit, context_sensitivity, sample_weights
+from nvcodec.encoder.fit import FitSettings, UnitFit, context_sensitivity
+from nvcodec.encoder.lookahead import FrameForecast, importance
 from nvcodec.encoder.motion_search import LevelPrice, search_motion
 from nvcodec.encoder.rate import LevelRate, level_costs
 from nvcodec.encoder.twin import Twin
@@ -43,23 +46,31 @@ from nvcodec.model.warprnn import Compensated, FrameState
 from nvcodec.parallel import run_all
 from nvcodec.segment import last_uses
 
-__all__ = ["PassSettings", "SegmentFit", "SegmentSource", "UnitReport"]
+__all__ = ["PassSettings", "SegmentFit", "SegmentSource", "UnitReport", "usual_importance"]
 
-CHROMA_WEIGHT = 1.3
-"""Weight of chroma errors: about what the 6:1:1 mean of PSNRs asks for where chroma is the easier plane."""
 MOTION_CONTEXT_STEPS = 12
 """Steps on the motion context model for each unit of a training pass."""
-_MAX_DEPTH_FOR_LAMBDA = 4
+_USUAL_IMPORTANCE = 12.0
+"""Of a key frame; ``PassSettings.lmbda`` is the price of a bit there."""
+_DEPTH_FACTOR = 2.3
+_RESTART = 3
+"""Gain steps after which symbols of the old step are no good start: most are 1, and would keep that."""
+_BLEND = 5
+"""Channel of the blend in the finest motion level."""
+
+
+def usual_importance(depth: int) -> float:
+    """What the importance of a frame at ``depth`` of the hierarchy is taken for while nothing is known of the video."""
+    return _USUAL_IMPORTANCE / _DEPTH_FACTOR**depth
 
 
 @dataclass(frozen=True)
 class PassSettings:
-    """``lmbda``: price of a bit in the key frame. ``depth_factor``: its growth for each depth of the hierarchy.
+    """``lmbda``: price of a bit in a key frame of the usual importance.
     ``searches``: how often motion is looked for, each time with prices by what the last search found.
     ``through_cell``: see ``FitSettings``. ``collect``: gather the sensitivity of the parameters on the way."""
 
     lmbda: float
-    depth_factor: float
     iterations: int
     key_iterations: int
     learning: float
@@ -68,8 +79,10 @@ class PassSettings:
     through_cell: bool = True
     collect: bool = False
 
-    def lmbda_at(self, depth: int) -> float:
-        return self.lmbda * self.depth_factor ** min(depth, _MAX_DEPTH_FOR_LAMBDA)
+    @property
+    def highest_lmbda(self) -> float:
+        """The price of a bit in a block that nothing refers to."""
+        return self.lmbda * _USUAL_IMPORTANCE
 
 
 @dataclass(frozen=True)
@@ -112,7 +125,8 @@ class UnitWork:
 @dataclass
 class SegmentFit:
     """The grids of all units, carried from pass to pass, and how far the present pass is: ``reports`` of the units
-    that lie behind it, ``states`` of the frames that those to come refer to."""
+    that lie behind it, ``states`` of the frames that those to come refer to. ``forecasts``: of all frames, in coding
+    order, once ``look_ahead`` is through. ``importance``: of each frame, (block rows, block columns)."""
 
     source: SegmentSource
     units: list[CodingUnit] = field(init=False)
@@ -120,12 +134,57 @@ class SegmentFit:
     sensitivity: dict[str, Tensor] = field(default_factory=dict)
     reports: list[UnitReport] = field(default_factory=list)
     states: dict[int, FrameState] = field(default_factory=dict)
+    forecasts: list[FrameForecast] = field(default_factory=list)
+    importance: dict[int, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.units = coding_units(len(self.source.samples), self.source.gop)
         self._uses = last_uses(self.units)
         device = self.source.samples.device
         self.grids = [Grid.zeros(u, self.source.geometry, device) for u in self.units]
+        for unit in self.units:
+            for frame in unit.frames:
+                self.importance[frame.display] = torch.full(self.source.geometry.blocks, usual_importance(unit.depth))
+
+    def look_ahead(self, twin: Twin, settings: PassSettings, on_unit: Callable[[UnitReport], None]) -> None:
+        """Search the motion between source frames: what ``weigh`` looks at, and the first pass starts from.
+
+        As ``continue_pass``, but that the reports tell of the prediction.
+        """
+        settings = replace(settings, train=False, collect=False, searches=1)
+        for number in range(len(self.reports), len(self.units)):
+            unit = self.units[number]
+            grid, inputs, motion_states, motion_bits = self._motion(number, twin, self.states, settings)
+            self.grids[number] = grid
+            target = self.targets(unit)
+            errors = F.avg_pool2d(((inputs.prediction - target)[:, :4] / 4).square().mean(1), 4, ceil_mode=True)
+            for b, frame in enumerate(unit.frames):
+                blend = grid.motion[0][b, _BLEND] if unit.reference_count == 2 else torch.ones_like(errors[b])
+                self.forecasts.append(FrameForecast(frame, motion_states[b].fields, blend, errors[b]))
+                self.states[frame.display] = FrameState(Reference(target[b]), motion_states[b])
+            self._drop_states(number)
+            self.reports.append(UnitReport(unit, motion_bits, 0.0, _plane_errors(inputs.prediction, target)))
+            on_unit(self.reports[-1])
+
+    def weigh(self, settings: PassSettings) -> None:
+        """Find the importance of all blocks at the prices of ``settings``."""
+        found = importance(self.forecasts, self.source.geometry.blocks, settings.highest_lmbda)
+        self.importance = {display: torch.from_numpy(x).float() for display, x in found.items()}
+
+    def unit_importance(self, unit: CodingUnit) -> tuple[float, Tensor]:
+        """The mean importance of a unit, and that of each block over it, (B, block rows, block columns)."""
+        blocks = torch.stack([self.importance[f.display] for f in unit.frames])
+        mean = float(blocks.log().mean().exp())
+        return mean, (blocks / mean).to(self.source.samples.device)
+
+    def importance_of_depths(self) -> dict[int, float]:
+        """Of each depth of the hierarchy the importance over the usual one, the geometric mean of its frames."""
+        logs: dict[int, list[float]] = {}
+        for unit in self.units:
+            logs.setdefault(unit.depth, []).append(
+                math.log(self.unit_importance(unit)[0] / usual_importance(unit.depth))
+            )
+        return {depth: math.exp(sum(found) / len(found)) for depth, found in logs.items()}
 
     def run_pass(
         self, twin: Twin, settings: PassSettings, on_unit: Callable[[UnitReport], None] = lambda report: None
@@ -147,10 +206,14 @@ class SegmentFit:
             samples = reconstruct(twin.network(), unit, work.fit.inputs, work.fit.levels)
             for b, frame in enumerate(unit.frames):
                 self.states[frame.display] = FrameState(Reference(samples[b]), work.motion_states[b])
-            for display in [d for d in self.states if self._uses[d] <= number]:
-                del self.states[display]
+            self._drop_states(number)
             self.reports.append(work.report(samples))
             on_unit(self.reports[-1])
+
+    def _drop_states(self, number: int) -> None:
+        """Forget the frames that no unit behind ``number`` refers to."""
+        for display in [d for d in self.states if self._uses[d] <= number]:
+            del self.states[display]
 
     def state(self) -> dict[str, Any]:
         """Where the pass is: a segment of the same source, given this, goes on in the same way."""
@@ -162,6 +225,8 @@ class SegmentFit:
                 display: (state.appearance.packed, state.motion.fields, state.motion.distances)
                 for display, state in self.states.items()
             },
+            "forecasts": [(f.fields, f.blend, f.error) for f in self.forecasts],
+            "importance": self.importance,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -173,14 +238,18 @@ class SegmentFit:
             display: FrameState(Reference(packed), MotionState(fields, distances))
             for display, (packed, fields, distances) in state["states"].items()
         }
+        frames = [frame for unit in self.units for frame in unit.frames]
+        self.forecasts = [FrameForecast(frame, *kept) for frame, kept in zip(frames, state["forecasts"], strict=False)]
+        self.importance = state["importance"]
 
     def fit_unit(self, number: int, twin: Twin, states: dict[int, FrameState], settings: PassSettings) -> UnitWork:
         """Motion and residual of one unit on the given references; its grid is kept."""
         unit = self.units[number]
         grid, inputs, motion_states, motion_bits = self._motion(number, twin, states, settings)
         target = self.targets(unit)
-        fit = UnitFit(unit, self.source.geometry, target, inputs, grid.appearance, sample_weights(CHROMA_WEIGHT))
-        lmbda = settings.lmbda_at(unit.depth)
+        mean, relative = self.unit_importance(unit)
+        fit = UnitFit(unit, self.source.geometry, target, inputs, grid.appearance, relative)
+        lmbda = settings.highest_lmbda / mean
         iterations = settings.iterations if unit.reference_count else settings.key_iterations
         if not any(bool(level.any()) for level in grid.appearance):
             fit.start(twin)
@@ -195,11 +264,12 @@ class SegmentFit:
             self.sensitivity[name] = self.sensitivity[name] + value if name in self.sensitivity else value
 
     def rescale(self, before: Tensor, after: Tensor) -> None:
-        """Follow a change of the gains, so that the amplitudes stay.
+        """Follow a change of the gains, so that the amplitudes stay; after a large one the residual starts anew.
 
         ``before``, ``after``: gain indices, (depths, APPEARANCE_GAINS); near their limits not all of them move alike.
         """
-        factors = 2.0 ** ((before.detach() - after.detach()) / GAIN_STEPS_PER_OCTAVE)
+        moved = before.detach() - after.detach()
+        factors = torch.where(moved.abs().amax(1, keepdim=True) < _RESTART, 2.0 ** (moved / GAIN_STEPS_PER_OCTAVE), 0)
         for unit, grid in zip(self.units, self.grids, strict=True):
             grid.appearance = [
                 torch.round(level * channel_gains(factors[unit.depth], k)).clamp(-SYMBOL_BOUND, SYMBOL_BOUND)
@@ -217,6 +287,7 @@ class SegmentFit:
         motion: list[Tensor],
         rates: list[LevelRate],
         lmbda: float,
+        relative: Tensor,
     ) -> list[Tensor]:
         """The motion levels of a unit after a search from ``motion``, with prices by ``rates``."""
         target = self.targets(unit)
@@ -227,7 +298,7 @@ class SegmentFit:
             references = tuple(states[r].appearance for r in frame.references)
             start = [level[b] for level in motion]
             prices = [LevelPrice(r.location[b], r.scale[b]) for r in rates]
-            found[b] = search_motion(target[b], references, predictions[b], frame, start, lmbda, prices)
+            found[b] = search_motion(target[b], references, predictions[b], frame, start, lmbda, prices, relative[b])
 
         run_all([partial(search, b) for b in range(len(unit.frames))])
         return [torch.stack([levels[k] for levels in found]) for k in range(MOTION_LEVELS)]
@@ -243,10 +314,11 @@ class SegmentFit:
             predictions = predict_unit(unit, states, self.source.geometry)
             side = motion_context(predictions, self.source.geometry)
             motion = grid.motion
-            lmbda = settings.lmbda_at(unit.depth)
+            mean, relative = self.unit_importance(unit)
+            lmbda = settings.highest_lmbda / mean
             for _ in range(settings.searches):
                 rates, _ = level_costs(motion, side, twin.network().context("motion"), unit.depth)
-                motion = self._searched(unit, states, predictions, motion, rates, lmbda)
+                motion = self._searched(unit, states, predictions, motion, rates, lmbda, relative)
             inputs, motion_states = compensate_unit(unit, states, predictions, motion)
         for _ in range(MOTION_CONTEXT_STEPS if settings.train else 1):
             context = twin.network().context("motion")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from nvcodec.encoder.final_pass import GAIN_PER_OCTAVE, CodedSegment, FinalPass
-from nvcodec.encoder.quantise import quantise_network
+from nvcodec.encoder.quantise import gain_changes, quantise_network
 from nvcodec.encoder.rate_control import AIM, Target, first_lambda, next_lambda
 from nvcodec.encoder.segment import PassSettings, SegmentFit, SegmentSource, UnitReport
 from nvcodec.encoder.twin import Twin
@@ -102,6 +102,13 @@ class _Work:
         if self._stage == self.entered:
             self.fit.continue_pass(self.twin, self.settings, self._unit_done)
 
+    def run_look_ahead(self) -> None:
+        """The units of the stage that are still to come, on source frames."""
+        if self._is_new:
+            self.fit.start_pass()
+        if self._stage == self.entered:
+            self.fit.look_ahead(self.twin, self.settings, self._unit_done)
+
     def run_final(self, attempts: int) -> CodedSegment:
         """What is still to come of the last stage, by the integer network."""
         assert self.final is not None
@@ -155,7 +162,6 @@ def encode_segment(
     width: int,
     target: Target,
     effort: Effort,
-    depth_factor: float,
     on_unit: Callable[[StageReport], None] = lambda report: None,
     *,
     kept: dict[str, Any] | None = None,
@@ -174,14 +180,13 @@ def encode_segment(
         _start_twin(source, width, lmbda),
         PassSettings(
             lmbda,
-            depth_factor,
             effort.iterations,
             effort.key_iterations,
             effort.learning,
             searches=effort.searches,
             through_cell=effort.through_cell,
         ),
-        2 + effort.refinements + effort.tuning,
+        3 + effort.refinements + effort.tuning,
         on_unit,
         keep,
     )
@@ -190,8 +195,13 @@ def encode_segment(
         del kept  # what was replaced since shall not be held any longer
     fit, twin = work.fit, work.twin
 
+    # look ahead: what later frames inherit from each block
+    work.enters("look ahead")
+    work.run_look_ahead()
+
     # fit: frame by frame in coding order
     if work.enters("fit"):
+        _weigh(work)
         work.settings = replace(work.settings, collect=not effort.refinements and not effort.tuning)
         twin.set_learning(effort.learning)
     work.run_pass()
@@ -227,7 +237,6 @@ def encode_segment(
             replace(
                 work.settings,
                 iterations=effort.final_iterations,
-                key_iterations=effort.final_iterations,
                 train=False,
                 collect=False,
             ),
@@ -254,20 +263,31 @@ def _follow_target(work: _Work, wanted: float | None) -> None:
         return
     bits = sum(r.motion_bits + r.appearance_bits for r in work.fit.reports)
     lmbda = next_lambda(work.settings.lmbda, bits, wanted * (1 - _WEIGHT_GUESS))
-    before = work.twin.start["grid.gain"]
+    before = work.twin.values["grid.gain"].detach().clone()
     work.twin.shift_gains(GAIN_PER_OCTAVE * math.log2(lmbda / work.settings.lmbda))
-    work.fit.rescale(before, work.twin.start["grid.gain"])
     work.settings = replace(work.settings, lmbda=lmbda)
+    _weigh(work)
+    work.fit.rescale(before, work.twin.values["grid.gain"])
+
+
+def _weigh(work: _Work) -> None:
+    """Weigh the blocks at the present lambda; frames that matter more than usual get smaller quantiser steps."""
+    work.fit.weigh(work.settings)
+    shifts = torch.zeros_like(work.twin.gain_shifts)
+    for depth, ratio in work.fit.importance_of_depths().items():
+        shifts[depth] = min(0, -round(GAIN_PER_OCTAVE * math.log2(ratio)))
+    work.twin.shift_gains(0, shifts)
 
 
 def _affordable(twin: Twin, fit: SegmentFit, wanted: float | None) -> dict[str, TensorChange]:
     """The changes worth their bits; fewer of them where they would crowd out the frames."""
     price = _WEIGHT_PRICE
     while True:
-        changes = quantise_network(twin, fit.sensitivity, price)
+        learned = quantise_network(twin, fit.sensitivity, price)
+        changes = learned | gain_changes(twin)
         header = SegmentHeader(twin.shape.width, fit.source.gop, twin.gain_offset)
         weights = SegmentWriter(header, changes, fit.source.geometry, 1, fit.source.samples.device).weight_bits
-        if not changes or wanted is None or weights <= _WEIGHT_SHARE * wanted:
+        if not learned or wanted is None or weights <= _WEIGHT_SHARE * wanted:
             return changes
         price *= 2
 

@@ -35,6 +35,7 @@ class Twin:
         self.values = {spec.name: start[spec.name].clone().float().requires_grad_() for spec in shape.tensors}
         self.steps: dict[str, int] = {}
         self.gain_offset = 0
+        self.gain_shifts = torch.zeros(len(start["grid.gain"]), 1)
         self._base_gain = start["grid.gain"]
         self.start = dict(start)
         self.rounding = Rounding.NONE
@@ -67,13 +68,14 @@ class Twin:
             "values": self.values,
             "steps": self.steps,
             "gain_offset": self.gain_offset,
+            "gain_shifts": self.gain_shifts,
             "optimisers": [optimiser.state_dict() for optimiser in optimisers],
         }
 
     @torch.no_grad()
     def restore(self, state: dict[str, Any]) -> None:
         """Take over what ``state`` returned."""
-        self.shift_gains(state["gain_offset"] - self.gain_offset)
+        self.shift_gains(state["gain_offset"] - self.gain_offset, state["gain_shifts"])
         for name, value in state["values"].items():
             self.values[name].copy_(value)
         self.steps = state["steps"]
@@ -114,11 +116,16 @@ class Twin:
         self._context_optimiser[kind].step()
 
     @torch.no_grad()
-    def shift_gains(self, steps: float) -> None:
-        """Move all gains by whole steps, and the start with them, so that it costs no bits."""
+    def shift_gains(self, steps: float, by_depth: Tensor | None = None) -> None:
+        """Move all gains by whole steps, and the start with them, so that it costs no bits.
+
+        ``by_depth``: (depths, 1), whole steps from there that cost bits; as before if not given.
+        """
         self.gain_offset += round(steps)
+        if by_depth is not None:
+            self.gain_shifts = by_depth
         self.start["grid.gain"] = limit_gains(self._base_gain + self.gain_offset)
-        self.values["grid.gain"].copy_(self.start["grid.gain"])
+        self.values["grid.gain"].copy_(limit_gains(self.start["grid.gain"] + self.gain_shifts.to(self._base_gain)))
 
     @staticmethod
     def frozen(network: Network) -> Twin:
