@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 from rd_samples import fake_codec, moving_clip
 
+from nvcodec.errors import InputError
 from nvcodec.rd import output
 
 TOOLS = Path(__file__).parent.parent / "tools"
@@ -98,3 +99,19 @@ def test_the_document_has_a_place_for_the_tables() -> None:
     assert before.endswith("<!-- benchmark -->\n")
     assert after.startswith("<!-- /benchmark -->")
     assert "benchmark.py" in before
+
+
+def test_frames_of_single_clips() -> None:
+    module = runpy.run_path(str(TOOLS / "benchmark.py"))
+    assert module["frame_limits"]("33") == (33, {})
+    assert module["frame_limits"]("65,one=97,two=5") == (65, {"one": 97, "two": 5})
+    for wrong in ("", "0", "many", "5,one", "5,one=0", "5,one=2=3"):
+        with pytest.raises(InputError, match="expected N or N,CLIP=M"):
+            module["frame_limits"](wrong)
+
+
+def test_the_benchmark_misses_a_clip_that_is_named(tmp_path: Path) -> None:
+    (tmp_path / "clip.y4m").write_bytes(b"")
+    result = tool("benchmark", tmp_path, "-o", tmp_path / "out", "--frames", "5,other=3")
+    assert result.returncode
+    assert "no clip named other" in result.stderr

@@ -34,24 +34,42 @@ from nvcodec.video_io import VideoReader
 SUFFIXES = {".y4m", ".mkv", ".mp4", ".webm", ".mov", ".avi"}
 BPPS = (0.02, 0.05, 0.1, 0.2)
 ANCHORS = "x264:medium,x265:medium,x265:veryslow,svtav1:4"
-FRAMES = 33
+FRAMES = "33"
 """Of each clip, from its start; a shorter clip is taken whole."""
 MARKS = ("<!-- benchmark -->\n", "<!-- /benchmark -->")
 
 
-def find_clips(folder: Path, most: int) -> list[Clip]:
-    """The videos in a folder, by name.
+def frame_limits(text: str) -> tuple[int, dict[str, int]]:
+    """From ``N`` or ``N,CLIP=M,...``: the most frames of a clip, and of those named, without suffix, how many instead.
 
     Raises:
-        InputError: there are none, or one cannot be read.
+        InputError: the text is something else.
+    """
+    usual, *named = text.split(",")
+    try:
+        limits = {name: int(count) for name, count in (part.split("=") for part in named)}
+        if min(int(usual), *limits.values(), int(usual)) >= 1:
+            return int(usual), limits
+    except ValueError:
+        pass
+    raise InputError(f"--frames {text}: expected N or N,CLIP=M,... of positive numbers")
+
+
+def find_clips(folder: Path, usual: int, named: dict[str, int]) -> list[Clip]:
+    """The videos in a folder, by name, ``named`` or else ``usual`` frames of each.
+
+    Raises:
+        InputError: there are none, one that is named is not there, or one cannot be read.
     """
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES) if folder.is_dir() else []
     if not paths:
         raise InputError(f"{folder}: no clips ({', '.join(sorted(SUFFIXES))})")
+    if missing := named.keys() - {path.stem for path in paths}:
+        raise InputError(f"{folder}: no clip named {min(missing)}")
     clips = []
     for path, name in zip(paths, name_clips(map(str, paths)), strict=True):
         with VideoReader(path) as reader:
-            count = sum(1 for _ in islice(reader, most))
+            count = sum(1 for _ in islice(reader, named.get(path.stem, usual)))
         clips.append(inspect_clip(str(path), name, (0, count)))
     return clips
 
@@ -122,7 +140,7 @@ def quoted(text: str, name: str) -> tuple[str, str, str]:
 @click.option("-o", "--output", "folder", required=True, type=click.Path(path_type=Path), help="Results and work.")
 @click.option("--effort", default="medium", show_default=True, help="Of our encoder.")
 @click.option("--anchors", default=ANCHORS, show_default=True, help="As for cwrv rd.")
-@click.option("--frames", type=click.IntRange(1), default=FRAMES, show_default=True, help="Of each clip, at most.")
+@click.option("--frames", default=FRAMES, show_default=True, help="Of each clip, at most: N, or N,CLIP=M,...")
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Encodes at a time.")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads of each of our encodes.")
 @click.option("--update", type=click.Path(path_type=Path), multiple=True, help="Documents to put the tables into.")
@@ -132,18 +150,19 @@ def main(
     folder: Path,
     effort: str,
     anchors: str,
-    frames: int,
+    frames: str,
     jobs: int,
     threads: int | None,
     update: tuple[Path, ...],
     check: tuple[Path, ...],
 ) -> None:
     """Measure every clip in CLIPS and write the tables that the documents quote."""
-    command = ["python", "tools/benchmark.py", clips.name, "-o", "DIR", "--effort", effort, "--frames", str(frames)]
+    command = ["python", "tools/benchmark.py", clips.name, "-o", "DIR", "--effort", effort, "--frames", frames]
     if anchors != ANCHORS:
         command += ["--anchors", anchors]
     try:
         require_extra()
+        limits = frame_limits(frames)
         for path in (*update, *check):
             quoted(path.read_text(encoding="utf-8"), str(path))
         plan = Plan(
@@ -156,7 +175,7 @@ def main(
         )
         check_options(plan)
         with StatusLine() as line:
-            found = find_clips(clips, frames)
+            found = find_clips(clips, *limits)
             plan = replace(plan, sources=tuple(clip.source for clip in found))
             check_clips(plan, found)
             curves = compute(plan, found, lambda p: line.working([f"{p.jobs_done}/{p.jobs}", p.what], p.fraction))
