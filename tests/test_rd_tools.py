@@ -113,5 +113,5 @@ def test_frames_of_single_clips() -> None:
 def test_the_benchmark_misses_a_clip_that_is_named(tmp_path: Path) -> None:
     (tmp_path / "clip.y4m").write_bytes(b"")
     result = tool("benchmark", tmp_path, "-o", tmp_path / "out", "--frames", "5,other=3")
-    assert result.returncode
-    assert "no clip named other" in result.stderr
+    assert result.exit_code
+    assert "no clip named other" in result.output
