@@ -10,11 +10,11 @@ from __future__ import annotations
 import numpy as np
 
 from nvcodec.compiled import compiled_loosely
-from nvcodec.model.grid import SYMBOL_BOUND
+from nvcodec.model.grid import BLEND_CHANNEL, SYMBOL_BOUND
 from nvcodec.model.motion import MERGE_SYMBOLS, VECTOR_BOUND
 from nvcodec.model.warp import BLOCK, MARGIN, OWN_SHARE
 
-__all__ = ["BLEND_CHANNEL", "expand_cells", "match_blocks", "polish_matches", "refine_overlapped", "search_cells"]
+__all__ = ["expand_cells", "match_blocks", "polish_matches", "refine_overlapped", "search_cells"]
 
 _HALF = BLOCK // 2
 _REGION = 2 * BLOCK
@@ -26,8 +26,6 @@ _DIRECTIONS = np.array([(-1, 0), (1, 0), (0, -1), (0, 1), (-1, -1), (-1, 1), (1,
 _ERROR_UNIT = np.float32(1 / 16)
 """10-bit squared error to 8-bit."""
 _BLENDS = np.array([0, 1, -1])
-BLEND_CHANNEL = 5
-"""Of the finest level with two references."""
 _FAR = np.float32(1e30)
 
 

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from nvcodec.encoder.rate import laplace_bits
 from nvcodec.entropy.tables import FRACTIONS, SCALES, TABLE_BOUND
 from nvcodec.gop import CodedFrame
-from nvcodec.model.grid import MOTION_LEVELS
+from nvcodec.model.grid import BLEND_CHANNEL, MOTION_LEVELS
 from nvcodec.model.motion import VECTOR_BOUND, MotionPrediction, add_grid_motion, scale_vectors
 from nvcodec.model.warp import BLOCK, Reference, unpack_luma
 
@@ -106,7 +106,7 @@ def search_motion(
     symbols = [_integers(level) for level in start]
     blend = np.ones(scene.predicted.shape[1:], np.int64)
     if scene.references == 2:
-        blend[:] = symbols[0][kernels.BLEND_CHANNEL].clip(-1, 1)
+        blend[:] = symbols[0][BLEND_CHANNEL].clip(-1, 1)
     coarser = np.zeros((2 * scene.references, 1, 1), np.int64)
     before = [np.zeros((2 * scene.references, *level.shape[1:]), np.int64) for level in symbols]
     for k in reversed(range(MOTION_LEVELS)):
@@ -123,7 +123,7 @@ def search_motion(
         priced = (*_bit_tables(), _MERGE_BITS, lmbda, _KNEE * lmbda * BLOCK * BLOCK)
         steps = _STEPS if k < _COARSE else _STEPS[:0]
         if k == 0 and scene.references == 2:
-            symbols[0][kernels.BLEND_CHANNEL] = blend
+            symbols[0][BLEND_CHANNEL] = blend
         kernels.search_cells(
             scene.planes[0], scene.planes[-1], scene.height, scene.width, scene.target[_HALF:, _HALF:], scene.predicted,
             scene.distances, scene.importance, k, symbols[k], coarser, merges, tried, location, scale, *priced, steps,

@@ -26,6 +26,7 @@ from nvcodec.encoder.twin import Twin
 from nvcodec.fixedpoint import Rounding
 from nvcodec.gop import CodingUnit, coding_units
 from nvcodec.model.grid import (
+    BLEND_CHANNEL,
     MOTION_LEVELS,
     SYMBOL_BOUND,
     FrameGeometry,
@@ -53,10 +54,9 @@ MOTION_CONTEXT_STEPS = 12
 _USUAL_IMPORTANCE = 12.0
 """Of a key frame; ``PassSettings.lmbda`` is the price of a bit there."""
 _DEPTH_FACTOR = 2.3
+"""By which importance falls from one depth of the hierarchy to the next."""
 _RESTART = 3
 """Gain steps after which symbols of the old step are no good start: most are 1, and would keep that."""
-_BLEND = 5
-"""Channel of the blend in the finest motion level."""
 
 
 def usual_importance(depth: int) -> float:
@@ -66,9 +66,9 @@ def usual_importance(depth: int) -> float:
 
 @dataclass(frozen=True)
 class PassSettings:
-    """``lmbda``: price of a bit in a key frame of the usual importance.
-    ``searches``: how often motion is looked for, each time with prices by what the last search found.
-    ``through_cell``: see ``FitSettings``. ``collect``: gather the sensitivity of the parameters on the way."""
+    """``lmbda``: price of a bit in a key frame of the usual importance. ``searches``: how often motion is looked for,
+    each time with prices by what the last search found. ``through_cell``: see ``FitSettings``. ``collect``: gather the
+    sensitivity of the parameters on the way."""
 
     lmbda: float
     iterations: int
@@ -159,7 +159,7 @@ class SegmentFit:
             target = self.targets(unit)
             errors = F.avg_pool2d(((inputs.prediction - target)[:, :4] / 4).square().mean(1), 4, ceil_mode=True)
             for b, frame in enumerate(unit.frames):
-                blend = grid.motion[0][b, _BLEND] if unit.reference_count == 2 else torch.ones_like(errors[b])
+                blend = grid.motion[0][b, BLEND_CHANNEL] if unit.reference_count == 2 else torch.ones_like(errors[b])
                 self.forecasts.append(FrameForecast(frame, motion_states[b].fields, blend, errors[b]))
                 self.states[frame.display] = FrameState(Reference(target[b]), motion_states[b])
             self._drop_states(number)

@@ -22,6 +22,7 @@ __all__ = [
     "APPEARANCE_CHANNELS",
     "APPEARANCE_GAINS",
     "APPEARANCE_LEVELS",
+    "BLEND_CHANNEL",
     "MOTION_LEVELS",
     "RESIDUAL_BOUND",
     "SYMBOL_BOUND",
@@ -43,6 +44,8 @@ APPEARANCE_GAINS = APPEARANCE_LEVELS + 1
 
 MOTION_LEVELS = 5
 _FIRST_GROUP, _SECOND_GROUP, _MERGE_GROUP, _BLEND_GROUP = range(4)
+BLEND_CHANNEL = 5
+"""Of the finest motion level with two references."""
 
 SYMBOL_BOUND = 127
 """Symbols lie in -SYMBOL_BOUND .. SYMBOL_BOUND."""
