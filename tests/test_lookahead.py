@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from nvcodec.encoder.lookahead import FrameForecast, importance
+from nvcodec.encoder.lookahead import FrameForecast, estimated_bits, importance
 from nvcodec.gop import CodedFrame
 
 SIZE = (6, 9)
@@ -61,3 +61,12 @@ def test_each_reference_gets_its_share(blend: int, shares: tuple[float, float]) 
     assert found[0].mean() == pytest.approx(1 + shares[0], rel=0.01)
     assert found[2].mean() == pytest.approx(1 + shares[1], rel=0.01)
     assert found[1].mean() == 1
+
+
+def test_estimated_bits_fall_with_lambda_and_rise_with_errors() -> None:
+    def bits(error: float, lmbda: float) -> float:
+        frames = chain(4, error)
+        return estimated_bits(frames, importance(frames, SIZE, lmbda), lmbda)
+
+    assert bits(0.0, LAMBDA) == 0
+    assert bits(40.0, LAMBDA) < bits(80.0, LAMBDA) < bits(80.0, LAMBDA / 4)

@@ -4,52 +4,60 @@ from __future__ import annotations
 
 import torch
 
-from nvcodec.encoder.segment import SegmentFit, SegmentSource
-from nvcodec.model.grid import SYMBOL_BOUND, FrameGeometry
+from nvcodec.encoder.segment import PassSettings, SegmentFit, SegmentSource
+from nvcodec.encoder.twin import Twin
+from nvcodec.model.base import starting_tensors
+from nvcodec.model.grid import FrameGeometry
+from nvcodec.model.network import NetworkShape
+
+GEOMETRY = FrameGeometry(64, 48)
+SETTINGS = PassSettings(20.0, 3, 3, 0.3, train=False)
 
 
-def test_symbols_stay_codable_when_gains_shrink() -> None:
-    """Smaller gains ask for larger symbols; those beyond the alphabet cannot be coded."""
-    geometry = FrameGeometry(32, 16)
-    fit = SegmentFit(SegmentSource(torch.full((2, 6, *geometry.half), 512.0), geometry, 1))
-    for level in fit.grids[0].appearance:
-        level += torch.linspace(-SYMBOL_BOUND, SYMBOL_BOUND, level.numel()).round().reshape(level.shape)
-    gains = torch.full((8, 6), 20.0)
-    fit.rescale(gains, gains - 2)
-    for level in fit.grids[0].appearance:
-        assert float(level.abs().max()) == SYMBOL_BOUND
-        assert torch.equal(level, level.round())
+def segment() -> SegmentFit:
+    generator = torch.Generator().manual_seed(1)
+    coarse = torch.rand(3, 6, 6, 8, generator=generator) * 1023
+    samples = torch.nn.functional.interpolate(coarse, size=GEOMETRY.half, mode="bicubic").clamp(0, 1023)
+    return SegmentFit(SegmentSource(samples, GEOMETRY, 2))
 
 
-def test_symbols_follow_the_gain_of_their_own_level_and_depth() -> None:
-    """Gains at their limit stay while others move; then the symbols that they scale have to stay too."""
-    geometry = FrameGeometry(64, 64)
-    fit = SegmentFit(SegmentSource(torch.full((2, 6, *geometry.half), 512.0), geometry, 1))
-    for grid in fit.grids:
-        for level in grid.appearance:
-            level += 4
-    before = torch.full((8, 6), 24.0)
-    after = before.clone()
-    after[0, 5] += 2
-    after[1, 0] -= 2
-    fit.rescale(before, after)
-    key, other = (grid.appearance for grid in fit.grids)
-    assert torch.equal(key[4][:, 9:], torch.full_like(key[4][:, 9:], 3.0))
-    assert torch.equal(other[0], torch.full_like(other[0], 5.0))
-    for level in (*key[:4], key[4][:, :9], *other[1:]):
-        assert torch.equal(level, torch.full_like(level, 4.0))
+def twin() -> Twin:
+    made = Twin(NetworkShape(8), starting_tensors(8))
+    made.shift_gains(16)
+    return made
 
 
-def test_residual_starts_anew_where_the_gain_moved_far() -> None:
-    """Most symbols are 1: at a step half as large again, or more, they would stay 1 and be that much too large."""
-    geometry = FrameGeometry(32, 32)
-    fit = SegmentFit(SegmentSource(torch.full((2, 6, *geometry.half), 512.0), geometry, 1))
-    for grid in fit.grids:
-        for level in grid.appearance:
-            level += 1
-    before = torch.full((8, 6), 24.0)
-    after = before.clone()
-    after[1] += 5
-    fit.rescale(before, after)
-    assert all(bool(level.all()) for level in fit.grids[0].appearance)
-    assert not any(bool(level.any()) for level in fit.grids[1].appearance)
+def test_residual_of_a_pass_starts_anew() -> None:
+    """What the symbols were before has no part in it."""
+    results = []
+    for old in (0, 5):
+        fit = segment()
+        for grid in fit.grids:
+            for level in grid.appearance:
+                level += old
+        torch.manual_seed(2)
+        fit.run_pass(twin(), SETTINGS)
+        results.append([level for grid in fit.grids for level in grid.appearance])
+    assert any(bool(level.any()) for level in results[0])
+    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
+
+
+def test_lambda_by_looking_ahead_falls_with_the_bits_there_are() -> None:
+    fit = segment()
+    fit.look_ahead(twin(), SETTINGS, lambda report: None)
+    few, many = (fit.estimated_lmbda(SETTINGS, bits) for bits in (3e3, 3e4))
+    assert few > 3 * many
+    again = fit.estimated_lmbda(PassSettings(500.0, 3, 3, 0.3), 3e3)
+    assert abs(again / few - 1) < 0.05
+
+
+def test_blocks_that_last_get_lower_lambda_and_finer_steps() -> None:
+    """One picture for all frames: the key frame matters for all of them, the B frame for none."""
+    source = segment().source
+    still = SegmentFit(SegmentSource(source.samples[:1].repeat(33, 1, 1, 1), GEOMETRY, 2))
+    still.look_ahead(twin(), SETTINGS, lambda report: None)
+    still.weigh(SETTINGS)
+    key, last = still.units[0], still.units[-1]
+    assert still.unit_importance(key)[0] > 15
+    assert abs(still.unit_importance(last)[0] - 1) < 0.01
+    assert still.importance_of_depths()[0] > 1.2

@@ -22,8 +22,6 @@ __all__ = ["GAIN_PER_OCTAVE", "CodedSegment", "FinalPass"]
 
 GAIN_PER_OCTAVE = 4.0
 """Gain steps for a doubling of lambda: the best quantiser step grows with its square root."""
-_GAIN_PATIENCE = 2
-"""Gain steps that lambda must have moved before the gains follow."""
 _STREAM_END_BITS = 96
 """Segment header and the rounding of the stream to whole words."""
 
@@ -102,7 +100,7 @@ class FinalPass:
         return FinalPass(**state | made)
 
     def _begin_attempt(self, fit: SegmentFit) -> None:
-        """Share out the bits; the quantiser step follows lambda, and the symbols follow the step."""
+        """Share out the bits; the quantiser step follows lambda."""
         if self.wanted is None:
             return
         writer = self._writer(fit)
@@ -110,9 +108,8 @@ class FinalPass:
         budget = UnitBudget(self.frame_bits, self.before, self.lambdas, self.slope)
         aim = clamp_lambda(_mean_log(self.lambdas, self.before) * budget.start_factor)
         steps = round(GAIN_PER_OCTAVE * math.log2(aim / self.gain_lmbda))
-        if abs(steps) >= _GAIN_PATIENCE:
+        if steps:
             self.header = replace(self.header, gain_offset=self.header.gain_offset + steps)
-            fit.rescale(writer.network.tensors["grid.gain"], self._writer(fit).network.tensors["grid.gain"])
             self.gain_lmbda = aim
 
     def _code_once(

@@ -22,6 +22,7 @@ from nvcodec.fixedpoint import Rounding
 from nvcodec.gop import CodingUnit
 from nvcodec.model.grid import SYMBOL_BOUND, FrameGeometry, channel_gains, expand_grid
 from nvcodec.model.network import cell_kind
+from nvcodec.model.unit import Grid
 from nvcodec.model.warp import SAMPLE_MAX
 from nvcodec.model.warprnn import AppearanceSide, Compensated, MotionSide
 
@@ -106,15 +107,14 @@ class UnitFit:
         geometry: FrameGeometry,
         target: Tensor,
         inputs: Compensated,
-        appearance: list[Tensor],
         importance: Tensor,
     ) -> None:
-        """``target``: (B, 6, h, w) source samples with 10 bits. ``appearance``: the levels to start from.
+        """``target``: (B, 6, h, w) source samples with 10 bits.
         ``importance``: (B, block rows, block columns), weight of the errors of each block."""
         self.unit = unit
         self.target = target
         self.inputs = inputs
-        self.levels = [level.clone() for level in appearance]
+        self.levels = Grid.zeros(unit, geometry, target.device).appearance
         self.importance = importance
         self.weights = _sample_weights(importance, geometry.half)
         self.side = AppearanceSide(inputs.prediction, inputs.difference, geometry)
@@ -123,7 +123,7 @@ class UnitFit:
         """Begin with the transform of the prediction's error, every symbol rounded towards zero."""
         gains = twin.network().gains(self.unit.depth).detach()
         goal = self.target - self.inputs.prediction
-        levels = [level.clone() for level in self.levels]
+        levels = [torch.zeros_like(level) for level in self.levels]
         for _ in range(iterations):
             leaves = [level.requires_grad_() for level in levels]
             error = (expand_grid(leaves, gains, Rounding.NONE) - goal).square().sum()

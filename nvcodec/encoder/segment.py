@@ -18,23 +18,22 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nvcodec.encoder.fit import FitSettings, UnitFit, context_sensitivity
-from nvcodec.encoder.lookahead import FrameForecast, importance
+from nvcodec.encoder.fit import SAMPLE_STEP, FitSettings, UnitFit, context_sensitivity
+from nvcodec.encoder.lookahead import FrameForecast, estimated_bits, importance
 from nvcodec.encoder.motion_search import LevelPrice, search_motion
 from nvcodec.encoder.rate import LevelRate, level_costs
+from nvcodec.encoder.rate_control import next_lambda
 from nvcodec.encoder.twin import Twin
 from nvcodec.fixedpoint import Rounding
 from nvcodec.gop import CodingUnit, coding_units
 from nvcodec.model.grid import (
     BLEND_CHANNEL,
     MOTION_LEVELS,
-    SYMBOL_BOUND,
     FrameGeometry,
-    channel_gains,
     expand_grid,
 )
 from nvcodec.model.motion import MotionPrediction, MotionState
-from nvcodec.model.network import GAIN_STEPS_PER_OCTAVE, Network
+from nvcodec.model.network import Network
 from nvcodec.model.unit import (
     Grid,
     compensate_unit,
@@ -55,8 +54,9 @@ _USUAL_IMPORTANCE = 12.0
 """Of a key frame; ``PassSettings.lmbda`` is the price of a bit there."""
 _DEPTH_FACTOR = 2.3
 """By which importance falls from one depth of the hierarchy to the next."""
-_RESTART = 3
-"""Gain steps after which symbols of the old step are no good start: most are 1, and would keep that."""
+_ESTIMATES = 8
+_DETAIL = 0.1
+"""Of a block's variance, what the bands of a key frame have to tell."""
 
 
 def usual_importance(depth: int) -> float:
@@ -157,7 +157,7 @@ class SegmentFit:
             grid, inputs, motion_states, motion_bits = self._motion(number, twin, self.states, settings)
             self.grids[number] = grid
             target = self.targets(unit)
-            errors = F.avg_pool2d(((inputs.prediction - target)[:, :4] / 4).square().mean(1), 4, ceil_mode=True)
+            errors = _block_errors(inputs.prediction, target) if unit.reference_count else _block_detail(target)
             for b, frame in enumerate(unit.frames):
                 blend = grid.motion[0][b, BLEND_CHANNEL] if unit.reference_count == 2 else torch.ones_like(errors[b])
                 self.forecasts.append(FrameForecast(frame, motion_states[b].fields, blend, errors[b]))
@@ -170,6 +170,15 @@ class SegmentFit:
         """Find the importance of all blocks at the prices of ``settings``."""
         found = importance(self.forecasts, self.source.geometry.blocks, settings.highest_lmbda)
         self.importance = {display: torch.from_numpy(x).float() for display, x in found.items()}
+
+    def estimated_lmbda(self, settings: PassSettings, wanted: float) -> float:
+        """The lambda at which the frames should take ``wanted`` bits, by the look ahead."""
+        for _ in range(_ESTIMATES):
+            self.weigh(settings)
+            blocks = {display: weight.double().numpy() for display, weight in self.importance.items()}
+            bits = estimated_bits(self.forecasts, blocks, settings.highest_lmbda)
+            settings = replace(settings, lmbda=next_lambda(settings.lmbda, bits, wanted))
+        return settings.lmbda
 
     def unit_importance(self, unit: CodingUnit) -> tuple[float, Tensor]:
         """The mean importance of a unit, and that of each block over it, (B, block rows, block columns)."""
@@ -243,16 +252,19 @@ class SegmentFit:
         self.importance = state["importance"]
 
     def fit_unit(self, number: int, twin: Twin, states: dict[int, FrameState], settings: PassSettings) -> UnitWork:
-        """Motion and residual of one unit on the given references; its grid is kept."""
+        """Motion and residual of one unit on the given references; its grid is kept.
+
+        The motion goes on from that of the pass before. The residual starts anew: other references, weights and
+        quantiser steps have made its old symbols a bad start.
+        """
         unit = self.units[number]
         grid, inputs, motion_states, motion_bits = self._motion(number, twin, states, settings)
         target = self.targets(unit)
         mean, relative = self.unit_importance(unit)
-        fit = UnitFit(unit, self.source.geometry, target, inputs, grid.appearance, relative)
+        fit = UnitFit(unit, self.source.geometry, target, inputs, relative)
         lmbda = settings.highest_lmbda / mean
         iterations = settings.iterations if unit.reference_count else settings.key_iterations
-        if not any(bool(level.any()) for level in grid.appearance):
-            fit.start(twin)
+        fit.start(twin)
         result = fit.run(twin, FitSettings(lmbda, iterations, settings.train, settings.through_cell))
         if settings.collect:
             self._collect(fit.sensitivity(twin, lmbda))
@@ -262,19 +274,6 @@ class SegmentFit:
     def _collect(self, found: dict[str, Tensor]) -> None:
         for name, value in found.items():
             self.sensitivity[name] = self.sensitivity[name] + value if name in self.sensitivity else value
-
-    def rescale(self, before: Tensor, after: Tensor) -> None:
-        """Follow a change of the gains, so that the amplitudes stay; after a large one the residual starts anew.
-
-        ``before``, ``after``: gain indices, (depths, APPEARANCE_GAINS); near their limits not all of them move alike.
-        """
-        moved = before.detach() - after.detach()
-        factors = torch.where(moved.abs().amax(1, keepdim=True) < _RESTART, 2.0 ** (moved / GAIN_STEPS_PER_OCTAVE), 0)
-        for unit, grid in zip(self.units, self.grids, strict=True):
-            grid.appearance = [
-                torch.round(level * channel_gains(factors[unit.depth], k)).clamp(-SYMBOL_BOUND, SYMBOL_BOUND)
-                for k, level in enumerate(grid.appearance)
-            ]
 
     def targets(self, unit: CodingUnit) -> Tensor:
         return self.source.samples[[f.display for f in unit.frames]]
@@ -339,6 +338,18 @@ def reconstruct(network: Network, unit: CodingUnit, inputs: Compensated, levels:
     residual = expand_grid(levels, network.gains(unit.depth))
     samples = network.cell(residual, inputs.prediction, inputs.difference, unit.depth, Rounding.NONE)
     return torch.floor(samples + 0.5).clamp(0, 1023)
+
+
+def _block_errors(prediction: Tensor, target: Tensor) -> Tensor:
+    """(B, block rows, block columns): mean squared 8-bit luma error of each block."""
+    return F.avg_pool2d(((prediction - target)[:, :4] / SAMPLE_STEP).square().mean(1), 4, ceil_mode=True)
+
+
+def _block_detail(target: Tensor) -> Tensor:
+    """The same for blocks without references: a part of their variance."""
+    luma = target[:, :4] / SAMPLE_STEP
+    mean = F.avg_pool2d(luma.mean(1), 4, ceil_mode=True)
+    return _DETAIL * (F.avg_pool2d(luma.square().mean(1), 4, ceil_mode=True) - mean.square()).clamp(min=0)
 
 
 def _plane_errors(samples: Tensor, target: Tensor) -> Tensor:

@@ -201,6 +201,10 @@ def encode_segment(
 
     # fit: frame by frame in coding order
     if work.enters("fit"):
+        if wanted is not None:
+            lmbda = fit.estimated_lmbda(work.settings, wanted * (1 - _WEIGHT_GUESS))
+            twin.shift_gains(GAIN_PER_OCTAVE * math.log2(lmbda / work.settings.lmbda))
+            work.settings = replace(work.settings, lmbda=lmbda)
         _weigh(work)
         work.settings = replace(work.settings, collect=not effort.refinements and not effort.tuning)
         twin.set_learning(effort.learning)
@@ -211,7 +215,7 @@ def encode_segment(
         if work.enters("refine"):
             _follow_target(work, wanted)
             last = number + 1 == effort.refinements
-            work.settings = replace(work.settings, key_iterations=effort.iterations, collect=last)
+            work.settings = replace(work.settings, collect=last)
             twin.set_learning(effort.learning * (1 - (number + 1) / (effort.refinements + 2)))
         work.run_pass()
 
@@ -263,11 +267,9 @@ def _follow_target(work: _Work, wanted: float | None) -> None:
         return
     bits = sum(r.motion_bits + r.appearance_bits for r in work.fit.reports)
     lmbda = next_lambda(work.settings.lmbda, bits, wanted * (1 - _WEIGHT_GUESS))
-    before = work.twin.values["grid.gain"].detach().clone()
     work.twin.shift_gains(GAIN_PER_OCTAVE * math.log2(lmbda / work.settings.lmbda))
     work.settings = replace(work.settings, lmbda=lmbda)
     _weigh(work)
-    work.fit.rescale(before, work.twin.values["grid.gain"])
 
 
 def _weigh(work: _Work) -> None:
