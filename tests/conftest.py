@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,10 @@ from video_samples import DEMO, properties
 from nvcodec.encoder.pipeline import EncodeOptions, EncodeReport, encode
 from nvcodec.frame import Frame
 from nvcodec.y4m import write_y4m
+
+# A shell without job control starts background work with SIGINT ignored, which programs that are started inherit: those
+# that the tests interrupt would run for ever.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @dataclass(frozen=True)
