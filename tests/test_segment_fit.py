@@ -7,7 +7,7 @@ import torch
 from nvcodec.encoder.segment import PassSettings, SegmentFit, SegmentSource
 from nvcodec.encoder.twin import Twin
 from nvcodec.model.base import starting_tensors
-from nvcodec.model.grid import FrameGeometry
+from nvcodec.model.grid import SYMBOL_BOUND, FrameGeometry
 from nvcodec.model.network import NetworkShape
 
 GEOMETRY = FrameGeometry(64, 48)
@@ -61,3 +61,14 @@ def test_blocks_that_last_get_lower_lambda_and_finer_steps() -> None:
     assert still.unit_importance(key)[0] > 15
     assert abs(still.unit_importance(last)[0] - 1) < 0.01
     assert still.importance_of_depths()[0] > 1.2
+
+
+def test_symbols_stay_within_the_alphabet() -> None:
+    """Black and white stripes at the smallest steps ask for symbols that cannot be coded."""
+    samples = torch.zeros(1, 6, *GEOMETRY.half)
+    samples[:, :4, :, ::2] = 1023
+    fit = SegmentFit(SegmentSource(samples, GEOMETRY, 1))
+    finest = twin()
+    finest.shift_gains(-100)
+    fit.run_pass(finest, PassSettings(1.0, 1, 1, 0.3, train=False))
+    assert max(float(level.abs().max()) for level in fit.grids[0].appearance) == SYMBOL_BOUND
