@@ -35,29 +35,7 @@ _SYMBOLS = 20000
 
 def raster_kernels(layout: context.ChannelLayout, stage: int) -> tuple[Tensor, Tensor]:
     """As ``stage_kernels``, for symbols read row by row, the channels of a place one after the other."""
-    channels = len(layout)
-    magnitude = torch.zeros(3, channels, channels, 6, 6)
-    signed = torch.zeros(channels, channels, 6, 6)
-    for c in range(channels):
-        row, column = context.stage_of(channels)[stage][c]
-        for dy in range(-2, 1):
-            for dx in range(-2, 3):
-                tap = (row + dy + 2, column + dx + 2)
-                reach = max(abs(dy), abs(dx))
-                for other in range(channels):
-                    if (dy, dx, other) >= (0, 0, c):
-                        continue
-                    if other == c:
-                        magnitude[1, c, c, tap[0], tap[1]] = 1
-                        if reach == 1:
-                            magnitude[0, c, c, tap[0], tap[1]] = 1
-                            signed[c, c, tap[0], tap[1]] = 1 if dy and dx else 2
-                    elif reach <= 1 and layout.related(c, other):
-                        magnitude[2, c, other, tap[0], tap[1]] = 2 if reach == 0 else 1
-        for kind, unit in ((0, 64), (1, 128), (2, 64)):
-            magnitude[kind, c] *= torch.floor(unit / magnitude[kind, c].sum().clamp(min=1) + 0.5)
-        signed[c] *= torch.floor(context.MEAN_STEP / signed[c].sum().clamp(min=1) + 0.5)
-    return magnitude.reshape(3 * channels, channels, 6, 6), signed
+    return context.neighbour_kernels(layout, stage, lambda c, other, dy, dx: (dy, dx, other) < (0, 0, c))
 
 
 def trained_bits(train: list[Sample], test: list[Sample], steps: int) -> dict[str, float]:

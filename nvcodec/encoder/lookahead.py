@@ -24,7 +24,9 @@ __all__ = ["FrameForecast", "estimated_bits", "importance"]
 _DISTORTION = 0.6
 """Mean squared 8-bit error up to which a block is taken over rather than coded anew, of its lambda."""
 _LEAST_ERROR = 0.1
+"""Even still pictures are not taken over without loss."""
 _BITS = 0.65
+"""Of the rate of a Gaussian source, see ``estimated_bits``."""
 _SHARED = 0.4
 """What each of two references that are averaged hands on of its errors."""
 

@@ -46,7 +46,7 @@ from nvcodec.model.warprnn import Compensated, FrameState
 from nvcodec.parallel import run_all
 from nvcodec.segment import last_uses
 
-__all__ = ["PassSettings", "SegmentFit", "SegmentSource", "UnitReport", "usual_importance"]
+__all__ = ["PassSettings", "SegmentFit", "SegmentSource", "UnitReport"]
 
 MOTION_CONTEXT_STEPS = 12
 """Steps on the motion context model for each unit of a training pass."""
@@ -55,11 +55,12 @@ _USUAL_IMPORTANCE = 12.0
 _DEPTH_FACTOR = 2.3
 """By which importance falls from one depth of the hierarchy to the next."""
 _ESTIMATES = 8
+"""Steps of ``estimated_lmbda``; importance and bits move with lambda."""
 _DETAIL = 0.1
 """Of a block's variance, what the bands of a key frame have to tell."""
 
 
-def usual_importance(depth: int) -> float:
+def _usual_importance(depth: int) -> float:
     """What the importance of a frame at ``depth`` of the hierarchy is taken for while nothing is known of the video."""
     return _USUAL_IMPORTANCE / _DEPTH_FACTOR**depth
 
@@ -124,9 +125,9 @@ class UnitWork:
 
 @dataclass
 class SegmentFit:
-    """The grids of all units, carried from pass to pass, and how far the present pass is: ``reports`` of the units
-    that lie behind it, ``states`` of the frames that those to come refer to. ``forecasts``: of all frames, in coding
-    order, once ``look_ahead`` is through. ``importance``: of each frame, (block rows, block columns)."""
+    """The grids of all units, whose motion is carried from pass to pass, and how far the present pass is: ``reports``
+    of the units that lie behind it, ``states`` of the frames that those to come refer to. ``forecasts``: of all frames,
+    in coding order, once ``look_ahead`` is through. ``importance``: of each frame, (block rows, block columns)."""
 
     source: SegmentSource
     units: list[CodingUnit] = field(init=False)
@@ -144,7 +145,7 @@ class SegmentFit:
         self.grids = [Grid.zeros(u, self.source.geometry, device) for u in self.units]
         for unit in self.units:
             for frame in unit.frames:
-                self.importance[frame.display] = torch.full(self.source.geometry.blocks, usual_importance(unit.depth))
+                self.importance[frame.display] = torch.full(self.source.geometry.blocks, _usual_importance(unit.depth))
 
     def look_ahead(self, twin: Twin, settings: PassSettings, on_unit: Callable[[UnitReport], None]) -> None:
         """Search the motion between source frames: what ``weigh`` looks at, and the first pass starts from.
@@ -174,9 +175,8 @@ class SegmentFit:
     def estimated_lmbda(self, settings: PassSettings, wanted: float) -> float:
         """The lambda at which the frames should take ``wanted`` bits, by the look ahead."""
         for _ in range(_ESTIMATES):
-            self.weigh(settings)
-            blocks = {display: weight.double().numpy() for display, weight in self.importance.items()}
-            bits = estimated_bits(self.forecasts, blocks, settings.highest_lmbda)
+            weights = importance(self.forecasts, self.source.geometry.blocks, settings.highest_lmbda)
+            bits = estimated_bits(self.forecasts, weights, settings.highest_lmbda)
             settings = replace(settings, lmbda=next_lambda(settings.lmbda, bits, wanted))
         return settings.lmbda
 
@@ -191,7 +191,7 @@ class SegmentFit:
         logs: dict[int, list[float]] = {}
         for unit in self.units:
             logs.setdefault(unit.depth, []).append(
-                math.log(self.unit_importance(unit)[0] / usual_importance(unit.depth))
+                math.log(self.unit_importance(unit)[0] / _usual_importance(unit.depth))
             )
         return {depth: math.exp(sum(found) / len(found)) for depth, found in logs.items()}
 

@@ -16,6 +16,7 @@ into the location (in quarters) and the scale index of a table of ``nvcodec.entr
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
@@ -39,6 +40,7 @@ __all__ = [
     "location_and_scale",
     "log_feature",
     "log_table",
+    "neighbour_kernels",
     "stage_kernels",
     "stage_of",
 ]
@@ -133,26 +135,39 @@ def log_feature(x: Tensor, rounding: Rounding) -> Tensor:
 
 @cache
 def stage_kernels(layout: ChannelLayout, stage: int) -> tuple[Tensor, Tensor]:
-    """Kernels over a level whose unread symbols are zero.
+    """``neighbour_kernels`` of what a stage reads, from all that earlier stages have read."""
+    channels = range(len(layout))
+    phases = stage_of(len(layout))
+    read_at = {(c, phases[s][c]): s for s in range(STAGES) for c in channels}
+
+    def is_read(c: int, other: int, dy: int, dx: int) -> bool:
+        row, column = phases[stage][c]
+        return read_at[other, ((row + dy) % 2, (column + dx) % 2)] < stage
+
+    return neighbour_kernels(layout, stage, is_read)
+
+
+def neighbour_kernels(
+    layout: ChannelLayout, stage: int, is_read: Callable[[int, int, int, int], bool]
+) -> tuple[Tensor, Tensor]:
+    """Kernels over a level whose unread symbols are zero, at the phases of ``stage``.
+
+    ``is_read(c, other, dy, dx)``: whether a symbol of channel c knows that of channel ``other`` at this distance.
 
     Magnitudes (3 * C, C, 6, 6): near, wide, cross of each channel, in 1/16 of a symbol and scaled for the
     number of neighbours already read. Signed (C, C, 6, 6): the mean, in 1/MEAN_STEP of a symbol.
     Applied with stride 2 to a level padded by 2; tap (r, s) sees row 2i + r - 2.
     """
     channels = len(layout)
-    phases = stage_of(channels)
-    read_at = {(c, phases[s][c]): s for s in range(STAGES) for c in range(channels)}
     magnitude = torch.zeros(3, channels, channels, 6, 6)
     signed = torch.zeros(channels, channels, 6, 6)
-    for c in range(channels):
-        row, column = phases[stage][c]
+    for c, (row, column) in enumerate(stage_of(channels)[stage]):
         for dy in range(-2, 3):
             for dx in range(-2, 3):
                 reach = max(abs(dy), abs(dx))
                 tap = (row + dy + 2, column + dx + 2)
-                phase = ((row + dy) % 2, (column + dx) % 2)
                 for other in range(channels):
-                    if read_at[other, phase] >= stage:
+                    if not is_read(c, other, dy, dx):
                         continue
                     if other == c:
                         magnitude[1, c, c, tap[0], tap[1]] = 1
