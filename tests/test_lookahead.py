@@ -13,10 +13,13 @@ SIZE = (6, 9)
 LAMBDA = 1000.0
 
 
-def forecast(frame: CodedFrame, error: float, vector: tuple[float, float] = (0, 0), blend: int = 1) -> FrameForecast:
+def forecast(
+    frame: CodedFrame, error: float, vector: tuple[float, float] = (0, 0), blend: int = 1, detail: float = 1e9
+) -> FrameForecast:
     field = torch.tensor(vector)[:, None, None].expand(2, *SIZE)
     blends = torch.full(SIZE, float(blend if len(frame.references) == 2 else 1))
-    return FrameForecast(frame, (field,) * len(frame.references), blends, torch.full(SIZE, error))
+    fields = (field,) * len(frame.references)
+    return FrameForecast(frame, fields, blends, torch.full(SIZE, error), torch.full(SIZE, detail))
 
 
 def chain(count: int, error: float) -> list[FrameForecast]:
@@ -33,6 +36,16 @@ def test_a_still_picture_matters_for_all_that_follow() -> None:
 def test_nothing_is_inherited_by_what_is_coded_anew() -> None:
     found = importance(chain(5, 1e6), SIZE, LAMBDA)
     assert all(frame == pytest.approx(np.ones(SIZE), rel=0.01) for frame in found.values())
+
+
+def test_a_flat_block_hands_on_little() -> None:
+    """It has no error that is larger than its variance, so noise of that size hides all of it."""
+    frames = [CodedFrame(0, 0, ()), CodedFrame(1, 1, (0,))]
+    flat, full = (
+        importance([forecast(f, 4.0, detail=detail) for f in frames], SIZE, LAMBDA)[0].mean() for detail in (4.0, 1e9)
+    )
+    assert flat == pytest.approx(1.5, abs=0.01)
+    assert full > 1.98
 
 
 def test_a_smaller_lambda_makes_frames_less_dependent() -> None:

@@ -34,6 +34,8 @@ SAMPLE_STEP = 4.0
 
 _START_CAUTION = 1.3
 _SWEEP_CAUTION = 1.15
+_RESTRAINT = 2.0
+"""By how much moves are damped more after some that overshot."""
 _DEAD_ZONE = 0.66
 """Of a quantiser step: smaller coefficients start as zero."""
 
@@ -138,12 +140,12 @@ class UnitFit:
     def run(self, twin: Twin, settings: FitSettings) -> UnitResult:
         """Optimise the levels in place (and the network behind ``twin``).
 
-        Moves that overshoot are taken back: when the cost rises, the best symbols so far return and the moves
-        become more careful.
+        Moves that overshoot are taken back: when the cost rises, the best symbols so far return and the curvature is
+        taken for larger. Where the importance of blocks differs much, the bands are far from orthogonal.
         """
         kind = cell_kind(self.unit.depth)
         best_cost, best = float("inf"), self.levels
-        share = settings.share
+        damping = settings.damping
         for _ in range(settings.iterations):
             leaves = [level.detach().requires_grad_() for level in self.levels]
             error = self._error(twin, leaves, settings.through_cell).sum()
@@ -152,15 +154,15 @@ class UnitFit:
             rates, neighbours = self._rates(twin, settings.train_network)
             cost = float(error.detach()) + settings.lmbda * sum(float(r.bits.sum()) for r in rates)
             if cost > best_cost * 1.01:
-                self.levels, share = best, share * 0.6
+                self.levels, damping = best, _RESTRAINT * damping
                 continue
             if cost < best_cost:
                 best_cost, best = cost, self.levels
             if settings.train_network:
                 twin.step_synthesis(kind, gradients[len(leaves) :], settings.lmbda)
-            curvature = self._curvature(twin, settings.damping)
+            curvature = self._curvature(twin, damping)
             slopes = [g + settings.lmbda * n for g, n in zip(gradients, neighbours, strict=False)]
-            self.levels = best_symbols(self.levels, slopes, curvature, rates, settings.lmbda, share)
+            self.levels = best_symbols(self.levels, slopes, curvature, rates, settings.lmbda, settings.share)
         self._sweep(twin, settings.lmbda)
         result = self.measure(twin)
         if float(result.error.sum() + settings.lmbda * result.bits.sum()) > best_cost:

@@ -5,7 +5,8 @@ squared error D after the coding of a block whose prediction from the source fra
 of what its reference lacks comes back in the cost of the block: at high rates because the residual's variance is the
 sum of both (d rate / d reference error = 1 / (2 ln 2 (D + E)), times lambda = 2 ln 2 D), at low rates because what is
 not coded is taken over as it is. Going back through the coding order this gives each block its importance, the
-derivative of the whole cost by its error; 1 where nothing refers to it. The idea is that of x264's macroblock tree
+derivative of the whole cost by its error; 1 where nothing refers to it. D grows with lambda, but not beyond the
+variance of the block: a flat one has no error to hand on. The idea is that of x264's macroblock tree
 (Garrett-Glaser 2009), with this share in the place of its ratio of intra and inter costs.
 """
 
@@ -35,12 +36,14 @@ _SHARED = 0.4
 class FrameForecast:
     """How a frame can be predicted from source frames: the vectors into each reference, (2, rows, columns) of blocks,
     the blend (rows, columns), 1 for the first reference alone, and the mean squared 8-bit luma error of each block. A
-    block without references has no vectors and the error of what can be told from its neighbours."""
+    block without references has no vectors and the error of what can be told from its neighbours. ``detail``: variance
+    of each block's luma."""
 
     frame: CodedFrame
     fields: tuple[Tensor, ...]
     blend: Tensor
     error: Tensor
+    detail: Tensor
 
 
 def importance(forecasts: list[FrameForecast], size: tuple[int, int], lmbda: float) -> dict[int, np.ndarray]:
@@ -51,7 +54,7 @@ def importance(forecasts: list[FrameForecast], size: tuple[int, int], lmbda: flo
     found = {f.frame.display: np.ones(size) for f in forecasts}
     for forecast in reversed(forecasts):
         own = found[forecast.frame.display]
-        distortion = _DISTORTION * lmbda / own
+        distortion = np.minimum(_DISTORTION * lmbda / own, forecast.detail.double().cpu().numpy() + _LEAST_ERROR)
         handed = own * distortion / (distortion + forecast.error.double().cpu().numpy() + _LEAST_ERROR)
         blend = forecast.blend.cpu().numpy()
         for k, (reference, field) in enumerate(zip(forecast.frame.references, forecast.fields, strict=True)):

@@ -57,7 +57,7 @@ _DEPTH_FACTOR = 2.3
 _ESTIMATES = 8
 """Steps of ``estimated_lmbda``; importance and bits move with lambda."""
 _DETAIL = 0.1
-"""Of a block's variance, what the bands of a key frame have to tell."""
+"""Of a block's variance, what counts as the error of its prediction in a key frame."""
 
 
 def _usual_importance(depth: int) -> float:
@@ -158,10 +158,11 @@ class SegmentFit:
             grid, inputs, motion_states, motion_bits = self._motion(number, twin, self.states, settings)
             self.grids[number] = grid
             target = self.targets(unit)
-            errors = _block_errors(inputs.prediction, target) if unit.reference_count else _block_detail(target)
+            detail = _block_variance(target)
+            errors = _block_errors(inputs.prediction, target) if unit.reference_count else _DETAIL * detail
             for b, frame in enumerate(unit.frames):
                 blend = grid.motion[0][b, BLEND_CHANNEL] if unit.reference_count == 2 else torch.ones_like(errors[b])
-                self.forecasts.append(FrameForecast(frame, motion_states[b].fields, blend, errors[b]))
+                self.forecasts.append(FrameForecast(frame, motion_states[b].fields, blend, errors[b], detail[b]))
                 self.states[frame.display] = FrameState(Reference(target[b]), motion_states[b])
             self._drop_states(number)
             self.reports.append(UnitReport(unit, motion_bits, 0.0, _plane_errors(inputs.prediction, target)))
@@ -234,7 +235,7 @@ class SegmentFit:
                 display: (state.appearance.packed, state.motion.fields, state.motion.distances)
                 for display, state in self.states.items()
             },
-            "forecasts": [(f.fields, f.blend, f.error) for f in self.forecasts],
+            "forecasts": [(f.fields, f.blend, f.error, f.detail) for f in self.forecasts],
             "importance": self.importance,
         }
 
@@ -345,11 +346,11 @@ def _block_errors(prediction: Tensor, target: Tensor) -> Tensor:
     return F.avg_pool2d(((prediction - target)[:, :4] / SAMPLE_STEP).square().mean(1), 4, ceil_mode=True)
 
 
-def _block_detail(target: Tensor) -> Tensor:
-    """The same for blocks without references: a part of their variance."""
+def _block_variance(target: Tensor) -> Tensor:
+    """(B, block rows, block columns): variance of the luma of each block, 8-bit."""
     luma = target[:, :4] / SAMPLE_STEP
     mean = F.avg_pool2d(luma.mean(1), 4, ceil_mode=True)
-    return _DETAIL * (F.avg_pool2d(luma.square().mean(1), 4, ceil_mode=True) - mean.square()).clamp(min=0)
+    return (F.avg_pool2d(luma.square().mean(1), 4, ceil_mode=True) - mean.square()).clamp(min=0)
 
 
 def _plane_errors(samples: Tensor, target: Tensor) -> Tensor:
