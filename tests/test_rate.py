@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from nvcodec.encoder import decisions, rate
-from nvcodec.encoder.decisions import best_symbols, swept_symbols
+from nvcodec.encoder.decisions import best_symbols
 from nvcodec.encoder.rate import LevelRate, level_costs
 from nvcodec.entropy import context as entropy_context
 from nvcodec.entropy.context import ContextWeights
@@ -119,41 +119,3 @@ def test_two_threads_give_what_one_gives(
         assert slopes is not None
         results.append([*(r.bits for r in rates), *slopes.symbols, *slopes.parameters])
     assert all(torch.equal(one, two) for one, two in zip(*results, strict=True))
-
-
-def test_a_sweep_lowers_the_cost_by_exact_bits(
-    levels: list[Tensor], side: AppearanceSide, context: ContextWeights
-) -> None:
-    """Its own count of bits, symbol by symbol, is that of the whole level: the cost falls by the quadratic model."""
-    torch.manual_seed(5)
-    gradients = [torch.randn_like(x) * 40 for x in levels]
-    curvatures = [torch.rand(x.shape) * 30 + 5 for x in levels]
-    swept = swept_symbols(levels, side, context, DEPTH, gradients, curvatures, LMBDA)
-
-    def bits(symbols: list[Tensor]) -> float:
-        return sum(float(r.bits.sum()) for r in level_costs(symbols, side, context, DEPTH, free_empty=False)[0])
-
-    change = 0.0
-    for one, other, gradient, curvature in zip(levels, swept, gradients, curvatures, strict=True):
-        delta = other - one
-        change += float((gradient * delta + 0.5 * curvature * delta * delta).sum())
-    moved = sum(int((one != other).sum()) for one, other in zip(levels, swept, strict=True))
-    assert moved > 500
-    assert change + LMBDA * (bits(swept) - bits(levels)) < -0.02 * LMBDA * bits(levels)
-
-
-def test_a_sweep_of_one_symbol_takes_what_is_best_for_all(side: AppearanceSide, context: ContextWeights) -> None:
-    """A lone symbol goes if, and only if, its bits and those that it costs its surroundings are worth its error."""
-    levels = [torch.zeros(2, c, *GEOMETRY.appearance_size(k)) for k, c in enumerate(APPEARANCE_CHANNELS)]
-    levels[1][0, 1, 5, 7] = 1  # luma: it is parent of symbols of the finest level
-
-    def bits(symbols: list[Tensor]) -> float:
-        return sum(float(r.bits.sum()) for r in level_costs(symbols, side, context, DEPTH, free_empty=False)[0])
-
-    saved = LMBDA * (bits(levels) - bits([torch.zeros_like(x) for x in levels]))
-    assert saved > 0
-    for share, stays in ((0.98, False), (1.02, True)):
-        gradients = [torch.zeros_like(x) for x in levels]
-        curvatures = [torch.full(x.shape, 2 * share * saved) for x in levels]
-        swept = swept_symbols(levels, side, context, DEPTH, gradients, curvatures, LMBDA)
-        assert bool(swept[1].any()) == stays

@@ -20,8 +20,9 @@ from nvcodec.entropy.context import (
     WEIGHT_SHIFT,
 )
 from nvcodec.entropy.tables import FRACTIONS, SCALES
+from nvcodec.model.grid import SYMBOL_BOUND
 
-__all__ = ["best_symbols", "sweep_symbols"]
+__all__ = ["best_symbols", "descend_level"]
 
 _LN2 = np.float32(math.log(2))
 _HIDDEN_STEP = np.float32(2.0**-WEIGHT_SHIFT)
@@ -171,50 +172,97 @@ def _bits_around(
 
 
 @compiled_loosely
-def sweep_symbols(
-    sizes, related, gradients, curvatures, lmbda, symbols, sides, taps, starts, stage_at, logarithms, hidden,
-    hidden_bias, output, biases,
-):  # fmt: skip
-    """Visit the symbols of a frame one by one, coarsest level first, and take the value with the lowest cost, all bits
-    counted that depend on it.
+def _basis(i, part, count, length, filters, places, weights):
+    """Where a symbol goes along one axis, ``places`` and ``weights``, and how many they are. ``part``: 0 low, 1 high.
+    ``count``: symbols along the axis, which goes on periodically, ``length``: samples."""
+    found = 0
+    for t in range(filters.shape[2]):
+        j = (i - t + filters.shape[2] // 2) % count
+        for phase in range(2):
+            if 2 * j + phase < length:
+                places[found], weights[found] = 2 * j + phase, filters[phase, part, t]
+                found += 1
+    return found
 
-    Of a symbol that is not zero the next one towards zero and zero are tried, of others the next one downhill where
-    that lowers the error. Everything is a tuple with an array for each level, finest first: ``symbols`` as in
-    ``level_cost``, changed in place; ``sides``: mismatch and activity; ``gradients``: of the error alone;
-    ``stage_at``: (C, 2, 2), the stage that reads each phase; ``related``: (C, C).
+
+@compiled_loosely
+def descend_level(
+    k, first, slopes, curvatures, gains, filters, sizes, related, lmbda, symbols, sides, taps, starts, stage_at,
+    logarithms, hidden, hidden_bias, output, biases,
+):  # fmt: skip
+    """Visit the bands of level ``k`` of a frame one by one, or from channel ``first`` > 0 on its means, and take the
+    value with the lowest cost, all bits counted that depend on it.
+
+    Tried are the neighbouring value downhill, where that lowers the error, the next one towards zero, and zero.
+    ``slopes``, changed with every move, and ``curvatures``: (planes, rows, columns), first and second derivatives of
+    the error by the samples of the image that the bands are added to, or that the means are. ``gains``: by channel.
+    ``filters``: as ``grid_filters``. Of each level, finest first, tuples of arrays: ``symbols`` as in ``level_cost``,
+    changed in place; ``sides``: mismatch and activity; ``stage_at``: (C, 2, 2), the stage that reads each phase;
+    ``related``: (C, C).
     """
     room = np.zeros(HIDDEN, np.float32)
-    for k in range(len(symbols) - 1, -1, -1):
-        level = symbols[k]
-        for c in range(level.shape[0]):
-            for y in range(sizes[k, 0]):
-                for x in range(sizes[k, 1]):
-                    value = level[c, y + MARGIN, x + MARGIN]
-                    slope, curve = gradients[k][c, y, x], curvatures[k][c, y, x]
-                    if value == 0 and abs(slope) <= _HALF * curve:
-                        continue
-                    before = _bits_around(
+    most = 2 * filters.shape[2]
+    ys, xs = np.zeros(most, np.int64), np.zeros(most, np.int64)
+    by_y, by_x = np.ones(most, np.float32), np.ones(most, np.float32)
+    level = symbols[k]
+    rows, columns = sizes[k, 0], sizes[k, 1]
+    last = level.shape[0] if first else 3 * slopes.shape[0]
+    for c in range(first, last):
+        plane, band = (c - first, 0) if first else (c // 3, c % 3)
+        gain = gains[c]
+        for y in range(rows):
+            ys[0], high = y, 1
+            if not first:
+                high = _basis(y, 0 if band == 0 else 1, rows, slopes.shape[1], filters, ys, by_y)
+            for x in range(columns):
+                xs[0], wide = x, 1
+                if not first:
+                    wide = _basis(x, 0 if band == 1 else 1, columns, slopes.shape[2], filters, xs, by_x)
+                slope, curve = np.float32(0), np.float32(0)
+                for i in range(high):
+                    line_slope, line_curve = np.float32(0), np.float32(0)
+                    for j in range(wide):
+                        line_slope += slopes[plane, ys[i], xs[j]] * by_x[j]
+                        line_curve += curvatures[plane, ys[i], xs[j]] * by_x[j] * by_x[j]
+                    slope += line_slope * by_y[i]
+                    curve += line_curve * by_y[i] * by_y[i]
+                slope *= gain
+                curve *= gain * gain
+                value = level[c, y + MARGIN, x + MARGIN]
+                is_steep = abs(slope) > _HALF * curve
+                if value == 0 and not is_steep:
+                    continue
+                before = _bits_around(
+                    k, c, y, x, sizes, related, symbols, sides, taps, starts, stage_at, logarithms, hidden,
+                    hidden_bias, output, biases, room,
+                )  # fmt: skip
+                best, least = value, np.float32(0)
+                for t in range(3):
+                    if t == 0:
+                        other = value - 1 if slope > 0 else value + 1
+                        if not is_steep or abs(other) > SYMBOL_BOUND:
+                            continue
+                    elif t == 1:
+                        other = value - 1 if value > 0 else value + 1
+                        if value == 0 or (is_steep and (value > 0) == (slope > 0)):
+                            continue
+                    else:
+                        other = 0
+                        if abs(value) <= 1:
+                            continue
+                    delta = np.float32(other - value)
+                    cost = slope * delta + _HALF * curve * delta * delta
+                    level[c, y + MARGIN, x + MARGIN] = other
+                    after = _bits_around(
                         k, c, y, x, sizes, related, symbols, sides, taps, starts, stage_at, logarithms, hidden,
                         hidden_bias, output, biases, room,
                     )  # fmt: skip
-                    best, least = value, np.float32(0)
-                    for t in range(2):
-                        if value == 0:
-                            other = -1 if slope > 0 else 1
-                        elif t == 0:
-                            other = value - 1 if value > 0 else value + 1
-                        else:
-                            other = 0
-                        if t == 1 and (value == 0 or abs(value) == 1):
-                            break
-                        delta = np.float32(other - value)
-                        cost = slope * delta + _HALF * curve * delta * delta
-                        level[c, y + MARGIN, x + MARGIN] = other
-                        after = _bits_around(
-                            k, c, y, x, sizes, related, symbols, sides, taps, starts, stage_at, logarithms, hidden,
-                            hidden_bias, output, biases, room,
-                        )  # fmt: skip
-                        cost += lmbda * (after - before)
-                        if cost < least:
-                            best, least = other, cost
-                    level[c, y + MARGIN, x + MARGIN] = best
+                    cost += lmbda * (after - before)
+                    if cost < least:
+                        best, least = other, cost
+                level[c, y + MARGIN, x + MARGIN] = best
+                if best != value:
+                    moved = gain * np.float32(best - value)
+                    for i in range(high):
+                        for j in range(wide):
+                            slopes[plane, ys[i], xs[j]] += curvatures[plane, ys[i], xs[j]] * moved * by_y[i] * by_x[j]

@@ -1,7 +1,6 @@
 """Which values the symbols of a grid take: rate against distortion, symbol by symbol.
 
-The distortion is modelled by its gradient and curvature. ``best_symbols`` moves many symbols at once, each priced by
-itself; ``swept_symbols`` visits them one after the other and counts all the bits that depend on each.
+The distortion is modelled by its gradient and curvature, and many symbols move at once, each priced by itself.
 """
 
 from __future__ import annotations
@@ -12,13 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nvcodec.encoder.rate import LevelRate, all_taps, laplace_bits, model_arrays, padded_even
-from nvcodec.entropy.context import MARGIN, ChannelLayout, ContextWeights, log_table, stage_of
+from nvcodec.encoder.rate import LevelRate, laplace_bits
+from nvcodec.entropy.context import ChannelLayout, stage_of
 from nvcodec.model.grid import SYMBOL_BOUND
-from nvcodec.model.warprnn import AppearanceSide
 from nvcodec.parallel import run_all
 
-__all__ = ["best_symbols", "swept_symbols"]
+__all__ = ["best_symbols", "stage_relations"]
 
 
 @torch.no_grad()
@@ -77,48 +75,8 @@ def _best_level(
     return torch.where(lots < share, best, level)
 
 
-@torch.no_grad()
-def swept_symbols(
-    levels: list[Tensor],
-    side: AppearanceSide,
-    weights: ContextWeights,
-    depth: int,
-    gradients: list[Tensor],
-    curvatures: list[Tensor],
-    lmbda: float,
-) -> list[Tensor]:
-    """The levels after every symbol was visited once, in compiled code on the CPU.
-
-    Where ``best_symbols`` prices a symbol by itself, here the bits of all those that it is context of count, exactly.
-    ``gradients``: of the error alone.
-    """
-    from nvcodec.encoder import decision_kernels as kernels
-
-    layouts = [side.layout(k) for k in range(len(levels))]
-    taps, starts, _ = zip(*map(all_taps, layouts), strict=True)
-    stage_at, related = zip(*map(_relations, layouts), strict=True)
-    biases = tuple(weights.bias(depth, k, layout).detach().cpu().numpy() for k, layout in enumerate(layouts))
-    sizes = np.array([level.shape[2:] for level in levels])
-    model = model_arrays(weights)
-    swept = [level.cpu().numpy().copy() for level in levels]
-
-    def sweep(b: int) -> None:
-        padded = tuple(padded_even(level[b], MARGIN) for level in swept)
-        kernels.sweep_symbols(
-            sizes, related, tuple(g[b].cpu().numpy() for g in gradients),
-            tuple(c[b].cpu().numpy() for c in curvatures), lmbda, padded,
-            tuple(side.fixed(k)[b].cpu().numpy() for k in range(len(levels))), taps, starts, stage_at,
-            log_table(torch.device("cpu")).numpy(), *model, biases,
-        )  # fmt: skip
-        for level, result, (rows, columns) in zip(swept, padded, sizes, strict=True):
-            level[b] = result[:, MARGIN : MARGIN + rows, MARGIN : MARGIN + columns]
-
-    run_all([partial(sweep, b) for b in range(len(levels[0]))])
-    return [torch.from_numpy(level).to(like.device) for level, like in zip(swept, levels, strict=True)]
-
-
 @cache
-def _relations(layout: ChannelLayout) -> tuple[np.ndarray, np.ndarray]:
+def stage_relations(layout: ChannelLayout) -> tuple[np.ndarray, np.ndarray]:
     """(C, 2, 2): the stage that reads each phase of a channel. (C, C): whether a channel counts for another one."""
     channels = len(layout)
     stages = np.zeros((channels, 2, 2), np.int64)

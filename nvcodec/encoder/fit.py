@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nvcodec.encoder.decisions import best_symbols, swept_symbols
+from nvcodec.encoder.decisions import best_symbols
+from nvcodec.encoder.descent import descended_levels
 from nvcodec.encoder.rate import LevelRate, level_costs
 from nvcodec.encoder.twin import Twin
 from nvcodec.fixedpoint import Rounding
@@ -33,7 +34,8 @@ SAMPLE_STEP = 4.0
 
 
 _START_CAUTION = 1.3
-_SWEEP_CAUTION = 1.15
+_DESCENTS = 2
+"""Visits of every symbol after the moves of many."""
 _RESTRAINT = 2.0
 """By how much moves are damped more after some that overshot."""
 _DEAD_ZONE = 0.66
@@ -163,18 +165,24 @@ class UnitFit:
             curvature = self._curvature(twin, damping)
             slopes = [g + settings.lmbda * n for g, n in zip(gradients, neighbours, strict=False)]
             self.levels = best_symbols(self.levels, slopes, curvature, rates, settings.lmbda, settings.share)
-        self._sweep(twin, settings.lmbda)
+        self._descend(twin, settings.lmbda)
         result = self.measure(twin)
         if float(result.error.sum() + settings.lmbda * result.bits.sum()) > best_cost:
             self.levels = best
             result = self.measure(twin)
         return result
 
-    def _sweep(self, twin: Twin, lmbda: float) -> None:
-        leaves = [level.detach().requires_grad_() for level in self.levels]
-        gradients = torch.autograd.grad(self._error(twin, leaves).sum(), leaves)
-        context, curvature = twin.network().context("appearance"), self._curvature(twin, _SWEEP_CAUTION)
-        self.levels = swept_symbols(self.levels, self.side, context, self.unit.depth, list(gradients), curvature, lmbda)
+    @torch.no_grad()
+    def _descend(self, twin: Twin, lmbda: float) -> None:
+        network = twin.network()
+        gains = network.gains(self.unit.depth).detach()
+        for _ in range(_DESCENTS):
+            samples = self._synthesise(twin, self.levels)
+            rest = samples - expand_grid(self.levels, gains, twin.rounding) - self.target
+            self.levels = descended_levels(
+                self.levels, gains, rest, self.weights * (1 / SAMPLE_STEP**2), self.side,
+                network.context("appearance"), self.unit.depth, lmbda,
+            )  # fmt: skip
 
     @torch.no_grad()
     def measure(self, twin: Twin) -> UnitResult:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -30,6 +31,8 @@ __all__ = [
     "appearance_layout",
     "channel_gains",
     "expand_grid",
+    "expand_steps",
+    "grid_filters",
     "merge_channel",
     "motion_layout",
 ]
@@ -162,22 +165,33 @@ def _synthesise_anywhere(low: Tensor, bands: Tensor, size: tuple[int, int], roun
     return turned.transpose(1, 2)
 
 
+def grid_filters() -> np.ndarray:
+    """float32 (2 output phases, low and high, 5): the synthesis filters."""
+    return (_MERGE_KERNEL * 2.0**-_TAP_SHIFT).numpy()
+
+
+def expand_steps(levels: list[Tensor], gains: Tensor, rounding: Rounding = Rounding.EXACT) -> list[Tensor]:
+    """The images on the way of ``expand_grid``: luma (B, 1, 2 h, 2 w), then the planes of Y, U, V, (B, 3, h, w) and
+    smaller, to the means at last. Image k is what the bands of level k are added to."""
+    amplitudes = [(level * channel_gains(gains, k)).clamp(-_BAND_BOUND, _BAND_BOUND) for k, level in enumerate(levels)]
+    batch = levels[0].shape[0]
+    images = [amplitudes[-1][:, _BANDS:]]
+    for k in reversed(range(1, APPEARANCE_LEVELS)):
+        bands = amplitudes[k][:, :_BANDS].unflatten(1, (3, 3)).flatten(0, 1)
+        finer = (levels[k - 1].shape[2], levels[k - 1].shape[3])
+        planes = _synthesise(images[0].flatten(0, 1), bands, finer, rounding)
+        images.insert(0, planes.unflatten(0, (batch, 3)))
+    size = (2 * images[0].shape[2], 2 * images[0].shape[3])
+    luma = _synthesise(images[0][:, 0], amplitudes[0], size, rounding)
+    return [luma.unsqueeze(1), *images]
+
+
 def expand_grid(levels: list[Tensor], gains: Tensor, rounding: Rounding = Rounding.EXACT) -> Tensor:
     """Appearance levels (finest first), each (B, C_k, h_k, w_k), to the residual (B, 6, h, w).
 
     ``gains``: (APPEARANCE_GAINS,), the amplitude of symbol 1 at each level and, last, of the mean.
     The coarsest level ends with the three means; the finest level has luma bands only.
     """
-
-    amplitudes = [(level * channel_gains(gains, k)).clamp(-_BAND_BOUND, _BAND_BOUND) for k, level in enumerate(levels)]
-    batch = levels[0].shape[0]
-    planes = amplitudes[-1][:, _BANDS:].flatten(0, 1)  # (B * 3, r, c)
-    for k in reversed(range(1, APPEARANCE_LEVELS)):
-        bands = amplitudes[k][:, :_BANDS].unflatten(1, (3, 3)).flatten(0, 1)
-        finer = (levels[k - 1].shape[2], levels[k - 1].shape[3])
-        planes = _synthesise(planes, bands, finer, rounding)
-    planes = planes.unflatten(0, (batch, 3))
-    size = (2 * planes.shape[2], 2 * planes.shape[3])
-    luma = _synthesise(planes[:, 0], amplitudes[0], size, rounding)
-    packed = torch.cat([F.pixel_unshuffle(luma.unsqueeze(1), 2), planes[:, 1:]], dim=1)
+    luma, planes, *_ = expand_steps(levels, gains, rounding)
+    packed = torch.cat([F.pixel_unshuffle(luma, 2), planes[:, 1:]], dim=1)
     return packed.clamp(-RESIDUAL_BOUND, RESIDUAL_BOUND)
