@@ -49,7 +49,7 @@ class Effort:
 
 
 EFFORTS = {
-    "fast": Effort(16, 6, 0, False, 6, 6, 0.3, 1, False),
+    "fast": Effort(16, 6, 0, False, 2, 6, 0.3, 1, False),
     "medium": Effort(24, 10, 1, True, 10, 7, 0.5, 3, True),
     "slow": Effort(48, 20, 3, True, 16, 8, 0.5, 3, True),
 }
