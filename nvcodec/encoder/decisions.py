@@ -5,18 +5,17 @@ The distortion is modelled by its gradient and curvature, and many symbols move 
 
 from __future__ import annotations
 
-from functools import cache, partial
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from nvcodec.encoder.rate import LevelRate, laplace_bits
-from nvcodec.entropy.context import ChannelLayout, stage_of
 from nvcodec.model.grid import SYMBOL_BOUND
 from nvcodec.parallel import run_all
 
-__all__ = ["best_symbols", "stage_relations"]
+__all__ = ["best_symbols"]
 
 
 @torch.no_grad()
@@ -73,15 +72,3 @@ def _best_level(
         better = other < cost
         best, cost = torch.where(better, candidate, best), torch.where(better, other, cost)
     return torch.where(lots < share, best, level)
-
-
-@cache
-def stage_relations(layout: ChannelLayout) -> tuple[np.ndarray, np.ndarray]:
-    """(C, 2, 2): the stage that reads each phase of a channel. (C, C): whether a channel counts for another one."""
-    channels = len(layout)
-    stages = np.zeros((channels, 2, 2), np.int64)
-    for stage, phases in enumerate(stage_of(channels)):
-        for c, (row, column) in enumerate(phases):
-            stages[c, row, column] = stage
-    related = [[layout.related(other, c) for other in range(channels)] for c in range(channels)]
-    return stages, np.array(related)

@@ -8,25 +8,21 @@ to: the synthesis from there on is nearly orthonormal, so its samples are as imp
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nvcodec.encoder.decisions import stage_relations
 from nvcodec.encoder.rate import all_taps, model_arrays, padded_even
-from nvcodec.entropy.context import MARGIN, ContextWeights, log_table
+from nvcodec.entropy.context import MARGIN, ChannelLayout, ContextWeights, log_table, stage_of
 from nvcodec.fixedpoint import Rounding
-from nvcodec.model.grid import APPEARANCE_LEVELS, channel_gains, expand_steps, grid_filters
+from nvcodec.model.grid import APPEARANCE_LEVELS, BANDS, channel_gains, expand_steps, grid_filters, pack_planes
 from nvcodec.model.warprnn import AppearanceSide
 from nvcodec.parallel import run_all
 
 __all__ = ["descended_levels"]
-
-_BANDS = 9
-"""Channels that are bands; behind them the coarsest level has the means."""
 
 
 def descended_levels(
@@ -51,7 +47,7 @@ def descended_levels(
         slopes = _slopes(visit.tensors(), gains, rest, weights)
         amplitudes = channel_gains(gains, level).flatten().numpy()
         if level == APPEARANCE_LEVELS - 1:
-            visit.descend(level, _BANDS, slopes[-1], curvatures[-1], amplitudes)
+            visit.descend(level, BANDS, slopes[-1], curvatures[-1], amplitudes)
             slopes = _slopes(visit.tensors(), gains, rest, weights)
         visit.descend(level, 0, slopes[level], curvatures[level], amplitudes)
     return [level.to(like.device) for level, like in zip(visit.tensors(), levels, strict=True)]
@@ -72,9 +68,7 @@ def _slopes(levels: list[Tensor], gains: Tensor, rest: Tensor, weights: Tensor) 
     """First derivatives of the error, as ``_curvatures``."""
     with torch.enable_grad():
         images = expand_steps([level.requires_grad_() for level in levels], gains, Rounding.NONE)
-        luma, planes = images[0], images[1]
-        residual = torch.cat([F.pixel_unshuffle(luma, 2), planes[:, 1:]], dim=1)
-        error = ((residual + rest).square() * weights).sum()
+        error = ((pack_planes(images) + rest).square() * weights).sum()
         return list(torch.autograd.grad(error, images))
 
 
@@ -88,7 +82,7 @@ class _Visit:
         self._sizes = np.array([level.shape[2:] for level in levels])
         self._lmbda = np.float32(lmbda)
         layouts = [side.layout(k) for k in range(len(levels))]
-        self._stage_at, self._related = zip(*map(stage_relations, layouts), strict=True)
+        self._stage_at, self._related = zip(*map(_relations, layouts), strict=True)
         self._taps, self._starts, _ = zip(*map(all_taps, layouts), strict=True)
         self._sides = [
             tuple(side.fixed(k)[b].cpu().numpy() for k in range(len(levels))) for b in range(len(self.levels[0]))
@@ -114,3 +108,15 @@ class _Visit:
         )  # fmt: skip
         rows, columns = self._sizes[level]
         self.levels[level][b] = padded[level][:, MARGIN : MARGIN + rows, MARGIN : MARGIN + columns]
+
+
+@cache
+def _relations(layout: ChannelLayout) -> tuple[np.ndarray, np.ndarray]:
+    """(C, 2, 2): the stage that reads each phase of a channel. (C, C): whether a channel counts for another one."""
+    channels = len(layout)
+    stages = np.zeros((channels, 2, 2), np.int64)
+    for stage, phases in enumerate(stage_of(channels)):
+        for c, (row, column) in enumerate(phases):
+            stages[c, row, column] = stage
+    related = [[layout.related(other, c) for other in range(channels)] for c in range(channels)]
+    return stages, np.array(related)

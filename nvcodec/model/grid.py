@@ -23,6 +23,7 @@ __all__ = [
     "APPEARANCE_CHANNELS",
     "APPEARANCE_GAINS",
     "APPEARANCE_LEVELS",
+    "BANDS",
     "BLEND_CHANNEL",
     "MOTION_LEVELS",
     "RESIDUAL_BOUND",
@@ -35,11 +36,12 @@ __all__ = [
     "grid_filters",
     "merge_channel",
     "motion_layout",
+    "pack_planes",
 ]
 
 APPEARANCE_CHANNELS = (3, 9, 9, 9, 12)
 """Channels of the appearance levels, finest first: bands of Y, then U, then V; at the coarsest also the means."""
-_BANDS = 9
+BANDS = 9
 """Channels that are bands; those behind them are means."""
 APPEARANCE_LEVELS = len(APPEARANCE_CHANNELS)
 APPEARANCE_GAINS = APPEARANCE_LEVELS + 1
@@ -118,7 +120,7 @@ def _ceil_shift(size: tuple[int, int], bits: int) -> tuple[int, int]:
 
 def channel_gains(gains: Tensor, level: int) -> Tensor:
     """(channels, 1, 1): the part of ``gains``, (APPEARANCE_GAINS,), that each channel of an appearance level takes."""
-    index = [APPEARANCE_LEVELS if c >= _BANDS else level for c in range(APPEARANCE_CHANNELS[level])]
+    index = [APPEARANCE_LEVELS if c >= BANDS else level for c in range(APPEARANCE_CHANNELS[level])]
     return gains[index][:, None, None]
 
 
@@ -175,9 +177,9 @@ def expand_steps(levels: list[Tensor], gains: Tensor, rounding: Rounding = Round
     smaller, to the means at last. Image k is what the bands of level k are added to."""
     amplitudes = [(level * channel_gains(gains, k)).clamp(-_BAND_BOUND, _BAND_BOUND) for k, level in enumerate(levels)]
     batch = levels[0].shape[0]
-    images = [amplitudes[-1][:, _BANDS:]]
+    images = [amplitudes[-1][:, BANDS:]]
     for k in reversed(range(1, APPEARANCE_LEVELS)):
-        bands = amplitudes[k][:, :_BANDS].unflatten(1, (3, 3)).flatten(0, 1)
+        bands = amplitudes[k][:, :BANDS].unflatten(1, (3, 3)).flatten(0, 1)
         finer = (levels[k - 1].shape[2], levels[k - 1].shape[3])
         planes = _synthesise(images[0].flatten(0, 1), bands, finer, rounding)
         images.insert(0, planes.unflatten(0, (batch, 3)))
@@ -186,12 +188,15 @@ def expand_steps(levels: list[Tensor], gains: Tensor, rounding: Rounding = Round
     return [luma.unsqueeze(1), *images]
 
 
+def pack_planes(images: list[Tensor]) -> Tensor:
+    """(B, 6, h, w) of the working domain from what ``expand_steps`` returned."""
+    return torch.cat([F.pixel_unshuffle(images[0], 2), images[1][:, 1:]], dim=1)
+
+
 def expand_grid(levels: list[Tensor], gains: Tensor, rounding: Rounding = Rounding.EXACT) -> Tensor:
     """Appearance levels (finest first), each (B, C_k, h_k, w_k), to the residual (B, 6, h, w).
 
     ``gains``: (APPEARANCE_GAINS,), the amplitude of symbol 1 at each level and, last, of the mean.
     The coarsest level ends with the three means; the finest level has luma bands only.
     """
-    luma, planes, *_ = expand_steps(levels, gains, rounding)
-    packed = torch.cat([F.pixel_unshuffle(luma, 2), planes[:, 1:]], dim=1)
-    return packed.clamp(-RESIDUAL_BOUND, RESIDUAL_BOUND)
+    return pack_planes(expand_steps(levels, gains, rounding)).clamp(-RESIDUAL_BOUND, RESIDUAL_BOUND)
