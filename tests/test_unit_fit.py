@@ -42,7 +42,11 @@ def test_a_fit_never_ends_dearer_than_it_began(spread: float) -> None:
     assert after <= before
 
 
-def test_moves_that_overshoot_do_not_end_the_search() -> None:
-    """Where the importance of blocks differs much, the first moves raise the cost: later, smaller ones shall not."""
+def test_moves_that_overshoot_do_not_end_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the importance of blocks differs much, the first moves raise the cost: later, smaller ones shall not.
+
+    Without the descent, which would make up for it.
+    """
+    monkeypatch.setattr(UnitFit, "_descend", lambda self, twin, lmbda: None)
     before, after = costs(2, 1.5, 16)
-    assert after < 0.96 * before
+    assert after < 0.99 * before
