@@ -88,3 +88,12 @@ def test_symbols_stay_within_the_alphabet(side: AppearanceSide, context: Context
     rest = torch.full((2, 6, *GEOMETRY.half), -1e5)
     found = descended_levels(levels, GAINS, rest, torch.ones_like(rest), side, context, DEPTH, 1.0)
     assert max(float(level.abs().max()) for level in found) <= SYMBOL_BOUND
+
+
+def test_each_symbol_knows_what_those_before_it_left(side: AppearanceSide, context: ContextWeights) -> None:
+    """With weights that differ much and next to no price of bits, moves on stale slopes would raise the error."""
+    torch.manual_seed(5)
+    rest = torch.randn(2, 6, *GEOMETRY.half) * 40
+    weights = torch.exp(torch.randn(2, 1, *GEOMETRY.half) * 2).expand_as(rest)
+    found = descended_levels(no_symbols(), GAINS, rest, weights, side, context, DEPTH, 1.0)
+    assert error(found, rest, weights) < 0.4 * error(no_symbols(), rest, weights)
