@@ -30,6 +30,9 @@ _OUTPUT_STEP = np.float32(2.0 ** -(OUTPUT_SHIFT + OUTPUT_STEP_BITS))
 _BIAS_STEP = np.float32(2.0**-OUTPUT_STEP_BITS)
 _QUARTER = np.float32(1.0 / FRACTIONS)
 _HALF = np.float32(0.5)
+_MOST_RETURNED = np.float32(0.5)
+_LEAST_KEPT = np.float32(0.6)
+_FAR = np.float32(1e30)
 
 
 @compiled_loosely
@@ -140,14 +143,11 @@ def _add_feature(sums, hidden, f, feature):
 
 
 @compiled_loosely
-def _bits_around(
-    k, c, y, x, sizes, related, symbols, sides, taps, starts, stage_at, logarithms, hidden, hidden_bias, output,
-    biases, room,
-):  # fmt: skip
-    """Bits of a symbol and of all those that it is context of."""
-    total = _bits_of(
-        k, c, y, x, symbols, sides, taps, starts, stage_at, logarithms, hidden, hidden_bias, output, biases, room
-    )
+def _dependents(k, c, y, x, sizes, related, symbols, stage_at, places):
+    """Set ``places``, (N, 4): level, channel, row and column of a symbol, then of all those that it is context of. How
+    many they are."""
+    places[0, 0], places[0, 1], places[0, 2], places[0, 3] = k, c, y, x
+    count = 1
     stage = stage_at[k][c, y & 1, x & 1]
     rows, columns = sizes[k, 0], sizes[k, 1]
     for other in range(symbols[k].shape[0]):
@@ -157,18 +157,14 @@ def _bits_around(
         for oy in range(max(y - reach, 0), min(y + reach + 1, rows)):
             for ox in range(max(x - reach, 0), min(x + reach + 1, columns)):
                 if stage_at[k][other, oy & 1, ox & 1] > stage:
-                    total += _bits_of(
-                        k, other, oy, ox, symbols, sides, taps, starts, stage_at, logarithms, hidden, hidden_bias,
-                        output, biases, room,
-                    )  # fmt: skip
+                    places[count, 0], places[count, 1], places[count, 2], places[count, 3] = k, other, oy, ox
+                    count += 1
     if k > 0 and c < symbols[k - 1].shape[0]:
         for oy in range(max(2 * y - 2, 0), min(2 * y + 4, sizes[k - 1, 0])):
             for ox in range(max(2 * x - 2, 0), min(2 * x + 4, sizes[k - 1, 1])):
-                total += _bits_of(
-                    k - 1, c, oy, ox, symbols, sides, taps, starts, stage_at, logarithms, hidden, hidden_bias, output,
-                    biases, room,
-                )  # fmt: skip
-    return total
+                places[count, 0], places[count, 1], places[count, 2], places[count, 3] = k - 1, c, oy, ox
+                count += 1
+    return count
 
 
 @compiled_loosely
@@ -187,7 +183,7 @@ def _basis(i, part, count, length, filters, places, weights):
 
 @compiled_loosely
 def descend_level(
-    k, first, slopes, curvatures, gains, filters, sizes, related, lmbda, symbols, sides, taps, starts, stage_at,
+    k, first, slopes, curvatures, gains, filters, sizes, related, lmbda, symbols, bits, sides, taps, starts, stage_at,
     logarithms, hidden, hidden_bias, output, biases,
 ):  # fmt: skip
     """Visit the bands of level ``k`` of a frame one by one, or from channel ``first`` > 0 on its means, and take the
@@ -197,14 +193,17 @@ def descend_level(
     ``slopes``, changed with every move, and ``curvatures``: (planes, rows, columns), first and second derivatives of
     the error by the samples of the image that the bands are added to, or that the means are. ``gains``: by channel.
     ``filters``: as ``grid_filters``. Of each level, finest first, tuples of arrays: ``symbols`` as in ``level_cost``,
-    changed in place; ``sides``: mismatch and activity; ``stage_at``: (C, 2, 2), the stage that reads each phase;
+    changed in place; ``bits``: (C, rows, columns), those of each symbol where they are known, else below 0, kept up;
+    ``sides``: mismatch and activity; ``stage_at``: (C, 2, 2), the stage that reads each phase;
     ``related``: (C, C).
     """
     room = np.zeros(HIDDEN, np.float32)
     most = 2 * filters.shape[2]
     ys, xs = np.zeros(most, np.int64), np.zeros(most, np.int64)
     by_y, by_x = np.ones(most, np.float32), np.ones(most, np.float32)
+    line_slopes, line_curves = np.zeros(slopes.shape[2], np.float32), np.zeros(slopes.shape[2], np.float32)
     level = symbols[k]
+    places = np.zeros((25 + 9 * level.shape[0] + 36, 4), np.int64)
     rows, columns = sizes[k, 0], sizes[k, 1]
     last = level.shape[0] if first else 3 * slopes.shape[0]
     for c in range(first, last):
@@ -214,28 +213,50 @@ def descend_level(
             ys[0], high = y, 1
             if not first:
                 high = _basis(y, 0 if band == 0 else 1, rows, slopes.shape[1], filters, ys, by_y)
+            line_slopes[:] = 0
+            line_curves[:] = 0
+            for i in range(high):
+                for x in range(slopes.shape[2]):
+                    line_slopes[x] += slopes[plane, ys[i], x] * by_y[i]
+                    line_curves[x] += curvatures[plane, ys[i], x] * by_y[i] * by_y[i]
             for x in range(columns):
                 xs[0], wide = x, 1
                 if not first:
                     wide = _basis(x, 0 if band == 1 else 1, columns, slopes.shape[2], filters, xs, by_x)
                 slope, curve = np.float32(0), np.float32(0)
-                for i in range(high):
-                    line_slope, line_curve = np.float32(0), np.float32(0)
-                    for j in range(wide):
-                        line_slope += slopes[plane, ys[i], xs[j]] * by_x[j]
-                        line_curve += curvatures[plane, ys[i], xs[j]] * by_x[j] * by_x[j]
-                    slope += line_slope * by_y[i]
-                    curve += line_curve * by_y[i] * by_y[i]
+                for j in range(wide):
+                    slope += line_slopes[xs[j]] * by_x[j]
+                    curve += line_curves[xs[j]] * by_x[j] * by_x[j]
                 slope *= gain
                 curve *= gain * gain
                 value = level[c, y + MARGIN, x + MARGIN]
                 is_steep = abs(slope) > _HALF * curve
                 if value == 0 and not is_steep:
                     continue
-                before = _bits_around(
-                    k, c, y, x, sizes, related, symbols, sides, taps, starts, stage_at, logarithms, hidden,
-                    hidden_bias, output, biases, room,
-                )  # fmt: skip
+                # What a symbol itself would cost mostly says enough: those around it give back less than half of that.
+                if value == 0:
+                    own = _bits_of(
+                        k, c, y, x, symbols, sides, taps, starts, stage_at, logarithms, hidden, hidden_bias, output,
+                        biases, room,
+                    )  # fmt: skip
+                    level[c, y + MARGIN, x + MARGIN] = -1 if slope > 0 else 1
+                    grown = _bits_of(
+                        k, c, y, x, symbols, sides, taps, starts, stage_at, logarithms, hidden, hidden_bias, output,
+                        biases, room,
+                    )  # fmt: skip
+                    level[c, y + MARGIN, x + MARGIN] = 0
+                    if abs(slope) - _HALF * curve < _MOST_RETURNED * lmbda * (grown - own):
+                        continue
+                count = _dependents(k, c, y, x, sizes, related, symbols, stage_at, places)
+                before = np.float32(0)
+                for n in range(count):
+                    at, channel, row, column = places[n, 0], places[n, 1], places[n, 2], places[n, 3]
+                    if bits[at][channel, row, column] < 0:
+                        bits[at][channel, row, column] = _bits_of(
+                            at, channel, row, column, symbols, sides, taps, starts, stage_at, logarithms, hidden,
+                            hidden_bias, output, biases, room,
+                        )  # fmt: skip
+                    before += bits[at][channel, row, column]
                 best, least = value, np.float32(0)
                 for t in range(3):
                     if t == 0:
@@ -251,18 +272,28 @@ def descend_level(
                         if abs(value) <= 1:
                             continue
                     delta = np.float32(other - value)
-                    cost = slope * delta + _HALF * curve * delta * delta
+                    cost = slope * delta + _HALF * curve * delta * delta - lmbda * before
+                    left = before
                     level[c, y + MARGIN, x + MARGIN] = other
-                    after = _bits_around(
-                        k, c, y, x, sizes, related, symbols, sides, taps, starts, stage_at, logarithms, hidden,
-                        hidden_bias, output, biases, room,
-                    )  # fmt: skip
-                    cost += lmbda * (after - before)
+                    for n in range(count):
+                        at, channel, row, column = places[n, 0], places[n, 1], places[n, 2], places[n, 3]
+                        cost += lmbda * _bits_of(
+                            at, channel, row, column, symbols, sides, taps, starts, stage_at, logarithms, hidden,
+                            hidden_bias, output, biases, room,
+                        )  # fmt: skip
+                        left -= bits[at][channel, row, column]
+                        if cost + _LEAST_KEPT * lmbda * left >= least:
+                            cost = _FAR
+                            break
                     if cost < least:
                         best, least = other, cost
                 level[c, y + MARGIN, x + MARGIN] = best
                 if best != value:
+                    for n in range(count):
+                        bits[places[n, 0]][places[n, 1], places[n, 2], places[n, 3]] = -1
                     moved = gain * np.float32(best - value)
                     for i in range(high):
                         for j in range(wide):
                             slopes[plane, ys[i], xs[j]] += curvatures[plane, ys[i], xs[j]] * moved * by_y[i] * by_x[j]
+                    for j in range(wide):
+                        line_slopes[xs[j]] += line_curves[xs[j]] * moved * by_x[j]

@@ -87,6 +87,7 @@ class _Visit:
         self._sides = [
             tuple(side.fixed(k)[b].cpu().numpy() for k in range(len(levels))) for b in range(len(self.levels[0]))
         ]
+        self._bits = [tuple(np.full(level.shape[1:], -1, np.float32) for level in levels) for _ in self.levels[0]]
         self._model = model_arrays(context)
         self._biases = tuple(context.bias(depth, k, layout).detach().cpu().numpy() for k, layout in enumerate(layouts))
 
@@ -103,8 +104,8 @@ class _Visit:
         padded = tuple(padded_even(plane[b], MARGIN) for plane in self.levels)
         kernels.descend_level(
             level, first, slopes[b].numpy().copy(), curvatures[b].contiguous().numpy(), gains, grid_filters(),
-            self._sizes, self._related, self._lmbda, padded, self._sides[b], self._taps, self._starts, self._stage_at,
-            log_table(torch.device("cpu")).numpy(), *self._model, self._biases,
+            self._sizes, self._related, self._lmbda, padded, self._bits[b], self._sides[b], self._taps, self._starts,
+            self._stage_at, log_table(torch.device("cpu")).numpy(), *self._model, self._biases,
         )  # fmt: skip
         rows, columns = self._sizes[level]
         self.levels[level][b] = padded[level][:, MARGIN : MARGIN + rows, MARGIN : MARGIN + columns]
