@@ -23,6 +23,7 @@ from nvcodec.errors import LimitError
 
 __all__ = [
     "EXACT_LIMIT",
+    "LEAKY_SHIFT",
     "Rounding",
     "check_exact_bound",
     "conv2d",

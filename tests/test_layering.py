@@ -17,8 +17,8 @@ ROOT = Path(__file__).parent.parent
 DECODER_HALF = [
     "errors", "limits", "parallel", "compiled", "fixedpoint", "bitio", "syntax", "container", "salvage", "frame", "gop",
     "entropy.tables", "entropy.context", "entropy.context_cpu", "model.wavelet_cpu", "model.grid", "entropy.symbols",
-    "model.warp_cpu", "model.warp", "model.agreement_cpu", "model.motion", "model.network", "entropy.weights",
-    "model.base", "model.warprnn", "model.unit",
+    "model.warp_cpu", "model.warp", "model.agreement_cpu", "model.motion", "model.cell_cpu", "model.network",
+    "entropy.weights", "model.base", "model.warprnn", "model.unit",
     "segment", "decoder",
 ]  # fmt: skip
 

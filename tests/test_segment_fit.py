@@ -11,7 +11,7 @@ from nvcodec.model.grid import SYMBOL_BOUND, FrameGeometry
 from nvcodec.model.network import NetworkShape
 
 GEOMETRY = FrameGeometry(64, 48)
-SETTINGS = PassSettings(20.0, 3, 3, 0.3, train=False)
+SETTINGS = PassSettings(20.0, 3, 3, train=False)
 
 
 def segment() -> SegmentFit:
@@ -47,7 +47,7 @@ def test_lambda_by_looking_ahead_falls_with_the_bits_there_are() -> None:
     fit.look_ahead(twin(), SETTINGS, lambda report: None)
     few, many = (fit.estimated_lmbda(SETTINGS, bits) for bits in (3e3, 3e4))
     assert few > 3 * many
-    again = fit.estimated_lmbda(PassSettings(500.0, 3, 3, 0.3), 3e3)
+    again = fit.estimated_lmbda(PassSettings(500.0, 3, 3), 3e3)
     assert abs(again / few - 1) < 0.05
 
 
@@ -70,5 +70,5 @@ def test_symbols_stay_within_the_alphabet() -> None:
     fit = SegmentFit(SegmentSource(samples, GEOMETRY, 1))
     finest = twin()
     finest.shift_gains(-100)
-    fit.run_pass(finest, PassSettings(1.0, 1, 1, 0.3, train=False))
+    fit.run_pass(finest, PassSettings(1.0, 1, 1, train=False))
     assert max(float(level.abs().max()) for level in fit.grids[0].appearance) == SYMBOL_BOUND

@@ -189,3 +189,12 @@ def test_compiled_overlap_is_that_of_tensors(
         vectors = torch.randint(-reach, reach + 1, (2, rows, columns), generator=generator).float()
         expected = _overlapped_anywhere(plane, vectors, block, Rounding.EXACT)
         assert torch.equal(_overlapped(plane, vectors, block, Rounding.EXACT), expected)
+
+
+@pytest.mark.parametrize("taps", [_LUMA_TAPS, _CHROMA_TAPS])
+@pytest.mark.parametrize("size", [(1, 1), (6, 10), (18, 34)])
+def test_compiled_interpolation_is_that_of_tensors(size: tuple[int, int], taps: tuple[tuple[int, ...], ...]) -> None:
+    planes = torch.from_numpy(noise(7, 2, *size)).float()
+    plane = InterpolatedPlane.build(planes, taps, Rounding.EXACT)
+    expected = InterpolatedPlane._build_anywhere(planes, taps, Rounding.EXACT)
+    assert torch.equal(plane.samples, expected.samples)

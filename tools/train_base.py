@@ -111,7 +111,7 @@ def gather(clips: Sequence[Path], shape: NetworkShape, rounds: int) -> list[Samp
         twin.shift_gains(_GAIN_PER_OCTAVE * math.log2(lmbda))
         twin.set_learning(0.3)
         segment = Gathering(_source(path))
-        settings = PassSettings(lmbda, 8, 16, 0.3)
+        settings = PassSettings(lmbda, 8, 16)
         segment.look_ahead(twin, settings, lambda report: None)
         segment.weigh(settings)
         segment.run_pass(twin, settings)

@@ -91,24 +91,32 @@ def _clipped(v):
 
 
 @compiled_loosely
-def _one_error(plane, start, stride, target, top, left):
+def _one_error(plane, start, stride, target, top, left, most):
+    """Squared error of a block; of its upper half alone where that is beyond ``most``."""
     total = np.float32(0)
-    for y in range(BLOCK):
-        for x in range(BLOCK):
-            e = plane[start + y * stride + x] - target[top + y, left + x]
-            total += e * e
+    for part in range(0, BLOCK, _HALF):
+        for y in range(part, part + _HALF):
+            for x in range(BLOCK):
+                e = plane[start + y * stride + x] - target[top + y, left + x]
+                total += e * e
+        if total * _ERROR_UNIT > most:
+            break
     return total * _ERROR_UNIT
 
 
 @compiled_loosely
-def _mean_error(first, start0, second, start1, stride, target, top, left):
+def _mean_error(first, start0, second, start1, stride, target, top, left, most):
+    """The same of the mean of two blocks."""
     total = np.float32(0)
     half = np.float32(0.5)
-    for y in range(BLOCK):
-        for x in range(BLOCK):
-            place = y * stride + x
-            e = (first[start0 + place] + second[start1 + place]) * half - target[top + y, left + x]
-            total += e * e
+    for part in range(0, BLOCK, _HALF):
+        for y in range(part, part + _HALF):
+            for x in range(BLOCK):
+                place = y * stride + x
+                e = (first[start0 + place] + second[start1 + place]) * half - target[top + y, left + x]
+                total += e * e
+        if total * _ERROR_UNIT > most:
+            break
     return total * _ERROR_UNIT
 
 
@@ -116,6 +124,12 @@ def _mean_error(first, start0, second, start1, stride, target, top, left):
 def _worth(error, knee):
     """What an error of the prediction will cost once the residual has mended it."""
     return error if error < knee else knee * (np.float32(1) + np.log(error / knee))
+
+
+@compiled_loosely
+def _error_worth(cost, knee):
+    """Inverse of ``_worth``."""
+    return cost if cost < knee else knee * np.exp(min(cost / knee - np.float32(1), np.float32(60)))
 
 
 @compiled_loosely
@@ -128,13 +142,13 @@ def polish_matches(plane, height, width, target, log_price, steps, fields):
             from_y, from_x = fields[0, i, j], fields[1, i, j]
             best_y, best_x = from_y, from_x
             start = _start(best_y, best_x, BLOCK * i, BLOCK * j, BLOCK, height, width)
-            least = _one_error(plane, start, stride, target, BLOCK * i, BLOCK * j)
+            least = _one_error(plane, start, stride, target, BLOCK * i, BLOCK * j, _FAR)
             for step in steps:
                 centre_y, centre_x = best_y, best_x
                 for d in range(len(_DIRECTIONS)):
                     y, x = centre_y + step * _DIRECTIONS[d, 0], centre_x + step * _DIRECTIONS[d, 1]
                     start = _start(y, x, BLOCK * i, BLOCK * j, BLOCK, height, width)
-                    cost = _one_error(plane, start, stride, target, BLOCK * i, BLOCK * j)
+                    cost = _one_error(plane, start, stride, target, BLOCK * i, BLOCK * j, least)
                     cost += log_price[abs(y - from_y) + abs(x - from_x)]
                     if cost < least:
                         least, best_y, best_x = cost, y, x
@@ -239,22 +253,23 @@ def _cell_error(
     for bi in range(i << level, min((i + 1) << level, rows)):
         for bj in range(j << level, min((j + 1) << level, columns)):
             top, left = BLOCK * bi, BLOCK * bj
+            room = _error_worth(most - total, knee) / importance[bi, bj]
             y, x = _clipped(predicted[0, bi, bj] + wanted[0]), _clipped(predicted[1, bi, bj] + wanted[1])
             start0 = _start(y, x, top, left, BLOCK, height, width)
             if two:
                 y, x = _clipped(predicted[2, bi, bj] + follow_y), _clipped(predicted[3, bi, bj] + follow_x)
                 start1 = _start(y, x, top, left, BLOCK, height, width)
                 if blend[bi, bj] == 0:
-                    error = _mean_error(first, start0, second, start1, stride, target, top, left)
+                    error = _mean_error(first, start0, second, start1, stride, target, top, left, room)
                 elif blend[bi, bj] > 0:
-                    error = _one_error(first, start0, stride, target, top, left)
+                    error = _one_error(first, start0, stride, target, top, left, room)
                 else:
-                    error = _one_error(second, start1, stride, target, top, left)
+                    error = _one_error(second, start1, stride, target, top, left, room)
             else:
-                error = _one_error(first, start0, stride, target, top, left)
+                error = _one_error(first, start0, stride, target, top, left, room)
             total += _worth(importance[bi, bj] * error, knee)
-        if total >= most:
-            return _FAR
+            if total >= most:
+                return _FAR
     return total
 
 
@@ -438,9 +453,9 @@ def _others(plane, height, width, predicted, totals, distances, k, i, j, rest, s
 
 
 @compiled_loosely
-def _region_error(first, start0, second, start1, stride, wish, share0, share1, importance, knee, two):
+def _region_error(first, start0, second, start1, stride, wish, share0, share1, importance, knee, two, most):
     """What the errors in the region of a block cost: ``wish`` less the samples of its vectors, half block by half
-    block."""
+    block. _FAR beyond ``most``."""
     total = np.float32(0)
     unit = importance * np.float32(_ERROR_UNIT / (128 * 128))
     sums = np.zeros(_REGION, np.float32)
@@ -455,6 +470,8 @@ def _region_error(first, start0, second, start1, stride, wish, share0, share1, i
                 sums[x] += e * e
         for x in range(0, _REGION, _HALF):
             total += _worth((sums[x] + sums[x + 1] + sums[x + 2] + sums[x + 3]) * unit, knee)
+        if total >= most:
+            return _FAR
     return total
 
 
@@ -550,8 +567,9 @@ def refine_overlapped(
                         y1, x1 = _clipped(predicted[2, i, j] + y1), _clipped(predicted[3, i, j] + x1)
                         start1 = _start(y1, x1, top, left, _REGION, height, width)
                     cost = lmbda * bits + _region_error(
-                        first, start0, second, start1, stride, wish, share0, share1, importance[i, j], knee, two
-                    )
+                        first, start0, second, start1, stride, wish, share0, share1, importance[i, j], knee, two,
+                        least - lmbda * bits,
+                    )  # fmt: skip
                     if cost < least:
                         least, choice = cost, other
                         best[:] = wanted

@@ -74,7 +74,6 @@ class PassSettings:
     lmbda: float
     iterations: int
     key_iterations: int
-    learning: float
     train: bool = True
     searches: int = 2
     through_cell: bool = True

@@ -22,7 +22,16 @@ from nvcodec.model.network import NetworkShape
 from nvcodec.model.unit import Grid
 from nvcodec.segment import SegmentHeader, SegmentWriter
 
-__all__ = ["EFFORTS", "Effort", "Keep", "StageReport", "check_reachable", "encode_segment", "smallest_payload"]
+__all__ = [
+    "EFFORTS",
+    "Effort",
+    "Keep",
+    "PassEffort",
+    "StageReport",
+    "check_reachable",
+    "encode_segment",
+    "smallest_payload",
+]
 
 _WEIGHT_SHARE = 0.25
 """Most of the target that the network may take."""
@@ -33,25 +42,33 @@ _WEIGHT_GUESS = 0.06
 
 
 @dataclass(frozen=True)
-class Effort:
-    """How much work an encode takes: iterations in each stage, how often the refinement repeats, searches for
-    motion in each pass, and whether gradients go through the cell."""
+class PassEffort:
+    """How much work a pass takes: iterations on a key frame and on other units, searches for motion, and whether
+    gradients go through the cell."""
 
     key_iterations: int
     iterations: int
-    refinements: int
-    tuning: bool
-    final_iterations: int
-    attempts: int
-    learning: float
     searches: int
     through_cell: bool
 
 
+@dataclass(frozen=True)
+class Effort:
+    """How much work an encode takes: that of each pass that learns, how many of them refine the first one, whether one
+    more tunes on quantised weights, the rate of learning, and the work of each of at most ``attempts`` final passes."""
+
+    learned: PassEffort
+    refinements: int
+    tuning: bool
+    learning: float
+    final: PassEffort
+    attempts: int
+
+
 EFFORTS = {
-    "fast": Effort(16, 6, 0, False, 2, 6, 0.3, 1, False),
-    "medium": Effort(24, 10, 1, True, 10, 7, 0.5, 3, True),
-    "slow": Effort(48, 20, 3, True, 16, 8, 0.5, 3, True),
+    "fast": Effort(PassEffort(16, 6, 1, False), 0, False, 0.3, PassEffort(16, 2, 1, False), 6),
+    "medium": Effort(PassEffort(16, 6, 1, False), 1, True, 0.5, PassEffort(24, 10, 3, True), 7),
+    "slow": Effort(PassEffort(24, 10, 3, True), 2, True, 0.5, PassEffort(48, 20, 3, True), 8),
 }
 
 
@@ -178,14 +195,7 @@ def encode_segment(
     work = _Work(
         SegmentFit(source),
         _start_twin(source, width, lmbda),
-        PassSettings(
-            lmbda,
-            effort.iterations,
-            effort.key_iterations,
-            effort.learning,
-            searches=effort.searches,
-            through_cell=effort.through_cell,
-        ),
+        PassSettings(lmbda, **asdict(effort.learned)),
         3 + effort.refinements + effort.tuning,
         on_unit,
         keep,
@@ -238,12 +248,7 @@ def encode_segment(
         work.final = FinalPass(
             SegmentHeader(width, source.gop, twin.gain_offset),
             _affordable(twin, fit, wanted),
-            replace(
-                work.settings,
-                iterations=effort.final_iterations,
-                train=False,
-                collect=False,
-            ),
+            replace(work.settings, train=False, collect=False, **asdict(effort.final)),
             wanted,
             before=[r.motion_bits + r.appearance_bits for r in fit.reports],
             lambdas=[measured_at] * len(fit.reports),

@@ -7,8 +7,9 @@ times ``2**fraction_bits`` in float32 and calls the same code.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -22,9 +23,10 @@ from nvcodec.entropy.context import (
     STAGES,
     ContextWeights,
 )
-from nvcodec.fixedpoint import Rounding, check_exact_bound, conv2d, leaky_relu, shift_right
+from nvcodec.fixedpoint import LEAKY_SHIFT, Rounding, check_exact_bound, conv2d, leaky_relu, shift_right
 from nvcodec.gop import MAX_DEPTH
 from nvcodec.model.grid import APPEARANCE_GAINS, APPEARANCE_LEVELS, MOTION_LEVELS, RESIDUAL_BOUND
+from nvcodec.parallel import run_all
 
 __all__ = [
     "ACTIVATION_BOUND",
@@ -218,21 +220,45 @@ class Network:
         inputs = [residual] if kind == "key" else [residual, prediction - GREY, difference]
         y = torch.cat(inputs, dim=1).to(dtype, memory_format=torch.channels_last)
         for layer in CELL_LAYERS[:-1]:
-            y = self._layer(y, kind, layer, depth, rounding)
-            y = leaky_relu(y, rounding).clamp(-ACTIVATION_BOUND, ACTIVATION_BOUND)
+            if rounding is Rounding.EXACT and y.device.type == "cpu":
+                y = _activated_cpu(self._sums(y, kind, layer, depth))
+            else:
+                y = leaky_relu(self._layer(y, kind, layer, depth, rounding), rounding)
+                y = y.clamp(-ACTIVATION_BOUND, ACTIVATION_BOUND)
         samples = prediction + residual + self._layer(y, kind, CELL_LAYERS[-1], depth, rounding).float()
         return samples.clamp(0, 2 * GREY - 1) if rounding is Rounding.EXACT else samples
 
     def _layer(self, x: Tensor, kind: str, layer: str, depth: int, rounding: Rounding) -> Tensor:
+        if rounding is Rounding.EXACT:
+            return shift_right(self._sums(x, kind, layer, depth), CONV_BITS, rounding)
+        weight, bias = self.tensors[f"cell.{kind}.{layer}.weight"], self._bias(kind, layer, depth)
+        real = (weight * 2.0**-CONV_BITS).to(x.dtype, memory_format=torch.channels_last)
+        out = F.conv2d(x, real, (bias * 2.0**-CONV_BITS).to(x.dtype), padding=1)
+        return out if rounding is Rounding.NONE else shift_right(out, 0, rounding)
+
+    def _sums(self, x: Tensor, kind: str, layer: str, depth: int) -> Tensor:
+        """What a layer adds up, exactly, before the shift."""
+        weight = self.tensors[f"cell.{kind}.{layer}.weight"].contiguous(memory_format=torch.channels_last)
+        return torch.round(conv2d(x, weight, self._bias(kind, layer, depth), padding=1))
+
+    def _bias(self, kind: str, layer: str, depth: int) -> Tensor:
+        """(channels,), in units of the sums."""
         name = f"cell.{kind}.{layer}"
-        weight, biases = self.tensors[f"{name}.weight"], self.tensors[f"{name}.bias"]
+        biases = self.tensors[f"{name}.bias"]
         row = min(max(depth - 1, 0), len(biases) - 1)
         bias = biases[row] * (1 << (CONV_BITS - BIAS_BITS))
         if layer == "enter":
             gain = self.tensors["grid.gain"][depth, 0].detach().round()
             bias = bias + self.tensors[f"{name}.slope"][row] * (gain * (1 << (CONV_BITS - SLOPE_BITS)))
-        if rounding is Rounding.EXACT:
-            return shift_right(torch.round(conv2d(x, weight, bias, padding=1)), CONV_BITS, rounding)
-        real = (weight * 2.0**-CONV_BITS).to(x.dtype, memory_format=torch.channels_last)
-        out = F.conv2d(x, real, (bias * 2.0**-CONV_BITS).to(x.dtype), padding=1)
-        return out if rounding is Rounding.NONE else shift_right(out, 0, rounding)
+        return bias
+
+
+def _activated_cpu(sums: Tensor) -> Tensor:
+    """Shift, leaky ReLU and clip of a cell's layer, in compiled code; overwrites ``sums``."""
+    from nvcodec.model.cell_cpu import activate  # brings a compiler: only where frames are decoded
+
+    sums = sums.detach().contiguous(memory_format=torch.channels_last)
+    values = sums.permute(0, 2, 3, 1).reshape(-1).numpy()
+    parts = np.array_split(values, torch.get_num_threads())
+    run_all([partial(activate, part, CONV_BITS, LEAKY_SHIFT, ACTIVATION_BOUND) for part in parts])
+    return sums

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nvcodec.fixedpoint import Rounding, conv2d, shift_right
+from nvcodec.parallel import run_all
 
 __all__ = ["BLOCK", "MARGIN", "OWN_SHARE", "SAMPLE_MAX", "InterpolatedPlane", "Reference", "pack_luma", "unpack_luma"]
 
@@ -68,6 +69,13 @@ class InterpolatedPlane:
     @staticmethod
     def build(planes: Tensor, taps: tuple[tuple[int, ...], ...], rounding: Rounding) -> InterpolatedPlane:
         """Interpolate ``planes`` (C, H, W) of samples 0 .. SAMPLE_MAX; the result is rounded and clipped."""
+        if planes.device.type == "cpu" and rounding is Rounding.EXACT:
+            return InterpolatedPlane._build_cpu(planes, taps)
+        return InterpolatedPlane._build_anywhere(planes, taps, rounding)
+
+    @staticmethod
+    def _build_anywhere(planes: Tensor, taps: tuple[tuple[int, ...], ...], rounding: Rounding) -> InterpolatedPlane:
+        """The same by tensor operations."""
         count, height, width = planes.shape
         length = len(taps[0])
         before, after = length // 2 - 1, length // 2
@@ -78,6 +86,20 @@ class InterpolatedPlane:
         both = conv2d(across.flatten(0, 1).unsqueeze(1), kernel.reshape(4, 1, length, 1))
         samples = shift_right(both, _TAP_SHIFT, rounding).clamp(0, SAMPLE_MAX)
         return InterpolatedPlane(samples.reshape(count, -1), height, width)
+
+    @staticmethod
+    def _build_cpu(planes: Tensor, taps: tuple[tuple[int, ...], ...]) -> InterpolatedPlane:
+        """The same in compiled code."""
+        from nvcodec.model.warp_cpu import interpolate  # brings a compiler: only where frames are decoded
+
+        count, height, width = planes.shape
+        before, after = len(taps[0]) // 2 - 1, len(taps[0]) // 2
+        padded = np.pad(planes.numpy(), ((0, 0), *[(MARGIN + before, MARGIN + after)] * 2), mode="edge")
+        samples = np.empty((count, 16, height + 2 * MARGIN, width + 2 * MARGIN), np.float32)
+        filters = np.array(taps, np.float32)
+        phases = [partial(interpolate, padded, filters, column, _TAP_SHIFT, SAMPLE_MAX, samples) for column in range(4)]
+        run_all(phases)
+        return InterpolatedPlane(torch.from_numpy(samples).reshape(count, -1), height, width)
 
     def gather(self, field: Tensor, block: int, step: int = 1) -> Tensor:
         """(C, rows, columns) of every ``step``-th sample, displaced by its block's vector.

@@ -1,4 +1,4 @@
-"""Overlapped block motion compensation on a CPU, half block by half block, in compiled code."""
+"""Motion compensation on a CPU in compiled code: interpolation by rows, overlapped blocks by half blocks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,40 @@ import numpy as np
 
 from nvcodec.compiled import compiled
 
-__all__ = ["overlap"]
+__all__ = ["interpolate", "overlap"]
+
+
+@compiled
+def interpolate(padded: np.ndarray, taps: np.ndarray, column: int, shift: int, most: int, out: np.ndarray) -> None:
+    """The planes at the column fraction ``column`` and all row fractions, rounded half up and clipped to 0 .. ``most``.
+
+    ``padded``: (C, rows + taps - 1, columns + taps - 1). ``taps``: (4, taps), integers; their square scales the result
+    by ``2**shift``. ``out``: (C, 16, rows, columns), phase ``4 * column + row`` by phase. All sums are exact.
+    """
+    length = taps.shape[1]
+    planes, _, rows, columns = out.shape
+    across = np.empty((rows + length - 1, columns), np.float32)
+    line = np.empty(columns, np.float32)
+    unit, half = np.float32(2.0**-shift), np.float32(0.5)
+    for c in range(planes):
+        across[:] = 0
+        for t in range(length):
+            tap = taps[column, t]
+            if tap != 0:
+                for y in range(rows + length - 1):
+                    for x in range(columns):
+                        across[y, x] += tap * padded[c, y, x + t]
+        for fraction in range(4):
+            for y in range(rows):
+                line[:] = 0
+                for t in range(length):
+                    tap = taps[fraction, t]
+                    if tap != 0:
+                        for x in range(columns):
+                            line[x] += tap * across[y + t, x]
+                for x in range(columns):
+                    rounded = np.floor(line[x] * unit + half)
+                    out[c, 4 * column + fraction, y, x] = min(max(rounded, np.float32(0)), np.float32(most))
 
 
 @compiled
