@@ -99,13 +99,16 @@ class _Visit:
         run_all([partial(self._descend, b, level, first, slopes, curvatures, gains) for b in range(len(slopes))])
 
     def _descend(self, b: int, level: int, first: int, slopes: Tensor, curvatures: Tensor, gains: np.ndarray) -> None:
-        from nvcodec.encoder import decision_kernels as kernels  # brings a compiler: only where frames are encoded
+        from nvcodec.encoder import descent_kernels as kernels  # brings a compiler: only where frames are encoded
 
         padded = tuple(padded_even(plane[b], MARGIN) for plane in self.levels)
+        context = (
+            self._sides[b], self._taps, self._starts, self._stage_at, self._related,
+            log_table(torch.device("cpu")).numpy(), *self._model, self._biases,
+        )  # fmt: skip
         kernels.descend_level(
             level, first, slopes[b].numpy().copy(), curvatures[b].contiguous().numpy(), gains, grid_filters(),
-            self._sizes, self._related, self._lmbda, padded, self._bits[b], self._sides[b], self._taps, self._starts,
-            self._stage_at, log_table(torch.device("cpu")).numpy(), *self._model, self._biases,
+            self._sizes, self._lmbda, padded, self._bits[b], context,
         )  # fmt: skip
         rows, columns = self._sizes[level]
         self.levels[level][b] = padded[level][:, MARGIN : MARGIN + rows, MARGIN : MARGIN + columns]

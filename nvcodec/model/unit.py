@@ -102,13 +102,19 @@ def compensate_unit(
     motion: list[Tensor],
 ) -> tuple[Compensated, list[MotionState]]:
     """Warp the references of every frame by its final motion; batched inputs of the cell, and motion states."""
-    compensated, motion_states = [], []
-    for b, frame in enumerate(unit.frames):
-        fields, blend = add_grid_motion(predictions[b].fields, [m[b] for m in motion], frame.distances)
-        references = tuple(states[r].appearance for r in frame.references)
-        compensated.append(compensate(references, fields, blend))
-        motion_states.append(MotionState(fields, frame.distances))
-    return _stack(compensated), motion_states
+    fields = [
+        add_grid_motion(predictions[b].fields, [m[b] for m in motion], frame.distances)
+        for b, frame in enumerate(unit.frames)
+    ]
+    compensated: dict[int, Compensated] = {}
+
+    def warp(b: int) -> None:
+        references = tuple(states[r].appearance for r in unit.frames[b].references)
+        compensated[b] = compensate(references, *fields[b])
+
+    run_all([partial(warp, b) for b in range(len(unit.frames))])
+    motion_states = [MotionState(vectors, f.distances) for (vectors, _), f in zip(fields, unit.frames, strict=True)]
+    return _stack([compensated[b] for b in range(len(unit.frames))]), motion_states
 
 
 def _stack(parts: list[Compensated]) -> Compensated:
