@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import torch
 
+from nvcodec.encoder.lookahead import estimated_bits
 from nvcodec.encoder.segment import PassSettings, SegmentFit, SegmentSource
 from nvcodec.encoder.twin import Twin
 from nvcodec.model.base import starting_tensors
@@ -72,3 +76,36 @@ def test_symbols_stay_within_the_alphabet() -> None:
     finest.shift_gains(-100)
     fit.run_pass(finest, PassSettings(1.0, 1, 1, train=False))
     assert max(float(level.abs().max()) for level in fit.grids[0].appearance) == SYMBOL_BOUND
+
+
+def test_b_frames_that_are_passed_over_are_believed_to_be_as_those_that_are_not() -> None:
+    """GOPs of two frames, every second one with its B frame: the missing bits are scaled by those that are known."""
+    generator = torch.Generator().manual_seed(4)
+    coarse = torch.rand(9, 6, 6, 8, generator=generator) * 1023
+    samples = torch.nn.functional.interpolate(coarse, size=GEOMETRY.half, mode="bicubic").clamp(0, 1023)
+    fit = SegmentFit(SegmentSource(samples, GEOMETRY, 2))
+    fit.look_ahead(twin(), SETTINGS, lambda report: None)
+    fit.weigh(SETTINGS)
+    short = replace(SETTINGS, iterations=1, key_iterations=1)
+    whole = [report.bits for report in fit.run_pass(twin(), short) if report]
+    assert fit.believed_bits(short) == whole
+
+    some = replace(short, stride=2)
+    reports = fit.run_pass(twin(), some)
+    assert [n for n, report in enumerate(reports) if report is None] == [4, 8]
+    assert fit.units[4].depth == fit.units[8].depth == 2
+    believed = fit.believed_bits(some)
+    assert [b for b, report in zip(believed, reports, strict=True) if report] == [r.bits for r in reports if r]
+    guesses = [
+        estimated_bits([f], {k: x.double().numpy() for k, x in fit.importance.items()}, some.highest_lmbda)
+        for f in fit.forecasts
+        if f.frame.depth == 2
+    ]
+    known, missing = (2, 6), (4, 8)
+    ratio = sum(believed[n] for n in known) / (guesses[0] + guesses[2])
+    for n, guess in zip(missing, (guesses[1], guesses[3]), strict=True):
+        assert math.isclose(believed[n], ratio * guess)
+
+    resumed = SegmentFit(fit.source)
+    resumed.restore(fit.state())
+    assert resumed.believed_bits(some) == believed

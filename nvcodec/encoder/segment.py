@@ -69,7 +69,8 @@ def _usual_importance(depth: int) -> float:
 class PassSettings:
     """``lmbda``: price of a bit in a key frame of the usual importance. ``searches``: how often motion is looked for,
     each time with prices by what the last search found. ``through_cell``: see ``FitSettings``. ``collect``: gather the
-    sensitivity of the parameters on the way."""
+    sensitivity of the parameters on the way. ``stride``: of so many GOPs one has its B frames visited; those of the
+    others are passed over."""
 
     lmbda: float
     iterations: int
@@ -78,6 +79,7 @@ class PassSettings:
     searches: int = 2
     through_cell: bool = True
     collect: bool = False
+    stride: int = 1
 
     @property
     def highest_lmbda(self) -> float:
@@ -107,6 +109,10 @@ class UnitReport:
     appearance_bits: float
     errors: Tensor
 
+    @property
+    def bits(self) -> float:
+        return self.motion_bits + self.appearance_bits
+
 
 @dataclass(frozen=True)
 class UnitWork:
@@ -125,14 +131,15 @@ class UnitWork:
 @dataclass
 class SegmentFit:
     """The grids of all units, whose motion is carried from pass to pass, and how far the present pass is: ``reports``
-    of the units that lie behind it, ``states`` of the frames that those to come refer to. ``forecasts``: of all frames,
-    in coding order, once ``look_ahead`` is through. ``importance``: of each frame, (block rows, block columns)."""
+    of the units that lie behind it (None for one that was passed over), ``states`` of the frames that those to come
+    refer to. ``forecasts``: of all frames, in coding order, once ``look_ahead`` is through. ``importance``: of each
+    frame, (block rows, block columns)."""
 
     source: SegmentSource
     units: list[CodingUnit] = field(init=False)
     grids: list[Grid] = field(init=False)
     sensitivity: dict[str, Tensor] = field(default_factory=dict)
-    reports: list[UnitReport] = field(default_factory=list)
+    reports: list[UnitReport | None] = field(default_factory=list)
     states: dict[int, FrameState] = field(default_factory=dict)
     forecasts: list[FrameForecast] = field(default_factory=list)
     importance: dict[int, Tensor] = field(default_factory=dict)
@@ -164,8 +171,9 @@ class SegmentFit:
                 self.forecasts.append(FrameForecast(frame, motion_states[b].fields, blend, errors[b], detail[b]))
                 self.states[frame.display] = FrameState(Reference(target[b]), motion_states[b])
             self._drop_states(number)
-            self.reports.append(UnitReport(unit, motion_bits, 0.0, _plane_errors(inputs.prediction, target)))
-            on_unit(self.reports[-1])
+            report = UnitReport(unit, motion_bits, 0.0, _plane_errors(inputs.prediction, target))
+            self.reports.append(report)
+            on_unit(report)
 
     def weigh(self, settings: PassSettings) -> None:
         """Find the importance of all blocks at the prices of ``settings``."""
@@ -179,6 +187,29 @@ class SegmentFit:
             bits = estimated_bits(self.forecasts, weights, settings.highest_lmbda)
             settings = replace(settings, lmbda=next_lambda(settings.lmbda, bits, wanted))
         return settings.lmbda
+
+    def believed_bits(self, settings: PassSettings) -> list[float]:
+        """What each unit takes: as the pass that is through measured, and those that it passed over by the look ahead,
+        corrected by how far that is off for the others of their depth."""
+        weights = {display: blocks.double().numpy() for display, blocks in self.importance.items()}
+        forecasts = {f.frame: f for f in self.forecasts}
+        found: list[float] = []
+        measured: dict[int, list[float]] = {}
+        for unit, report in zip(self.units, self.reports, strict=True):
+            guess = estimated_bits([forecasts[f] for f in unit.frames], weights, settings.highest_lmbda)
+            found.append(report.bits if report else guess)
+            if report:
+                sums = measured.setdefault(unit.depth, [0.0, 0.0])
+                sums[0], sums[1] = sums[0] + report.bits, sums[1] + guess
+        for number, report in enumerate(self.reports):
+            if not report:
+                bits, guesses = measured[self.units[number].depth]
+                found[number] *= bits / guesses
+        return found
+
+    def _gop(self, number: int) -> int:
+        """Which GOP a unit belongs to, the first one is 0."""
+        return sum(unit.depth == 1 for unit in self.units[: number + 1]) - 1
 
     def unit_importance(self, unit: CodingUnit) -> tuple[float, Tensor]:
         """The mean importance of a unit, and that of each block over it, (B, block rows, block columns)."""
@@ -197,7 +228,7 @@ class SegmentFit:
 
     def run_pass(
         self, twin: Twin, settings: PassSettings, on_unit: Callable[[UnitReport], None] = lambda report: None
-    ) -> list[UnitReport]:
+    ) -> list[UnitReport | None]:
         """One pass with the float twin; its references are its own reconstructions, rounded."""
         self.start_pass()
         self.continue_pass(twin, settings, on_unit)
@@ -211,13 +242,20 @@ class SegmentFit:
         """The units of the present pass that are still to come."""
         for number in range(len(self.reports), len(self.units)):
             unit = self.units[number]
+            if unit.reference_count == 2 and self._gop(number) % settings.stride:
+                self.reports.append(None)
+                continue
             work = self.fit_unit(number, twin, self.states, settings)
             samples = reconstruct(twin.network(), unit, work.fit.inputs, work.fit.levels)
             for b, frame in enumerate(unit.frames):
                 self.states[frame.display] = FrameState(Reference(samples[b]), work.motion_states[b])
             self._drop_states(number)
-            self.reports.append(work.report(samples))
-            on_unit(self.reports[-1])
+            report = work.report(samples)
+            self.reports.append(report)
+            on_unit(report)
+        if settings.collect:
+            share = sum(self.believed_bits(settings)) / sum(report.bits for report in self.reports if report)
+            self.sensitivity = {name: share * value for name, value in self.sensitivity.items()}
 
     def _drop_states(self, number: int) -> None:
         """Forget the frames that no unit behind ``number`` refers to."""
@@ -229,7 +267,7 @@ class SegmentFit:
         return {
             "grids": [vars(grid) for grid in self.grids],
             "sensitivity": self.sensitivity,
-            "reports": [(r.motion_bits, r.appearance_bits, r.errors) for r in self.reports],
+            "reports": [r and (r.motion_bits, r.appearance_bits, r.errors) for r in self.reports],
             "states": {
                 display: (state.appearance.packed, state.motion.fields, state.motion.distances)
                 for display, state in self.states.items()
@@ -242,7 +280,9 @@ class SegmentFit:
         """Take over what ``state`` returned; its tensors lie on the device of the source."""
         self.grids = [Grid(**grid) for grid in state["grids"]]
         self.sensitivity = state["sensitivity"]
-        self.reports = [UnitReport(unit, *kept) for unit, kept in zip(self.units, state["reports"], strict=False)]
+        self.reports = [
+            kept and UnitReport(unit, *kept) for unit, kept in zip(self.units, state["reports"], strict=False)
+        ]
         self.states = {
             display: FrameState(Reference(packed), MotionState(fields, distances))
             for display, (packed, fields, distances) in state["states"].items()

@@ -43,13 +43,14 @@ _WEIGHT_GUESS = 0.06
 
 @dataclass(frozen=True)
 class PassEffort:
-    """How much work a pass takes: iterations on a key frame and on other units, searches for motion, and whether
-    gradients go through the cell."""
+    """How much work a pass takes: iterations on a key frame and on other units, searches for motion, whether gradients
+    go through the cell, and of how many GOPs one has its B frames visited."""
 
     key_iterations: int
     iterations: int
     searches: int
     through_cell: bool
+    stride: int = 1
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Effort:
 
 
 EFFORTS = {
-    "fast": Effort(PassEffort(16, 6, 1, False), 0, False, 0.3, PassEffort(16, 2, 1, False), 6),
+    "fast": Effort(PassEffort(16, 6, 1, False, stride=3), 0, False, 0.3, PassEffort(16, 2, 1, False), 6),
     "medium": Effort(PassEffort(16, 6, 1, False), 1, True, 0.5, PassEffort(24, 10, 3, True), 7),
     "slow": Effort(PassEffort(24, 10, 3, True), 2, True, 0.5, PassEffort(48, 20, 3, True), 8),
 }
@@ -243,6 +244,7 @@ def encode_segment(
     # final: integers only, closed loop against the exact references
     if work.enters("final"):
         measured_at = work.settings.lmbda
+        before = fit.believed_bits(work.settings)
         if not effort.tuning:
             _follow_target(work, wanted)
         work.final = FinalPass(
@@ -250,8 +252,8 @@ def encode_segment(
             _affordable(twin, fit, wanted),
             replace(work.settings, train=False, collect=False, **asdict(effort.final)),
             wanted,
-            before=[r.motion_bits + r.appearance_bits for r in fit.reports],
-            lambdas=[measured_at] * len(fit.reports),
+            before,
+            [measured_at] * len(before),
             gain_lmbda=work.settings.lmbda,
         )
         fit.start_pass()
@@ -270,7 +272,7 @@ def _follow_target(work: _Work, wanted: float | None) -> None:
     """Move lambda, and with it the gains, so that the next pass meets the target."""
     if wanted is None:
         return
-    bits = sum(r.motion_bits + r.appearance_bits for r in work.fit.reports)
+    bits = sum(work.fit.believed_bits(work.settings))
     lmbda = next_lambda(work.settings.lmbda, bits, wanted * (1 - _WEIGHT_GUESS))
     work.twin.shift_gains(GAIN_PER_OCTAVE * math.log2(lmbda / work.settings.lmbda))
     work.settings = replace(work.settings, lmbda=lmbda)
