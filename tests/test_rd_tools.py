@@ -49,7 +49,8 @@ def test_the_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     moving_clip(clips / "wide.mkv", 128, 96, 6)
     (clips / "notes.txt").write_text("no clip")
     document = tmp_path / "DOC.md"
-    document.write_text("before\n<!-- benchmark -->\nold\n<!-- /benchmark -->\nafter\n")
+    fast = "<!-- benchmark fast -->\nfast\n<!-- /benchmark fast -->\n"
+    document.write_text(f"before\n{fast}<!-- benchmark medium -->\nold\n<!-- /benchmark medium -->\nafter\n")
     command = ["benchmark", clips, "-o", tmp_path / "out", "--frames", "4", "--threads", "1"]
     changes = {"BPPS": (0.2, 0.4, 0.8), "ANCHORS": "x264:ultrafast"}
 
@@ -63,7 +64,8 @@ def test_the_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     table = (tmp_path / "out" / "table.md").read_text()
     assert result.stdout == table
-    assert document.read_text() == f"before\n<!-- benchmark -->\n{table}<!-- /benchmark -->\nafter\n"
+    medium = f"<!-- benchmark medium -->\n{table}<!-- /benchmark medium -->\n"
+    assert document.read_text() == f"before\n{fast}{medium}after\n"
     (short, wide) = json.loads((tmp_path / "out" / "results.json").read_text())["clips"]
     assert (short["frame_count"], wide["frame_count"]) == (3, 4)
     rate = short["anchors"][0]["bd"]["psnr_yuv_611"]["rate"]["value"]
@@ -75,14 +77,18 @@ def test_the_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
-    [("none", "no place for the tables"), ("<!-- /benchmark -->\n<!-- benchmark -->\n", "no place for the tables")],
+    "text",
+    [
+        "none",
+        "<!-- /benchmark medium -->\n<!-- benchmark medium -->\n",
+        "<!-- benchmark fast -->\n<!-- /benchmark fast -->\n",
+    ],
 )
-def test_documents_without_marks(text: str, message: str, tmp_path: Path) -> None:
+def test_documents_without_marks(text: str, tmp_path: Path) -> None:
     (tmp_path / "DOC.md").write_text(text)
     result = tool("benchmark", tmp_path, "-o", tmp_path / "out", "--check", tmp_path / "DOC.md")
     assert result.exit_code == 1
-    assert message in result.output
+    assert "no place for the tables" in result.output
     assert not (tmp_path / "out").exists()
 
 
@@ -92,12 +98,14 @@ def test_a_folder_without_clips(tmp_path: Path) -> None:
     assert f"{tmp_path}: no clips" in result.output
 
 
-def test_the_document_has_a_place_for_the_tables() -> None:
+@pytest.mark.parametrize("effort", ["fast", "medium"])
+def test_the_document_has_a_place_for_the_tables(effort: str) -> None:
     quoted = runpy.run_path(str(TOOLS / "benchmark.py"))["quoted"]
     name = "BENCHMARKS.md"
-    before, _, after = quoted((TOOLS.parent / name).read_text(encoding="utf-8"), name)
-    assert before.endswith("<!-- benchmark -->\n")
-    assert after.startswith("<!-- /benchmark -->")
+    before, table, after = quoted((TOOLS.parent / name).read_text(encoding="utf-8"), effort, name)
+    assert before.endswith(f"<!-- benchmark {effort} -->\n")
+    assert f"effort {effort};" in table
+    assert after.startswith(f"<!-- /benchmark {effort} -->")
     assert "benchmark.py" in before
 
 

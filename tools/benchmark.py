@@ -6,7 +6,8 @@
 
 Takes the first frames of every video in CLIPS, at the targets and (by default) with the anchors below, and writes
 DIR/table.md beside what ``cwrv rd`` writes. DIR holds finished work: a second run computes only what is new.
-In the documents the tables stand between ``<!-- benchmark -->`` and ``<!-- /benchmark -->``.
+In the documents the tables of effort fast stand between ``<!-- benchmark fast -->`` and ``<!-- /benchmark fast -->``,
+and likewise those of the others.
 """
 
 from __future__ import annotations
@@ -36,7 +37,6 @@ BPPS = (0.02, 0.05, 0.1, 0.2)
 ANCHORS = "x264:medium,x265:medium,x265:veryslow,svtav1:4"
 FRAMES = "33"
 """Of each clip, from its start; a shorter clip is taken whole."""
-MARKS = ("<!-- benchmark -->\n", "<!-- /benchmark -->")
 
 
 def frame_limits(text: str) -> tuple[int, dict[str, int]]:
@@ -122,17 +122,18 @@ def _row(clip: dict[str, Any], point: dict[str, Any]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def quoted(text: str, name: str) -> tuple[str, str, str]:
-    """A document before, between and behind the marks.
+def quoted(text: str, effort: str, name: str) -> tuple[str, str, str]:
+    """A document before, between and behind the marks of ``effort``.
 
     Raises:
         InputError: it has not both of them, once.
     """
-    if any(text.count(mark.strip()) != 1 for mark in MARKS) or text.find(MARKS[0]) > text.find(MARKS[1]):
-        raise InputError(f"{name} has no place for the tables, between {MARKS[0].strip()} and {MARKS[1]}")
-    before, _, rest = text.partition(MARKS[0])
-    between, _, after = rest.partition(MARKS[1])
-    return before + MARKS[0], between, MARKS[1] + after
+    first, last = f"<!-- benchmark {effort} -->\n", f"<!-- /benchmark {effort} -->"
+    if any(text.count(mark.strip()) != 1 for mark in (first, last)) or text.find(first) > text.find(last):
+        raise InputError(f"{name} has no place for the tables, between {first.strip()} and {last}")
+    before, _, rest = text.partition(first)
+    between, _, after = rest.partition(last)
+    return before + first, between, last + after
 
 
 @click.command()
@@ -164,7 +165,7 @@ def main(
         require_extra()
         limits = frame_limits(frames)
         for path in (*update, *check):
-            quoted(path.read_text(encoding="utf-8"), str(path))
+            quoted(path.read_text(encoding="utf-8"), effort, str(path))
         plan = Plan(
             sources=("",),
             folder=folder,
@@ -186,10 +187,10 @@ def main(
         with atomic_output(folder / "table.md", overwrite=True) as temporary:
             temporary.write_text(text, encoding="utf-8")
         for path in update:
-            before, _, after = quoted(path.read_text(encoding="utf-8"), str(path))
+            before, _, after = quoted(path.read_text(encoding="utf-8"), effort, str(path))
             with atomic_output(path, overwrite=True) as temporary:
                 temporary.write_text(before + text + after, encoding="utf-8")
-        stale = [path for path in check if quoted(path.read_text(encoding="utf-8"), str(path))[1] != text]
+        stale = [path for path in check if quoted(path.read_text(encoding="utf-8"), effort, str(path))[1] != text]
     except (NvcodecError, OSError) as error:
         sys.exit(f"benchmark: {error}")
     click.echo(text, nl=False)
