@@ -196,7 +196,7 @@ class SegmentFit:
         found: list[float] = []
         measured: dict[int, list[float]] = {}
         for unit, report in zip(self.units, self.reports, strict=True):
-            guess = estimated_bits([forecasts[f] for f in unit.frames], weights, settings.highest_lmbda)
+            guess = max(estimated_bits([forecasts[f] for f in unit.frames], weights, settings.highest_lmbda), 1.0)
             found.append(report.bits if report else guess)
             if report:
                 sums = measured.setdefault(unit.depth, [0.0, 0.0])
