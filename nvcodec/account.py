@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from nvcodec.container import MAJOR
 from nvcodec.decoder import Decoder
 
 __all__ = ["describe"]
@@ -20,7 +21,7 @@ def describe(decoder: Decoder, name: str) -> dict[str, Any]:
     seconds = header.frame_count * header.frame_duration * float(p.time_base)
     return {
         "file": name,
-        "version": f"1.{decoder.container.minor}",
+        "version": f"{MAJOR}.{decoder.container.minor}",
         "level": header.level,
         "width": p.width,
         "height": p.height,

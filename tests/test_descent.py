@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from nvcodec.encoder import descent
 from nvcodec.encoder.descent import descended_levels
-from nvcodec.encoder.rate import level_costs
+from nvcodec.encoder.rate import laplace_bits, level_costs
 from nvcodec.entropy.context import ContextWeights
 from nvcodec.fixedpoint import Rounding
 from nvcodec.model.base import starting_tensors
@@ -17,7 +18,7 @@ from nvcodec.model.warprnn import AppearanceSide
 
 GEOMETRY = FrameGeometry(70, 42)
 DEPTH = 2
-GAINS = torch.linspace(40, 90, APPEARANCE_GAINS)
+GAINS = torch.stack([torch.linspace(40, 90, APPEARANCE_GAINS), torch.linspace(30, 60, APPEARANCE_GAINS)])
 
 
 @pytest.fixture(scope="module")
@@ -97,3 +98,27 @@ def test_each_symbol_knows_what_those_before_it_left(side: AppearanceSide, conte
     weights = torch.exp(torch.randn(2, 1, *GEOMETRY.half) * 2).expand_as(rest)
     found = descended_levels(no_symbols(), GAINS, rest, weights, side, context, DEPTH, 1.0)
     assert error(found, rest, weights) < 0.4 * error(no_symbols(), rest, weights)
+
+
+def test_kept_bits_are_those_of_the_symbols(
+    side: AppearanceSide, context: ContextWeights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a visit remembers of a symbol's bits holds after all moves that came later."""
+    made: list[descent._Visit] = []
+    visit = descent._Visit
+    monkeypatch.setattr(descent, "_Visit", lambda *given: made.append(visit(*given)) or made[-1])
+    torch.manual_seed(5)
+    rest = torch.nn.functional.interpolate(torch.randn(2, 6, 5, 9), size=GEOMETRY.half, mode="bicubic") * 100
+    rest += torch.randn(rest.shape) * 20
+    levels = no_symbols()
+    for _ in range(2):
+        levels = descended_levels(levels, GAINS, rest, torch.ones_like(rest), side, context, DEPTH, 500.0)
+    rates, checked = level_costs(levels, side, context, DEPTH, free_empty=False)[0], 0
+    for k, (level, rate) in enumerate(zip(levels, rates, strict=True)):
+        expected = laplace_bits(level, rate.location, rate.scale)
+        for b in range(2):
+            kept = torch.from_numpy(made[-1]._bits[b][k])
+            known = kept >= 0
+            checked += int(known.sum())
+            assert torch.allclose(kept[known], expected[b][known], rtol=1e-3, atol=1e-3), k
+    assert checked > 1000

@@ -62,19 +62,20 @@ def merge_plane(low: np.ndarray, bands: np.ndarray, rows: int, columns: int) -> 
     return np.stack([merge(upper[:, x], lower[:, x], rows) for x in range(columns)], axis=1)
 
 
-def reference_expansion(levels: list[np.ndarray], gains: list[int]) -> np.ndarray:
-    """One frame: levels (C, rows, columns), finest first, to (6, h, w)."""
+def reference_expansion(levels: list[np.ndarray], gains: list[list[int]]) -> np.ndarray:
+    """One frame: levels (C, rows, columns), finest first, to (6, h, w); ``gains`` of luma, and of chroma."""
 
-    def scaled(symbols: np.ndarray, gain: int) -> np.ndarray:
-        return np.clip(symbols * gain, -BAND, BAND)
+    def scaled(symbols: np.ndarray, plane: int, level: int) -> np.ndarray:
+        return np.clip(symbols * gains[min(plane, 1)][level], -BAND, BAND)
 
-    planes = list(scaled(levels[4][9:], gains[5]))
+    planes = [scaled(levels[4][9 + p], p, 5) for p in range(3)]
     for k in (4, 3, 2, 1):
         size = levels[k - 1].shape[1:]
-        bands = scaled(levels[k][:9], gains[k])
-        planes = [merge_plane(plane, bands[3 * p : 3 * p + 3], *size) for p, plane in enumerate(planes)]
+        planes = [
+            merge_plane(plane, scaled(levels[k][3 * p : 3 * p + 3], p, k), *size) for p, plane in enumerate(planes)
+        ]
     h, w = levels[0].shape[1:]
-    luma = merge_plane(planes[0], scaled(levels[0], gains[0]), 2 * h, 2 * w)
+    luma = merge_plane(planes[0], scaled(levels[0], 0, 0), 2 * h, 2 * w)
     packed = [luma[dy::2, dx::2] for dy in (0, 1) for dx in (0, 1)]
     return np.clip(np.stack([*packed, *planes[1:]]), -RESIDUAL_BOUND, RESIDUAL_BOUND)
 
@@ -98,9 +99,11 @@ def tensors(levels: list[np.ndarray]) -> list[torch.Tensor]:
     st.integers(1, 39),
     st.integers(1, 39),
     st.sampled_from([1, 6, SYMBOL_BOUND]),
-    st.lists(st.sampled_from([4, 5, 64, 939]), min_size=6, max_size=6),
+    st.lists(st.lists(st.sampled_from([4, 5, 64, 939]), min_size=6, max_size=6), min_size=2, max_size=2),
 )
-def test_expansion_is_that_of_integers(seed: int, width: int, height: int, largest: int, gains: list[int]) -> None:
+def test_expansion_is_that_of_integers(
+    seed: int, width: int, height: int, largest: int, gains: list[list[int]]
+) -> None:
     levels = random_levels(seed, width, height, largest, batch=2)
     expected = np.stack([reference_expansion([level[b] for level in levels], gains) for b in range(2)])
     for rounding in (Rounding.EXACT, Rounding.STRAIGHT_THROUGH):
@@ -113,8 +116,8 @@ def test_loudest_grid_stays_exact() -> None:
     rng = np.random.default_rng(5)
     levels = [np.where(level < 0, -127, 127) for level in random_levels(1, 21, 17, 1)]
     levels = [level * rng.choice([-1, 1], (level.shape[1], 1, 1)) for level in levels]
-    gains = [939] * 6
-    got = expand_grid(tensors(levels), torch.full((6,), 939.0))
+    gains = [[939] * 6] * 2
+    got = expand_grid(tensors(levels), torch.full((2, 6), 939.0))
     assert np.array_equal(got.numpy()[0], reference_expansion([level[0] for level in levels], gains))
     assert got.abs().max() == RESIDUAL_BOUND
 
@@ -123,7 +126,7 @@ def test_flat_mean_expands_to_a_flat_picture() -> None:
     """The low filters sum to 362 / 512, about 1 / sqrt 2, at both phases: ten merges for luma, eight for chroma."""
     levels = [np.zeros_like(level) for level in random_levels(0, 32, 32, 1)]
     levels[4][0, 9:, 0, 0] = (60, 20, -10)
-    out = expand_grid(tensors(levels), torch.full((6,), 100.0))[0]
+    out = expand_grid(tensors(levels), torch.full((2, 6), 100.0))[0]
     value = [6000, 2000, -1000]
     for step in range(10):
         value = [(v * 362 + 256) >> 9 if p == 0 or step < 8 else v for p, v in enumerate(value)]
@@ -135,7 +138,7 @@ def test_flat_mean_expands_to_a_flat_picture() -> None:
 
 def test_zero_grid_is_zero() -> None:
     levels = [np.zeros_like(level) for level in random_levels(0, 35, 21, 1)]
-    assert not expand_grid(tensors(levels), torch.full((6,), 939.0)).any()
+    assert not expand_grid(tensors(levels), torch.full((2, 6), 939.0)).any()
 
 
 def test_channels_belong_to_their_planes() -> None:
@@ -143,7 +146,7 @@ def test_channels_belong_to_their_planes() -> None:
         for c in range(channels):
             levels = [np.zeros_like(level) for level in random_levels(0, 64, 64, 1)]
             levels[k][0, c, 0, 0] = 50
-            out = expand_grid(tensors(levels), torch.full((6,), 200.0))[0]
+            out = expand_grid(tensors(levels), torch.full((2, 6), 200.0))[0]
             plane = c - 9 if c >= 9 else c // 3
             touched = [bool(out[:4].any()), bool(out[4].any()), bool(out[5].any())]
             assert touched == [p == plane for p in range(3)], (k, c)
@@ -154,7 +157,7 @@ def test_channels_belong_to_their_planes() -> None:
 def test_expansion_is_linear_but_for_rounding(seed: int, width: int, height: int) -> None:
     """Each merge rounds by 1/2 at most; gains of the filters below 1 (low) and 1.16 (high) make that less than 7."""
     a, b = random_levels(seed, width, height, 2), random_levels(seed + 1, width, height, 2)
-    gains = torch.full((6,), 5.0)
+    gains = torch.full((2, 6), 5.0)
     parts = [expand_grid(tensors(levels), gains) for levels in (a, b)]
     whole = [x + y for x, y in zip(a, b, strict=True)]
     assert (expand_grid(tensors(whole), gains) - sum(parts)).abs().max() < 3 * 7
@@ -186,7 +189,7 @@ def test_compiled_synthesis_is_that_of_convolutions(size: tuple[int, int], round
 
 def test_gradient_reaches_every_symbol() -> None:
     levels = [level.requires_grad_() for level in tensors(random_levels(3, 35, 21, 1))]
-    out = expand_grid(levels, torch.full((6,), 8.0), Rounding.STRAIGHT_THROUGH)
+    out = expand_grid(levels, torch.full((2, 6), 8.0), Rounding.STRAIGHT_THROUGH)
     weights = torch.from_numpy(np.random.default_rng(0).normal(size=out.shape)).float()
     for gradient in torch.autograd.grad((out * weights).sum(), levels):
         assert (gradient != 0).all()
@@ -199,5 +202,5 @@ def test_a_symbol_has_the_energy_of_its_gain(level: int) -> None:
     for c in range(3):
         symbols = [x.copy() for x in levels]
         symbols[level][0, c, 2, 3] = 1
-        out = expand_grid(tensors(symbols), torch.full((6,), 400.0), Rounding.NONE)
+        out = expand_grid(tensors(symbols), torch.full((2, 6), 400.0), Rounding.NONE)
         assert out.square().sum().sqrt().item() == pytest.approx(400, rel=0.12)

@@ -123,12 +123,16 @@ def test_gain_values() -> None:
 
 def test_gains_are_looked_up_by_depth() -> None:
     made = network(8)
-    index = torch.arange(48.0).reshape(8, 6)
+    index = torch.arange(48.0).reshape(8, 6) + 8
     made.tensors["grid.gain"] = index
     for depth in (0, 7):
-        assert made.gains(depth).tolist() == [gain_values()[6 * depth + k] for k in range(6)]
+        luma, chroma = made.gains(depth).tolist()
+        assert luma == [gain_values()[8 + 6 * depth + k] for k in range(6)]
+        assert chroma == [gain_values()[4 + 6 * depth + k] for k in range(6)]
     made.tensors["grid.gain"] = index.clone().requires_grad_()
-    assert made.gains(7).tolist() == pytest.approx([4 * 2 ** (i / 8) for i in range(42, 48)], rel=1e-5)
+    luma, chroma = made.gains(7).tolist()
+    assert luma == pytest.approx([4 * 2 ** (i / 8) for i in range(50, 56)], rel=1e-5)
+    assert chroma == pytest.approx([x / 2**0.5 for x in luma], rel=1e-5)
 
 
 # The cell

@@ -149,7 +149,7 @@ def read_stream(r: Reader, max_level: int) -> Stream:
     need(r.data[:8] == SIGNATURE, "signature", "not a .cwrv file")
     r.pos = 8
     major, minor = r.u8("the version"), r.u8("the version")
-    need(major == 1, "unsupported", f"version {major}.{minor}")
+    need(major == 2, "unsupported", f"version {major}.{minor}")
     head = parse_head(read_section(r, HEAD, MAX_HEAD_BYTES, crc_from=0)[1], minor, max_level)
     index_limit = MAX_INDEX_ENTRY_BYTES * head["segment_count"]
     counts, sizes = parse_index(read_section(r, INDEX, index_limit)[1], head)
@@ -821,16 +821,20 @@ def synthesise_level(low: Array, bands: Array, rows: int, columns: int) -> Array
 
 def expand(f: UnitFrame, gain: Array) -> Array:
     """10.8: the residual (6, h, w)."""
-    g = {k: clip3(-MAX_BAND, MAX_BAND, f.grid[APPEARANCE][k] * gains()[gain[f.depth, k]]) for k in range(5)}
-    means = clip3(-MAX_BAND, MAX_BAND, f.grid[APPEARANCE][4][9:] * gains()[gain[f.depth, 5]])
+
+    def amplitude(p: int, k: int, q: Array) -> Array:
+        return clip3(-MAX_BAND, MAX_BAND, q * gains()[gain[f.depth, k] - (4 if p else 0)])
+
+    bands = f.grid[APPEARANCE]
     planes = []
     for p in range(3):
-        plane = means[p]
+        plane = amplitude(p, 5, bands[4][9 + p])
         for k in (4, 3, 2, 1):
-            plane = synthesise_level(plane, g[k][3 * p : 3 * p + 3], *f.level_shape(APPEARANCE, k - 1)[1:])
+            details = amplitude(p, k, bands[k][3 * p : 3 * p + 3])
+            plane = synthesise_level(plane, details, *f.level_shape(APPEARANCE, k - 1)[1:])
         planes.append(plane)
     h, w = f.working_size
-    top = synthesise_level(planes[0], g[0], 2 * h, 2 * w)
+    top = synthesise_level(planes[0], amplitude(0, 0, bands[0]), 2 * h, 2 * w)
     return clip3(-1023, 1023, np.concatenate([pack(top), np.stack(planes[1:])]))
 
 

@@ -119,9 +119,11 @@ def _ceil_shift(size: tuple[int, int], bits: int) -> tuple[int, int]:
 
 
 def channel_gains(gains: Tensor, level: int) -> Tensor:
-    """(channels, 1, 1): the part of ``gains``, (APPEARANCE_GAINS,), that each channel of an appearance level takes."""
-    index = [APPEARANCE_LEVELS if c >= BANDS else level for c in range(APPEARANCE_CHANNELS[level])]
-    return gains[index][:, None, None]
+    """(channels, 1, 1): of ``gains``, (2, APPEARANCE_GAINS), what each channel of an appearance level takes."""
+    channels = range(APPEARANCE_CHANNELS[level])
+    planes = [c // 3 if c < BANDS else c - BANDS for c in channels]
+    index = [level if c < BANDS else APPEARANCE_LEVELS for c in channels]
+    return gains[[min(plane, 1) for plane in planes], index][:, None, None]
 
 
 def _merge_kernel() -> Tensor:
@@ -196,7 +198,7 @@ def pack_planes(images: list[Tensor]) -> Tensor:
 def expand_grid(levels: list[Tensor], gains: Tensor, rounding: Rounding = Rounding.EXACT) -> Tensor:
     """Appearance levels (finest first), each (B, C_k, h_k, w_k), to the residual (B, 6, h, w).
 
-    ``gains``: (APPEARANCE_GAINS,), the amplitude of symbol 1 at each level and, last, of the mean.
+    ``gains``: (2, APPEARANCE_GAINS), of luma and chroma the amplitude of symbol 1 at each level and, last, of the mean.
     The coarsest level ends with the three means; the finest level has luma bands only.
     """
     return pack_planes(expand_steps(levels, gains, rounding)).clamp(-RESIDUAL_BOUND, RESIDUAL_BOUND)

@@ -57,6 +57,8 @@ GREY = 512
 GAIN_STEPS = 64
 GAIN_STEPS_PER_OCTAVE = 8
 """Gain index i stands for round(4 * 2**(i / 8))."""
+_CHROMA_GAIN_STEPS = 4
+"""By which the gains of chroma are finer than those of luma: its symbols are few, so that quality is cheap there."""
 DEPTHS = MAX_DEPTH + 1
 CELL_INPUTS = {"key": SAMPLE_CHANNELS, "inter": 3 * SAMPLE_CHANNELS}
 """Input channels of the two cells: of frames without references, and of all others."""
@@ -194,10 +196,11 @@ class Network:
         )
 
     def gains(self, depth: int) -> Tensor:
-        """(APPEARANCE_GAINS,): amplitude of symbol 1 at each level, and of the means."""
-        index = self.tensors["grid.gain"][depth]
+        """(2, APPEARANCE_GAINS): amplitude of symbol 1 at each level, and of the means, in luma and in chroma."""
+        luma = self.tensors["grid.gain"][depth]
+        index = torch.stack([luma, luma - _CHROMA_GAIN_STEPS])
         if index.requires_grad:
-            return 4 * torch.exp2(index / 8)
+            return 4 * torch.exp2(index / GAIN_STEPS_PER_OCTAVE)
         table = torch.tensor(_GAINS, dtype=torch.float32, device=index.device)
         return table[index.round().long().clamp(0, GAIN_STEPS - 1)]
 
