@@ -23,10 +23,11 @@ from nvcodec.frame import Frame, VideoProperties
 from nvcodec.model.grid import FrameGeometry
 from nvcodec.model.warp import unpack_luma
 from nvcodec.model.warprnn import FrameState
+from nvcodec.parallel import thread_limit
 from nvcodec.salvage import SalvageReader
 from nvcodec.segment import SegmentDecoder
 
-__all__ = ["Damage", "Decoder", "FrameHash", "choose_device", "output_planes", "properties_of", "thread_limit"]
+__all__ = ["Damage", "Decoder", "FrameHash", "choose_device", "output_planes", "properties_of"]
 
 
 _NO_MEMORY = re.compile(r"can't allocate memory|bad_alloc|not enough memory")
@@ -56,18 +57,6 @@ def choose_device(name: str) -> torch.device:
     if name not in ("cpu", "cuda"):
         raise InputError(f"unknown device {name!r}; choose auto, cpu or cuda")
     return torch.device(name)
-
-
-@contextmanager
-def thread_limit(threads: int | None) -> Iterator[None]:
-    """Let torch use ``threads`` threads (all cores for None) for a while."""
-    before = torch.get_num_threads()
-    try:
-        if threads is not None:
-            torch.set_num_threads(threads)
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def output_planes(samples: Tensor, width: int, height: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,22 +1,48 @@
-"""Independent pieces of compiled work, side by side."""
+"""Threads: independent pieces of compiled work side by side, and how many of them there are.
+
+PyTorch has threads of its own inside each operation. At the sizes of video they are worth less than they cost while
+pieces run side by side (two waiting threads of PyTorch slow down two that work), so it gets half of them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 
 import torch
 
-__all__ = ["run_all"]
+__all__ = ["run_all", "thread_count", "thread_limit"]
+
+_limit: int | None = None
+
+
+def thread_count() -> int:
+    """How many pieces run side by side: those of ``thread_limit``, or as many as PyTorch has threads."""
+    return _limit or torch.get_num_threads()
+
+
+@contextmanager
+def thread_limit(threads: int | None) -> Iterator[None]:
+    """Use ``threads`` threads for a while; with None as many as before, at first what PyTorch chooses."""
+    global _limit
+    before, inside = _limit, torch.get_num_threads()
+    _limit = threads or thread_count()
+    torch.set_num_threads(max(1, _limit // 2))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(inside)
+        _limit = before
 
 
 def run_all(tasks: Sequence[Callable[[], None]]) -> None:
-    """Run tasks that do not depend on each other on as many threads as PyTorch uses; the longest ones come first.
+    """Run tasks that do not depend on each other on ``thread_count()`` threads; the longest ones come first.
 
     Only what releases the interpreter's lock gains by it. Each task finds autograd as the caller has it.
     """
-    threads = min(torch.get_num_threads(), len(tasks))
+    threads = min(thread_count(), len(tasks))
     if threads <= 1:
         for task in tasks:
             task()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 import torch
 from numba.core import caching
 
 from nvcodec.compiled import compiled
-from nvcodec.parallel import run_all
+from nvcodec.parallel import run_all, thread_count, thread_limit
 
 
 def test_compiles_where_nothing_can_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -22,30 +24,54 @@ def test_compiles_where_nothing_can_be_written(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_all_tasks_run_as_the_caller_has_autograd(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+def test_all_tasks_run_as_the_caller_has_autograd(threads: int) -> None:
     seen: dict[int, tuple[bool, bool]] = {}
 
     def task(k: int) -> None:
         seen[k] = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
 
     tasks = [lambda k=k: task(k) for k in range(5)]
-    run_all(tasks)
-    assert seen == dict.fromkeys(range(5), (True, False))
-    with torch.no_grad():
+    with thread_limit(threads):
         run_all(tasks)
-    assert seen == dict.fromkeys(range(5), (False, False))
-    with torch.inference_mode():
-        run_all(tasks)
-    assert seen == dict.fromkeys(range(5), (False, True))
+        assert seen == dict.fromkeys(range(5), (True, False))
+        with torch.no_grad():
+            run_all(tasks)
+        assert seen == dict.fromkeys(range(5), (False, False))
+        with torch.inference_mode():
+            run_all(tasks)
+        assert seen == dict.fromkeys(range(5), (False, True))
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_an_error_reaches_the_caller(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-
+def test_an_error_reaches_the_caller(threads: int) -> None:
     def fail() -> None:
         raise ValueError("no")
 
-    with pytest.raises(ValueError, match="no"):
+    with thread_limit(threads), pytest.raises(ValueError, match="no"):
         run_all([lambda: None, fail])
+
+
+def test_tasks_run_on_as_many_threads_as_there_may_be() -> None:
+    for threads in (1, 3):
+        names: set[str] = set()
+        meeting = threading.Barrier(threads)
+
+        def task(names: set[str] = names, meeting: threading.Barrier = meeting) -> None:
+            names.add(threading.current_thread().name)
+            meeting.wait(timeout=30)
+
+        with thread_limit(threads):
+            run_all([task] * threads)
+        assert len(names) == threads
+
+
+def test_thread_limit_ends_where_it_began() -> None:
+    before = thread_count(), torch.get_num_threads()
+    with thread_limit(6):
+        assert (thread_count(), torch.get_num_threads()) == (6, 3)
+        with thread_limit(None):
+            assert (thread_count(), torch.get_num_threads()) == (6, 3)
+        with pytest.raises(ZeroDivisionError), thread_limit(1):
+            _ = 1 / (thread_count() - torch.get_num_threads())
+        assert (thread_count(), torch.get_num_threads()) == (6, 3)
+    assert (thread_count(), torch.get_num_threads()) == before

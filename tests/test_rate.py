@@ -16,6 +16,7 @@ from nvcodec.model.base import starting_tensors
 from nvcodec.model.grid import APPEARANCE_CHANNELS, FrameGeometry
 from nvcodec.model.network import Network, NetworkShape
 from nvcodec.model.warprnn import AppearanceSide
+from nvcodec.parallel import thread_limit
 
 GEOMETRY = FrameGeometry(70, 42)
 DEPTH = 2
@@ -109,13 +110,11 @@ def test_compiled_choice_of_symbols_is_that_of_tensors(
     assert moved > 500
 
 
-def test_two_threads_give_what_one_gives(
-    levels: list[Tensor], side: AppearanceSide, context: ContextWeights, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_threads_give_what_one_gives(levels: list[Tensor], side: AppearanceSide, context: ContextWeights) -> None:
     results = []
     for threads in (1, 2):
-        monkeypatch.setattr(torch, "get_num_threads", lambda count=threads: count)
-        rates, slopes = level_costs(levels, side, context, DEPTH, slopes=True)
+        with thread_limit(threads):
+            rates, slopes = level_costs(levels, side, context, DEPTH, slopes=True)
         assert slopes is not None
         results.append([*(r.bits for r in rates), *slopes.symbols, *slopes.parameters])
     assert all(torch.equal(one, two) for one, two in zip(*results, strict=True))

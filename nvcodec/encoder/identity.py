@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from nvcodec.frame import Frame, VideoProperties
+from nvcodec.parallel import thread_count
 from nvcodec.versions import codec_versions
 
 __all__ = ["encode_identity"]
@@ -29,7 +30,7 @@ def encode_identity(
             digest.update(plane.contiguous().numpy().data)
     identity = {"frames": str(len(frames)), "input": digest.hexdigest()}
     identity |= {name: _text_of(value) for name, value in options.items()}
-    identity |= {"device": _name_of(device), "threads": str(torch.get_num_threads())}
+    identity |= {"device": _name_of(device), "threads": str(thread_count())}
     return identity | codec_versions()
 
 

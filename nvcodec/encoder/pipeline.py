@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from nvcodec.container import Segment, write_container
-from nvcodec.decoder import Decoder, choose_device, thread_limit
+from nvcodec.decoder import Decoder, choose_device
 from nvcodec.encoder.analyse import CutDetector, working_samples
 from nvcodec.encoder.checkpoint import Checkpoint
 from nvcodec.encoder.identity import encode_identity
@@ -41,6 +41,7 @@ from nvcodec.metrics import FramePsnr, frame_psnr, mean_psnr
 from nvcodec.model.base import WIDTHS
 from nvcodec.model.grid import FrameGeometry
 from nvcodec.output_file import atomic_output, check_target, checkpoint_path, output_lock
+from nvcodec.parallel import thread_limit
 from nvcodec.segment import MAX_GOP
 from nvcodec.syntax import StreamHeader
 from nvcodec.video_io import VideoReader

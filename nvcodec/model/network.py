@@ -26,7 +26,7 @@ from nvcodec.entropy.context import (
 from nvcodec.fixedpoint import LEAKY_SHIFT, Rounding, check_exact_bound, conv2d, leaky_relu, shift_right
 from nvcodec.gop import MAX_DEPTH
 from nvcodec.model.grid import APPEARANCE_GAINS, APPEARANCE_LEVELS, MOTION_LEVELS, RESIDUAL_BOUND
-from nvcodec.parallel import run_all
+from nvcodec.parallel import run_all, thread_count
 
 __all__ = [
     "ACTIVATION_BOUND",
@@ -262,6 +262,6 @@ def _activated_cpu(sums: Tensor) -> Tensor:
 
     sums = sums.detach().contiguous(memory_format=torch.channels_last)
     values = sums.permute(0, 2, 3, 1).reshape(-1).numpy()
-    parts = np.array_split(values, torch.get_num_threads())
+    parts = np.array_split(values, thread_count())
     run_all([partial(activate, part, CONV_BITS, LEAKY_SHIFT, ACTIVATION_BOUND) for part in parts])
     return sums
