@@ -17,7 +17,7 @@ from nvcodec.model import base
 from nvcodec.model.base import TRAINED_WIDTHS, WIDTHS, starting_tensors
 from nvcodec.model.network import CELL_INPUTS, CELL_LAYERS, GAIN_STEPS, Network, NetworkShape, gain_values
 
-PARAMETERS = {8: 5740, 24: 29548, 48: 99820, 96: 364780, 160: 976108, 288: 3083500}
+PARAMETERS = {8: 5764, 24: 29572, 48: 99844, 96: 364804, 160: 976132, 288: 3083524}
 
 
 def network(width: int) -> Network:
@@ -43,7 +43,7 @@ def randomised(width: int, seed: int) -> Network:
             bound = int(14e6 / 1023 / (9 * spec.shape[1]))
             drawn = rng.integers(-bound, bound + 1, spec.shape) * rng.integers(0, 2, spec.shape)
         else:
-            bound = 30 if spec.name.endswith(".slope") else 4000
+            bound = {"slope": 30, "scale": 31, "bias": 4000}[spec.name.rsplit(".", 1)[1]]
             drawn = rng.integers(-bound, bound + 1, spec.shape)
         tensors[spec.name] = torch.from_numpy(drawn).float()
     made = Network(shape, tensors)
@@ -162,7 +162,8 @@ def reference_cell(made: Network, given: list[np.ndarray], depth: int) -> np.nda
         x = reference_layer(x, made.tensors[f"cell.{kind}.{layer}.weight"], offset)
         if layer != "leave":
             x = np.where(x >= 0, x, x >> 3).clip(-1023, 1023)
-    return (prediction + residual + x).clip(0, 1023)
+    correction = (x * t[f"cell.{kind}.leave.scale"][row][:, None, None] + 8) >> 4
+    return (prediction + residual + correction).clip(0, 1023)
 
 
 @settings(max_examples=20, deadline=None)

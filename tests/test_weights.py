@@ -108,8 +108,8 @@ def test_values_stay_within_their_bounds() -> None:
 def test_rows_are_output_channels_where_they_are_long() -> None:
     lengths = {name.split(".", 1)[1]: row_length(spec) for name, spec in BY_NAME.items() if name.startswith("cell")}
     shared = {"mix0.weight": 72, "mix0.bias": 8, "mix1.weight": 72, "mix1.bias": 8, "leave.weight": 72, "leave.bias": 6}
-    key = {"enter.weight": 8 * 6 * 9, "enter.bias": 8, "enter.slope": 8} | shared
-    inter = {"enter.weight": 18 * 9, "enter.bias": 24, "enter.slope": 24} | shared
+    key = {"enter.weight": 8 * 6 * 9, "enter.bias": 8, "enter.slope": 8, "leave.scale": 6} | shared
+    inter = {"enter.weight": 18 * 9, "enter.bias": 24, "enter.slope": 24, "leave.scale": 18} | shared
     assert lengths == {f"key.{k}": v for k, v in key.items()} | {f"inter.{k}": v for k, v in inter.items()}
 
 

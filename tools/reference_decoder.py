@@ -366,6 +366,7 @@ def tensor_shapes(w: int) -> dict[str, tuple[tuple[int, ...], int]]:
             shapes[f"cell.{kind}.{layer}.weight"] = ((out, into, 3, 3), 32768)
             shapes[f"cell.{kind}.{layer}.bias"] = ((rows, out), 8192)
         shapes[f"cell.{kind}.enter.slope"] = ((biases, w), 1024)
+        shapes[f"cell.{kind}.leave.scale"] = ((biases, 6), 31)
     shapes["grid.gain"] = ((8, 6), 63)
     for kind in (APPEARANCE, MOTION):
         levels = LEVEL_COUNT[kind]
@@ -865,7 +866,8 @@ def synthesise(f: UnitFrame, net: Network) -> None:
     for name in ("mix0", "mix1"):
         v = leaky(layer(v, net[f"{cell}.{name}.weight"], 128 * net[f"{cell}.{name}.bias"][0]))
     v = layer(v, net[f"{cell}.leave.weight"], 128 * net[f"{cell}.leave.bias"][0])
-    f.samples = clip3(0, 1023, f.prediction + residual + v)
+    correction = round2(v * net[f"{cell}.leave.scale"][row][:, None, None], 4)
+    f.samples = clip3(0, 1023, f.prediction + residual + correction)
 
 
 def output_planes(f: UnitFrame) -> Planes:

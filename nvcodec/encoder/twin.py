@@ -13,7 +13,7 @@ from nvcodec.model.network import CELL_INPUTS, Network, NetworkShape, limit_gain
 
 __all__ = ["Twin"]
 
-_RATES = {"weight": 0.2, "bias": 0.6}
+_RATES = {"weight": 0.2, "bias": 0.6, "scale": 1.5}
 """Learning rate of each kind of tensor, in its integer units."""
 _CONTEXT_RATE = 0.4
 

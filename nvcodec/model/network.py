@@ -49,6 +49,8 @@ BIAS_BITS = 2
 """Fraction bits of the cell's biases, in activations."""
 SLOPE_BITS = 5
 """Fraction bits of what a step of the gain adds to a bias, in activations."""
+SCALE_BITS = 4
+"""Fraction bits of the factors of what the cell adds to its input."""
 ACTIVATION_BOUND = 1023
 """Magnitude of activations; one unit is a quarter of an 8-bit grey level."""
 SAMPLE_CHANNELS = 6
@@ -98,7 +100,10 @@ class NetworkShape:
                     TensorSpec(f"cell.{kind}.{layer}.weight", (out, into, 3, 3), CONV_BITS, 1 << 15),
                     TensorSpec(f"cell.{kind}.{layer}.bias", (biases, out), BIAS_BITS, 1 << 13),
                 ]
-            specs.append(TensorSpec(f"cell.{kind}.enter.slope", (rows, self.width), SLOPE_BITS, 1 << 10))
+            specs += [
+                TensorSpec(f"cell.{kind}.enter.slope", (rows, self.width), SLOPE_BITS, 1 << 10),
+                TensorSpec(f"cell.{kind}.leave.scale", (rows, SAMPLE_CHANNELS), SCALE_BITS, 31),
+            ]
         specs.append(TensorSpec("grid.gain", (DEPTHS, APPEARANCE_GAINS), 0, GAIN_STEPS - 1))
         for kind, levels in (("appearance", APPEARANCE_LEVELS), ("motion", MOTION_LEVELS)):
             specs += [
@@ -228,7 +233,9 @@ class Network:
             else:
                 y = leaky_relu(self._layer(y, kind, layer, depth, rounding), rounding)
                 y = y.clamp(-ACTIVATION_BOUND, ACTIVATION_BOUND)
-        samples = prediction + residual + self._layer(y, kind, CELL_LAYERS[-1], depth, rounding).float()
+        correction = self._layer(y, kind, CELL_LAYERS[-1], depth, rounding).float()
+        scale = self._row(f"cell.{kind}.leave.scale", depth)[:, None, None]
+        samples = prediction + residual + shift_right(correction * scale, SCALE_BITS, rounding)
         return samples.clamp(0, 2 * GREY - 1) if rounding is Rounding.EXACT else samples
 
     def _layer(self, x: Tensor, kind: str, layer: str, depth: int, rounding: Rounding) -> Tensor:
@@ -247,13 +254,16 @@ class Network:
     def _bias(self, kind: str, layer: str, depth: int) -> Tensor:
         """(channels,), in units of the sums."""
         name = f"cell.{kind}.{layer}"
-        biases = self.tensors[f"{name}.bias"]
-        row = min(max(depth - 1, 0), len(biases) - 1)
-        bias = biases[row] * (1 << (CONV_BITS - BIAS_BITS))
+        bias = self._row(f"{name}.bias", depth) * (1 << (CONV_BITS - BIAS_BITS))
         if layer == "enter":
             gain = self.tensors["grid.gain"][depth, 0].detach().round()
-            bias = bias + self.tensors[f"{name}.slope"][row] * (gain * (1 << (CONV_BITS - SLOPE_BITS)))
+            bias = bias + self._row(f"{name}.slope", depth) * (gain * (1 << (CONV_BITS - SLOPE_BITS)))
         return bias
+
+    def _row(self, name: str, depth: int) -> Tensor:
+        """Of a tensor with one row or a row for each of depth 1, 2, and 3 or more, that of ``depth``."""
+        tensor = self.tensors[name]
+        return tensor[min(max(depth - 1, 0), len(tensor) - 1)]
 
 
 def _activated_cpu(sums: Tensor) -> Tensor:
