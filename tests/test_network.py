@@ -177,6 +177,22 @@ def test_cell_is_that_of_integers(seed: int, width: int, rows: int, columns: int
         assert np.array_equal(samples[b].numpy(), expected)
 
 
+def test_a_cell_that_does_harm_is_soon_turned_down() -> None:
+    """Where prediction and grid are right already, the factors of that depth fall within one unit's steps."""
+    twin = Twin(NetworkShape(24), starting_tensors(24), torch.float32)
+    twin.set_learning(0.3)
+    residual, prediction, difference = inputs(3, 1, 24, 24)
+    scale = twin.values["cell.inter.leave.scale"]
+    before = scale.detach().clone()
+    for _ in range(12):
+        samples = twin.network().cell(residual, prediction, difference, 2, Rounding.NONE)
+        error = (samples - prediction - residual).square().sum()
+        twin.step_synthesis("inter", torch.autograd.grad(error, twin.synthesis["inter"]), 100.0)
+    moved = (scale.detach() - before).mean(1)
+    assert moved[1] < -3
+    assert moved[[0, 2]].tolist() == [0, 0]
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([8, 24]), st.integers(0, 3))
 def test_frozen_twin_computes_the_same_integers(seed: int, width: int, depth: int) -> None:

@@ -14,7 +14,8 @@ GNOME, KDE and Lomiri backgrounds; then each context model for 900 to 1,800 step
 the units gathered at width 24 (8,000 steps) and has the same context models. When the motion search changed, the inter
 cell of width 24 was trained on for 72,000 steps on the units there were and 35,000 on 180 new ones, at lambda 6 to 400,
 and the context models for 1,800 (motion) and 900 steps on these. The gains of key frames were then raised by three
-steps. None of these is a clip that BENCHMARKS.md measures.
+steps. The factors ``leave.scale`` stand at 1: they are for encodes to move. None of these is a
+clip that BENCHMARKS.md measures.
 """
 
 from __future__ import annotations
@@ -140,7 +141,7 @@ def _schedule(optimiser: torch.optim.Optimizer, rate: float, steps: int) -> Iter
 def train_cells(twin: Twin, samples: list[Sample], steps: int) -> None:
     """Steps of both cells on crops; the error counts in proportion to what it is without the cell."""
     weights = torch.tensor([1.0] * 4 + [_CHROMA_WEIGHT] * 2).reshape(1, 6, 1, 1)
-    leaves = [value for name, value in twin.values.items() if name.startswith("cell.")]
+    leaves = [value for name, value in twin.values.items() if name.startswith("cell.") and not name.endswith(".scale")]
     optimiser = torch.optim.Adam(leaves, betas=(0.9, 0.99))
     large = [s for s in samples if min(s.residual.shape[2:]) >= _CROP]
     depths = sorted({s.fit.unit.depth for s in large})
