@@ -7,13 +7,16 @@ of them than with two (BENCHMARKS.md, eighth round), so it gets half of all.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import cache
+from typing import TypeVar
 
 import torch
 
-__all__ = ["run_all", "thread_count", "thread_limit"]
+__all__ = ["beside", "run_all", "thread_count", "thread_limit"]
+
+_Result = TypeVar("_Result")
 
 _limit: int | None = None
 
@@ -47,16 +50,42 @@ def run_all(tasks: Sequence[Callable[[], None]]) -> None:
         for task in tasks:
             task()
         return
-    grad, inference = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
-
-    def run(task: Callable[[], None]) -> None:
-        with torch.inference_mode(inference), torch.set_grad_enabled(grad):
-            task()
-
-    for done in [_pool(threads).submit(run, task) for task in tasks]:
+    for done in [_pool("piece", threads).submit(_as_here(task)) for task in tasks]:
         done.result()
 
 
+@contextmanager
+def beside(task: Callable[[], _Result]) -> Iterator[Future[_Result]]:
+    """Run a task while the body of the ``with`` statement runs; both are over behind it.
+
+    With one thread alone the task comes first. It finds autograd as the caller has it; what it raises comes with its
+    result.
+    """
+    done: Future[_Result]
+    if thread_count() > 1:
+        done = _pool("beside", 1).submit(_as_here(task))
+    else:
+        done = Future()
+        try:
+            done.set_result(task())
+        except Exception as error:
+            done.set_exception(error)
+    try:
+        yield done
+    finally:
+        wait([done])
+
+
+def _as_here(task: Callable[[], _Result]) -> Callable[[], _Result]:
+    grad, inference = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+
+    def run() -> _Result:
+        with torch.inference_mode(inference), torch.set_grad_enabled(grad):
+            return task()
+
+    return run
+
+
 @cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="nvcodec")
+def _pool(purpose: str, threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix=f"nvcodec-{purpose}")

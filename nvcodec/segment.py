@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 
@@ -23,6 +24,7 @@ from nvcodec.model.grid import FrameGeometry
 from nvcodec.model.network import Network, NetworkShape
 from nvcodec.model.unit import Grid, UnitBits, code_unit
 from nvcodec.model.warprnn import FrameState
+from nvcodec.parallel import beside
 
 __all__ = ["MAX_GOP", "SegmentDecoder", "SegmentHeader", "SegmentWriter", "last_uses"]
 
@@ -104,9 +106,8 @@ class SegmentWriter:
     def code(self, grid: Grid) -> dict[int, FrameState]:
         """Code the next unit; returns the exact states of its frames."""
         with exact_inference():
-            _, decoded = code_unit(
-                self._symbols, self.network, self.units[self._next], self.states, self.geometry, grid
-            )
+            coded = code_unit(self._symbols, self.network, self.units[self._next], self.states, self.geometry, grid)
+            decoded = coded.rebuild(self.network)
         self.states.update(decoded)
         self._next += 1
         for display in [d for d in self.states if self._uses[d] < self._next]:
@@ -133,6 +134,7 @@ class SegmentDecoder:
     def __init__(self, payload: bytes, geometry: FrameGeometry, frames: int, device: torch.device) -> None:
         self.header, start = SegmentHeader.parse(payload)
         self.geometry = geometry
+        self._device = device
         self.units = coding_units(frames, self.header.gop)
         self._symbols = SymbolReader(payload[start:])
         shape = NetworkShape(self.header.width)
@@ -142,19 +144,30 @@ class SegmentDecoder:
         self.account = SegmentAccount(start, self._symbols.bits)
 
     def decode(self, wanted: Callable[[CodedFrame], bool] = lambda frame: True) -> Iterator[dict[int, FrameState]]:
-        """The states of the frames of each unit, in coding order, up to the last unit with a wanted frame."""
+        """The states of the frames of each unit, in coding order, up to the last unit with a wanted frame.
+
+        On a CPU, frames to which no other refers are rebuilt while the symbols of the next unit are read.
+        """
         uses = last_uses(self.units)
         last = max((n for n, u in enumerate(self.units) if any(map(wanted, u.frames))), default=-1)
         states: dict[int, FrameState] = {}
+        postponed: Callable[[], dict[int, FrameState]] = dict
         for number, unit in enumerate(self.units[: last + 1]):
             bits = UnitBits()
             with exact_inference():
-                _, decoded = code_unit(self._symbols, self.network, unit, states, self.geometry, None, bits)
+                with beside(postponed) as unreferenced:
+                    coded = code_unit(self._symbols, self.network, unit, states, self.geometry, None, bits)
+                can_wait = self._device.type == "cpu" and all(uses[frame.display] == number for frame in unit.frames)
+                decoded = {} if can_wait else coded.rebuild(self.network)
+                postponed = partial(coded.rebuild, self.network) if can_wait else dict
             self.account.units.append((unit, bits))
             states.update(decoded)
-            yield decoded
+            yield unreferenced.result() | decoded
             for display in [d for d in states if uses[d] <= number]:
                 del states[display]
+        with exact_inference():
+            decoded = postponed()
+        yield decoded
         if last + 1 == len(self.units):
             self._finish()
 

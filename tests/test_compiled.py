@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 import torch
 from numba.core import caching
 
 from nvcodec.compiled import compiled
-from nvcodec.parallel import run_all, thread_count, thread_limit
+from nvcodec.parallel import beside, run_all, thread_count, thread_limit
 
 
 def test_compiles_where_nothing_can_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,6 +64,45 @@ def test_tasks_run_on_as_many_threads_as_there_may_be() -> None:
         with thread_limit(threads):
             run_all([task] * threads)
         assert len(names) == threads
+
+
+def test_a_task_runs_beside_the_body_of_the_statement() -> None:
+    begun = threading.Event()
+
+    def task() -> tuple[bool, bool]:
+        begun.set()
+        return torch.is_inference_mode_enabled(), threading.current_thread() is threading.main_thread()
+
+    with torch.inference_mode():
+        with thread_limit(2), beside(task) as done:
+            assert begun.wait(timeout=30)
+        assert done.result() == (True, False)
+        with thread_limit(1), beside(task) as done:
+            assert done.done()
+        assert done.result() == (True, True)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_an_error_beside_comes_with_the_result(threads: int) -> None:
+    def fail() -> None:
+        raise ValueError("no")
+
+    with thread_limit(threads), beside(fail) as done:
+        pass
+    with pytest.raises(ValueError, match="no"):
+        done.result()
+
+
+def test_what_runs_beside_is_over_when_the_body_fails() -> None:
+    ended = []
+
+    def task() -> None:
+        time.sleep(0.05)
+        ended.append(True)
+
+    with thread_limit(2), pytest.raises(KeyError), beside(task):
+        raise KeyError("body")
+    assert ended == [True]
 
 
 def test_thread_limit_ends_where_it_began() -> None:

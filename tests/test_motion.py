@@ -212,10 +212,11 @@ def test_vectors_are_clipped(sign: int) -> None:
         assert out.unique().tolist() == [VECTOR_BOUND * sign]
 
 
+@pytest.mark.parametrize("distances", [(-1, 2), (-2, 2)])
 @pytest.mark.parametrize("size", [(1, 1), (35, 21), (9, 17), (48, 32)])
-def test_compiled_agreement_is_that_of_tensors(size: tuple[int, int]) -> None:
+def test_compiled_agreement_is_that_of_tensors(size: tuple[int, int], distances: tuple[int, int]) -> None:
     geometry = FrameGeometry(*size)
-    agreement = _Agreement((picture(0, geometry), picture(5, geometry, seed=4)), (-1, 2), geometry)
+    agreement = _Agreement((picture(0, geometry), picture(5, geometry, seed=4)), distances, geometry)
     rng = np.random.default_rng(size[0])
     for reach, count in ((3, 2), (60, 3), (VECTOR_BOUND, 1), (0, 0)):
         start, *candidates = (

@@ -153,7 +153,7 @@ def _scene(
     border = (_HALF, _HALF + columns * BLOCK - width, _HALF, _HALF + rows * BLOCK - height)
     sign = -1 if frame.distances[0] < 0 else 1
     return _Scene(
-        [r.luma.samples[0].cpu().numpy() for r in references],
+        [r.luma.samples[0].cpu().float().numpy() for r in references],
         height,
         width,
         F.pad(luma[None], border, mode="replicate")[0].cpu().numpy(),

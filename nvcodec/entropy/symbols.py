@@ -60,7 +60,7 @@ class SymbolWriter:
         coded = np.ascontiguousarray((symbols[order] + TABLE_BOUND).astype(np.int32))
         for table, start, end in _runs(tables[order]):
             self._coder.encode(coded[start:end], model(table))
-        self.bits += float(table_bits()[tables, symbols.astype(np.int64) + TABLE_BOUND].sum(dtype=np.float64))
+        self.bits += _bits(tables, symbols + TABLE_BOUND)
         return symbols
 
     def exchange_flags(self, flags: np.ndarray | None, count: int) -> np.ndarray:
@@ -85,14 +85,16 @@ class SymbolReader:
 
     def exchange(self, tables: np.ndarray, symbols: np.ndarray | None = None) -> np.ndarray:
         order = np.argsort(tables, kind="stable")
-        out = np.empty(len(tables), dtype=np.int32)
+        in_order = tables[order]
+        read = np.empty(len(tables), dtype=np.int32)
         try:
-            for table, start, end in _runs(tables[order]):
-                out[order[start:end]] = self._coder.decode(model(table), end - start)
+            for table, start, end in _runs(in_order):
+                read[start:end] = self._coder.decode(model(table), end - start)
         except AssertionError:
             raise TruncatedError("entropy-coded data ends early or is damaged") from None
-        out -= TABLE_BOUND
-        self.bits += float(table_bits()[tables, out + TABLE_BOUND].sum(dtype=np.float64))
+        self.bits += _bits(in_order, read)
+        out = np.empty_like(read)
+        out[order] = read - TABLE_BOUND
         return out
 
     def exchange_flags(self, flags: np.ndarray | None, count: int) -> np.ndarray:
@@ -109,13 +111,19 @@ class SymbolReader:
             raise SyntaxViolation("entropy-coded data goes on after its last symbol")
 
 
+def _bits(tables: np.ndarray, coded: np.ndarray) -> float:
+    """What symbols, counted from the least one, cost."""
+    bits = table_bits()
+    return float(bits.reshape(-1)[tables * np.int32(bits.shape[1]) + coded].sum(dtype=np.float64))
+
+
 def _runs(sorted_tables: np.ndarray) -> list[tuple[int, int, int]]:
     """(table, start, end) of the runs of equal values."""
     if not len(sorted_tables):
         return []
-    starts = np.flatnonzero(np.diff(sorted_tables, prepend=-1))
-    ends = np.append(starts[1:], len(sorted_tables))
-    return [(int(sorted_tables[s]), int(s), int(e)) for s, e in zip(starts, ends, strict=True)]
+    changes = np.flatnonzero(sorted_tables[1:] != sorted_tables[:-1]) + 1
+    starts, ends = [0, *changes.tolist()], [*changes.tolist(), len(sorted_tables)]
+    return list(zip(sorted_tables[starts].tolist(), starts, ends, strict=True))
 
 
 def _wrapped(x: np.ndarray) -> np.ndarray:
@@ -208,6 +216,8 @@ def _exchange(
     if values is not None:
         channel.exchange(tables[coded], _wrapped(values - centre)[coded])
         return values
+    if coded.all():
+        return _wrapped(channel.exchange(tables.reshape(-1), None).reshape(tables.shape) + centre)
     values = np.zeros(tables.shape, dtype=np.int32)
     values[coded] = _wrapped(channel.exchange(tables[coded], None) + centre[coded])
     return values

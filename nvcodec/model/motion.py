@@ -45,8 +45,9 @@ VECTOR_BOUND = 2047
 
 _CELL = 4
 """Agreement is measured on every second luma sample of both directions: 4x4 of them in a block."""
-_WINDOW_WIDE = 5
-_WINDOW_NEAR = ((1, 2, 1), (2, 4, 2), (1, 2, 1))
+_WINDOW_WIDE = (1, 1, 1, 1, 1)
+_WINDOW_NEAR = (1, 2, 1)
+"""A row of each window in which agreement is summed up; the window is its product with itself."""
 _NEIGHBOURS = ((-1, 0), (1, 0), (0, -1), (0, 1), (-1, -1), (-1, 1), (1, -1), (1, 1))
 _NEIGHBOUR_PENALTY = 64
 """Added to the agreement of a candidate taken from a neighbour, so that ties keep the simpler choice."""
@@ -112,16 +113,16 @@ class _Agreement:
         self.planes = [r.luma for r in references]
         self.distances = distances
         self.rows, self.columns = geometry.half
-        kernel = torch.tensor(_WINDOW_NEAR, dtype=torch.float32, device=references[0].packed.device)
-        self.near = kernel.reshape(1, 1, 3, 3)
+        self.windows = [
+            torch.outer(row, row)[None, None].to(references[0].packed)
+            for row in (torch.tensor(_WINDOW_NEAR), torch.tensor(_WINDOW_WIDE))
+        ]
 
     def cost(self, field: Tensor, wide: bool) -> Tensor:
         """(block rows, block columns): windowed sum of absolute differences of the warped references."""
         fields = (field, scale_vectors(field, self.distances[1], self.distances[0]))
-        sums = self._sums(fields)[None, None]
-        if wide:
-            return F.avg_pool2d(sums, _WINDOW_WIDE, 1, _WINDOW_WIDE // 2, divisor_override=1)[0, 0]
-        return conv2d(sums, self.near, padding=1)[0, 0]
+        window = self.windows[wide]
+        return conv2d(self._sums(fields)[None, None], window, padding=window.shape[-1] // 2)[0, 0]
 
     def _sums(self, fields: tuple[Tensor, Tensor]) -> Tensor:
         """(block rows, block columns): sums of absolute differences, by tensor operations."""
@@ -146,13 +147,13 @@ class _Agreement:
 
         first, second = self.planes
         sign = -1 if self.distances[0] < 0 else 1
-        best = start.to(torch.int64).numpy().copy()
-        cost = np.empty(best.shape[1:], np.int64)
+        best = start.to(torch.int32).numpy().copy()
+        cost = np.empty(best.shape[1:], np.int32)
         search_agreement(
             first.samples[0].numpy(), second.samples[0].numpy(), first.height, first.width, MARGIN,
-            np.array([sign * d for d in self.distances]), _stacked(candidates, start),
-            np.array(_NEIGHBOURS), _NEIGHBOUR_PENALTY, np.array(_REFINEMENT),
-            np.ones((_WINDOW_WIDE, _WINDOW_WIDE), np.int64), np.array(_WINDOW_NEAR), VECTOR_BOUND, best, cost,
+            np.array([sign * d for d in self.distances], np.int32), _stacked(candidates, start),
+            np.array(_NEIGHBOURS, np.int32), _NEIGHBOUR_PENALTY, np.array(_REFINEMENT, np.int32),
+            np.array(_WINDOW_WIDE, np.int32), np.array(_WINDOW_NEAR, np.int32), VECTOR_BOUND, best, cost,
         )  # fmt: skip
         return torch.from_numpy(best).to(start.dtype), torch.from_numpy(cost).to(start.dtype)
 
@@ -196,7 +197,7 @@ class _Agreement:
 def _stacked(fields: list[Tensor], like: Tensor) -> np.ndarray:
     """(N, 2, rows, columns), also where N is 0."""
     stacked = torch.stack(fields) if fields else like[None][:0]
-    return stacked.to(torch.int64).numpy()
+    return stacked.to(torch.int32).numpy()
 
 
 def _shifted(field: Tensor, dy: int, dx: int) -> Tensor:

@@ -240,16 +240,16 @@ class Network:
 
     def _layer(self, x: Tensor, kind: str, layer: str, depth: int, rounding: Rounding) -> Tensor:
         if rounding is Rounding.EXACT:
-            return shift_right(self._sums(x, kind, layer, depth), CONV_BITS, rounding)
+            return shift_right(torch.round(self._sums(x, kind, layer, depth)), CONV_BITS, rounding)
         weight, bias = self.tensors[f"cell.{kind}.{layer}.weight"], self._bias(kind, layer, depth)
         real = (weight * 2.0**-CONV_BITS).to(x.dtype, memory_format=torch.channels_last)
         out = F.conv2d(x, real, (bias * 2.0**-CONV_BITS).to(x.dtype), padding=1)
         return out if rounding is Rounding.NONE else shift_right(out, 0, rounding)
 
     def _sums(self, x: Tensor, kind: str, layer: str, depth: int) -> Tensor:
-        """What a layer adds up, exactly, before the shift."""
+        """What a layer adds up, before the shift: integers, but for the error of a convolution that takes detours."""
         weight = self.tensors[f"cell.{kind}.{layer}.weight"].contiguous(memory_format=torch.channels_last)
-        return torch.round(conv2d(x, weight, self._bias(kind, layer, depth), padding=1))
+        return conv2d(x, weight, self._bias(kind, layer, depth), padding=1)
 
     def _bias(self, kind: str, layer: str, depth: int) -> Tensor:
         """(channels,), in units of the sums."""

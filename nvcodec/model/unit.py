@@ -35,6 +35,7 @@ from nvcodec.model.warprnn import (
 from nvcodec.parallel import run_all
 
 __all__ = [
+    "CodedUnit",
     "Grid",
     "UnitBits",
     "code_unit",
@@ -145,6 +146,25 @@ def synthesise(network: Network, unit: CodingUnit, inputs: Compensated, appearan
     return network.cell(residual, inputs.prediction, inputs.difference, unit.depth)
 
 
+@dataclass(frozen=True)
+class CodedUnit:
+    """A unit whose symbols are known and whose frames are still to be rebuilt. No other unit needs more of it for its
+    symbols, unless it refers to one of the frames."""
+
+    unit: CodingUnit
+    grid: Grid
+    inputs: Compensated
+    motion_states: list[MotionState]
+
+    def rebuild(self, network: Network) -> dict[int, FrameState]:
+        """The states of the unit's frames, by display position."""
+        samples = synthesise(network, self.unit, self.inputs, self.grid.appearance)
+        return {
+            frame.display: FrameState(Reference(samples[b]), self.motion_states[b])
+            for b, frame in enumerate(self.unit.frames)
+        }
+
+
 def code_unit(
     channel: SymbolChannel,
     network: Network,
@@ -153,11 +173,10 @@ def code_unit(
     geometry: FrameGeometry,
     grid: Grid | None = None,
     account: UnitBits | None = None,
-) -> tuple[Grid, dict[int, FrameState]]:
-    """Code one unit: read its grid from ``channel``, or write ``grid`` to it; then rebuild its frames.
+) -> CodedUnit:
+    """Code one unit: read its grid from ``channel``, or write ``grid`` to it.
 
-    ``states``: at least the references of the unit, by display position. Returns the grid and the states of the
-    unit's frames; ``account`` is told what each level cost.
+    ``states``: at least the references of the unit, by display position. ``account`` is told what each level cost.
     """
     account = account if account is not None else UnitBits()
     batch = len(unit.frames)
@@ -189,11 +208,7 @@ def code_unit(
         unit.depth,
         account.appearance,
     )
-    samples = synthesise(network, unit, inputs, appearance)
-    decoded = {
-        frame.display: FrameState(Reference(samples[b]), motion_states[b]) for b, frame in enumerate(unit.frames)
-    }
-    return Grid(motion, appearance), decoded
+    return CodedUnit(unit, Grid(motion, appearance), inputs, motion_states)
 
 
 def _code_levels(

@@ -59,7 +59,7 @@ class InterpolatedPlane:
     """All quarter-sample positions of C planes, ready to gather from.
 
     ``samples``: (C, 16 * padded_height * padded_width), the index is (phase * H + row) * W + column with
-    phase = 4 * (column fraction) + (row fraction).
+    phase = 4 * (column fraction) + (row fraction). On a CPU they are int16, which halves what a search has to read.
     """
 
     samples: Tensor
@@ -95,7 +95,7 @@ class InterpolatedPlane:
         count, height, width = planes.shape
         before, after = len(taps[0]) // 2 - 1, len(taps[0]) // 2
         padded = np.pad(planes.numpy(), ((0, 0), *[(MARGIN + before, MARGIN + after)] * 2), mode="edge")
-        samples = np.empty((count, 16, height + 2 * MARGIN, width + 2 * MARGIN), np.float32)
+        samples = np.empty((count, 16, height + 2 * MARGIN, width + 2 * MARGIN), np.int16)
         filters = np.array(taps, np.float32)
         phases = [partial(interpolate, padded, filters, column, _TAP_SHIFT, SAMPLE_MAX, samples) for column in range(4)]
         run_all(phases)
@@ -120,7 +120,7 @@ class InterpolatedPlane:
         rows, columns = start.shape
         size = block // step
         dense = offset.repeat_interleave(size, 0)[:rows].repeat_interleave(size, 1)[:, :columns]
-        return self.samples.index_select(1, (start + dense).reshape(-1)).reshape(-1, rows, columns)
+        return self.samples.index_select(1, (start + dense).reshape(-1)).reshape(-1, rows, columns).float()
 
 
 @lru_cache(maxsize=64)

@@ -14,7 +14,7 @@ def interpolate(padded: np.ndarray, taps: np.ndarray, column: int, shift: int, m
     """The planes at the column fraction ``column`` and all row fractions, rounded half up and clipped to 0 .. ``most``.
 
     ``padded``: (C, rows + taps - 1, columns + taps - 1). ``taps``: (4, taps), integers; their square scales the result
-    by ``2**shift``. ``out``: (C, 16, rows, columns), phase ``4 * column + row`` by phase. All sums are exact.
+    by ``2**shift``. ``out``: (C, 16, rows, columns), int16, phase ``4 * column + row`` by phase. All sums are exact.
     """
     length = taps.shape[1]
     planes, _, rows, columns = out.shape
@@ -39,7 +39,7 @@ def interpolate(padded: np.ndarray, taps: np.ndarray, column: int, shift: int, m
                             line[x] += tap * across[y + t, x]
                 for x in range(columns):
                     rounded = np.floor(line[x] * unit + half)
-                    out[c, 4 * column + fraction, y, x] = min(max(rounded, np.float32(0)), np.float32(most))
+                    out[c, 4 * column + fraction, y, x] = np.int16(min(max(rounded, np.float32(0)), np.float32(most)))
 
 
 @compiled
@@ -77,7 +77,9 @@ def overlap(
                     for x in range(min(half, width - left)):
                         wx = share[half * (hj & 1) + x]
                         place = y * full_width + x
-                        upper = wx * source[start[0] + place] + (8 - wx) * source[start[2] + place]
-                        lower = wx * source[start[1] + place] + (8 - wx) * source[start[3] + place]
+                        own, beside = np.float32(source[start[0] + place]), np.float32(source[start[2] + place])
+                        outer, corner = np.float32(source[start[1] + place]), np.float32(source[start[3] + place])
+                        upper = wx * own + (8 - wx) * beside
+                        lower = wx * outer + (8 - wx) * corner
                         total = wy * upper + (8 - wy) * lower
                         out[c, top + y, left + x] = np.floor(total * np.float32(1 / 64) + np.float32(0.5))
