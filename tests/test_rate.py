@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from nvcodec.encoder import decisions, rate
 from nvcodec.encoder.decisions import best_symbols
+from nvcodec.encoder.power_kernels import exp2, log2
 from nvcodec.encoder.rate import LevelRate, level_costs
 from nvcodec.entropy import context as entropy_context
 from nvcodec.entropy.context import ContextWeights
@@ -118,3 +120,13 @@ def test_two_threads_give_what_one_gives(levels: list[Tensor], side: AppearanceS
         assert slopes is not None
         results.append([*(r.bits for r in rates), *slopes.symbols, *slopes.parameters])
     assert all(torch.equal(one, two) for one, two in zip(*results, strict=True))
+
+
+def test_compiled_powers_and_logarithms_are_those_of_float64() -> None:
+    power = np.random.default_rng(0).uniform(-125, 60, 5000).astype(np.float32)
+    exact = 2.0 ** power.astype(np.float64)
+    found = np.array([exp2(x) for x in power], np.float64)
+    assert np.abs(found / exact - 1).max() < 3e-7
+    assert float(exp2(np.float32(-1e6))) == 2.0**-126
+    number = np.concatenate([exact, np.linspace(0.5, 2, 5000)]).astype(np.float32)
+    assert max(abs(log2(x) - np.log2(np.float64(x))) for x in number) < 1e-6

@@ -8,6 +8,7 @@ to: the synthesis from there on is nearly orthonormal, so its samples are as imp
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache, partial
 
 import numpy as np
@@ -15,8 +16,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nvcodec.encoder.rate import all_taps, model_arrays, padded_even
-from nvcodec.entropy.context import MARGIN, ChannelLayout, ContextWeights, log_table, stage_of
+from nvcodec.encoder.rate import model_arrays
+from nvcodec.entropy.context import (
+    STAGES,
+    ChannelLayout,
+    ContextWeights,
+    log_table,
+    stage_kernels,
+    stage_of,
+)
 from nvcodec.fixedpoint import Rounding
 from nvcodec.model.grid import APPEARANCE_LEVELS, BANDS, channel_gains, expand_steps, grid_filters, pack_planes
 from nvcodec.model.warprnn import AppearanceSide
@@ -73,26 +81,34 @@ def _slopes(levels: list[Tensor], gains: Tensor, rest: Tensor, weights: Tensor) 
 
 
 class _Visit:
-    """The symbols of one unit, and what their bits depend on, as the compiled code takes them."""
+    """The symbols of one unit, and what their bits depend on, as ``descent_kernels`` takes them."""
 
     def __init__(
         self, levels: list[Tensor], side: AppearanceSide, context: ContextWeights, depth: int, lmbda: float
     ) -> None:
-        self.levels = [level.detach().cpu().numpy().copy() for level in levels]
-        self._sizes = np.array([level.shape[2:] for level in levels])
+        layouts = tuple(side.layout(k) for k in range(len(levels)))
+        self._layout = _layout_arrays(layouts)
+        self._sizes = [level.shape[1:] for level in levels]
+        self._shapes = _shapes(self._sizes)
         self._lmbda = np.float32(lmbda)
-        layouts = [side.layout(k) for k in range(len(levels))]
-        self._stage_at, self._related = zip(*map(_relations, layouts), strict=True)
-        self._taps, self._starts, _ = zip(*map(all_taps, layouts), strict=True)
-        self._sides = [
-            tuple(side.fixed(k)[b].cpu().numpy() for k in range(len(levels))) for b in range(len(self.levels[0]))
-        ]
-        self._bits = [tuple(np.full(level.shape[1:], -1, np.float32) for level in levels) for _ in self.levels[0]]
-        self._model = model_arrays(context)
-        self._biases = tuple(context.bias(depth, k, layout).detach().cpu().numpy() for k, layout in enumerate(layouts))
+        biases = np.zeros((len(levels), max(map(len, layouts)), 2), np.float32)
+        for k, layout in enumerate(layouts):
+            biases[k, : len(layout)] = context.bias(depth, k, layout).detach().cpu().numpy()
+        logarithms = log_table(torch.device("cpu")).numpy()
+        frames = range(len(levels[0]))
+        self._models = [
+            (_in_a_row([side.fixed(k)[b].flatten(1) for k in range(len(levels))]), logarithms, *model_arrays(context),
+             biases.reshape(-1, 2))
+            for b in frames
+        ]  # fmt: skip
+        self._symbols = [_in_a_row([level[b].flatten() for level in levels]).astype(np.int32) for b in frames]
+        self._sums = [np.zeros((len(symbols), 5), np.int32) for symbols in self._symbols]
+        self._bits = [np.full(len(symbols), -1, np.float32) for symbols in self._symbols]
+        run_all([partial(self._sum_up, b) for b in frames])
 
     def tensors(self) -> list[Tensor]:
-        return [torch.from_numpy(level) for level in self.levels]
+        """The levels, finest first."""
+        return [torch.from_numpy(level) for level in self._levels_of(self._symbols)]
 
     def descend(self, level: int, first: int, slopes: Tensor, curvatures: Tensor, gains: np.ndarray) -> None:
         """Visit the bands of a level, or its means where ``first`` says so."""
@@ -101,26 +117,55 @@ class _Visit:
     def _descend(self, b: int, level: int, first: int, slopes: Tensor, curvatures: Tensor, gains: np.ndarray) -> None:
         from nvcodec.encoder import descent_kernels as kernels  # brings a compiler: only where frames are encoded
 
-        padded = tuple(padded_even(plane[b], MARGIN) for plane in self.levels)
-        context = (
-            self._sides[b], self._taps, self._starts, self._stage_at, self._related,
-            log_table(torch.device("cpu")).numpy(), *self._model, self._biases,
-        )  # fmt: skip
         kernels.descend_level(
             level, first, slopes[b].numpy().copy(), curvatures[b].contiguous().numpy(), gains, grid_filters(),
-            self._sizes, self._lmbda, padded, self._bits[b], context,
+            self._lmbda, self._shapes, self._layout, self._models[b], self._room(), self._symbols[b], self._sums[b],
+            self._bits[b],
         )  # fmt: skip
-        rows, columns = self._sizes[level]
-        self.levels[level][b] = padded[level][:, MARGIN : MARGIN + rows, MARGIN : MARGIN + columns]
+
+    def _sum_up(self, b: int) -> None:
+        from nvcodec.encoder import descent_kernels as kernels
+
+        kernels.sum_up(self._shapes, self._layout, self._room(), self._symbols[b], self._sums[b])
+
+    def _room(self) -> tuple[np.ndarray, ...]:
+        """For a symbol, all those of 5x5 or 3x3 around it in any channel, and of 6x6 in the next finer level."""
+        most = 25 + 9 * self._layout[0].shape[1] + 36
+        return np.zeros(most, np.int64), np.zeros((most, 5), np.int32), np.zeros((most, 3), np.int64)
+
+    def _levels_of(self, rows: list[np.ndarray]) -> list[np.ndarray]:
+        """What stands in a row for each frame, by level: (B, C, rows, columns), float32."""
+        cuts = self._shapes[1:, 3].tolist()
+        parts = np.split(np.stack(rows).astype(np.float32), cuts, axis=1)
+        return [part.reshape(-1, *size) for part, size in zip(parts, self._sizes, strict=True)]
+
+
+def _in_a_row(parts: list[Tensor]) -> np.ndarray:
+    return torch.cat([part.detach().cpu() for part in parts], dim=-1).numpy()
+
+
+def _shapes(sizes: Sequence[Sequence[int]]) -> np.ndarray:
+    """(levels, 5): channels, rows and columns of each level, where its symbols begin and where its blocks do."""
+    sides = np.array([tuple(size) for size in sizes], np.int64)
+    starts = [np.cumsum(counts) - counts for counts in (sides.prod(1), sides[:, 1:].prod(1))]
+    return np.column_stack([sides, *starts])
 
 
 @cache
-def _relations(layout: ChannelLayout) -> tuple[np.ndarray, np.ndarray]:
-    """(C, 2, 2): the stage that reads each phase of a channel. (C, C): whether a channel counts for another one."""
-    channels = len(layout)
-    stages = np.zeros((channels, 2, 2), np.int64)
-    for stage, phases in enumerate(stage_of(channels)):
-        for c, (row, column) in enumerate(phases):
-            stages[c, row, column] = stage
-    related = [[layout.related(other, c) for other in range(channels)] for c in range(channels)]
-    return stages, np.array(related)
+def _layout_arrays(layouts: tuple[ChannelLayout, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The stage that reads each phase of a channel, (levels, C, 2, 2); whether a channel counts for another one,
+    (levels, C, C); near, wide, cross and mean of ``stage_kernels``, (levels, STAGES, C, C, 6, 6, 4)."""
+    levels, most = len(layouts), max(map(len, layouts))
+    stage_at = np.zeros((levels, most, 2, 2), np.int64)
+    related = np.zeros((levels, most, most), np.bool_)
+    weights = np.zeros((levels, STAGES, most, most, 6, 6, 4), np.int32)
+    for k, layout in enumerate(layouts):
+        channels = len(layout)
+        for stage, phases in enumerate(stage_of(channels)):
+            for c, (row, column) in enumerate(phases):
+                stage_at[k, c, row, column] = stage
+            magnitude, signed = stage_kernels(layout, stage)
+            kernels = torch.cat([magnitude.reshape(3, channels, channels, 6, 6), signed[None]])
+            weights[k, stage, :channels, :channels] = kernels.movedim(0, -1).numpy()
+        related[k, :channels, :channels] = [[layout.related(o, c) for o in range(channels)] for c in range(channels)]
+    return stage_at, related, weights

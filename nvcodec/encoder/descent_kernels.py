@@ -1,22 +1,29 @@
 """Coordinate descent on the symbols of a level in compiled code: ``nvcodec.encoder.descent``.
 
-Nearly all of the work is to say what a move does to the bits of the symbols around it. So bits are kept until one of
-the symbols that they depend on moves, and a move is given up as soon as it cannot pay any more.
+Nearly all of the work is to say what a move does to the bits of the symbols around it. So the sums over what each
+symbol sees are kept up, and so are its bits once they are known; a move is given up as soon as it cannot pay any more.
 
-``context``, a tuple, is what the bits of symbols depend on beside the symbols. Of each level, finest first: ``sides``,
-mismatch and activity of the references; ``taps`` and ``starts`` of all stages, as ``rate.all_taps`` gives them;
-``stage_at``, (C, 2, 2), the stage that reads each phase; ``related``, (C, C), whether a channel counts for another one.
-Then ``logarithms``, ``hidden`` (FEATURES, HIDDEN), ``hidden_bias``, ``output``, and of each level ``biases``, (C, 2).
+The symbols of a frame stand in one row: level by level, finest first, by channel, row and column in it. ``symbols``,
+(N,) int32, and, kept up for each of them, ``sums``, (N, 5): near, wide, cross, mean and parent, before any logarithm;
+``bits``, (N,), below 0 where they are not known. ``shapes``: (levels, 5), of each level its channels, rows and columns,
+and where its symbols begin, and where its blocks do among those of all levels.
+
+``layout``, a tuple of arrays with a first axis of levels (C is the most channels of one): ``stage_at``, (levels, C, 2,
+2), the stage that reads each phase; ``related``, (levels, C, C), whether a channel counts for another one; ``weights``,
+(levels, STAGES, C, C, 6, 6, 4), those of near, wide, cross and mean, as ``stage_kernels``. ``model``, a tuple:
+``sides``, (2, M), mismatch and activity of all blocks; ``logarithms``, ``hidden`` (FEATURES, HIDDEN), ``hidden_bias``,
+``output``; ``biases``, (levels * C, 2).
+
+``places``, a tuple, is room for a symbol and all that it is context of: ``ids``, (R,), in the row; ``shares``, (R, 5),
+its weight in their sums; ``labels``, (R, 3), their stages, rows of ``biases``, and blocks.
 """
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from nvcodec.compiled import compiled_loosely
-from nvcodec.encoder.rate_kernels import laplace_cost
+from nvcodec.encoder.rate_kernels import inverse_scale, laplace_cost
 from nvcodec.entropy.context import (
     FEATURE_BOUND,
     HIDDEN,
@@ -31,9 +38,8 @@ from nvcodec.entropy.context import (
 from nvcodec.entropy.tables import FRACTIONS, SCALES
 from nvcodec.model.grid import SYMBOL_BOUND
 
-__all__ = ["descend_level"]
+__all__ = ["descend_level", "sum_up"]
 
-_LN2 = np.float32(math.log(2))
 _HIDDEN_STEP = np.float32(2.0**-WEIGHT_SHIFT)
 _OUTPUT_STEP = np.float32(2.0 ** -(OUTPUT_SHIFT + OUTPUT_STEP_BITS))
 _BIAS_STEP = np.float32(2.0**-OUTPUT_STEP_BITS)
@@ -44,160 +50,186 @@ _MOST_RETURNED = np.float32(0.5)
 """Of what a symbol itself costs more when it is not zero any longer: those around it give back less."""
 _LEAST_KEPT = np.float32(0.6)
 """Of their bits, what symbols around one that moves are believed to take afterwards at the least."""
+_PARENT_OWN = 9
+"""Weight in ``parent`` of the symbol right above; those around it have 1."""
 
 
 @compiled_loosely
-def _bits_of(k, c, y, x, symbols, context, around):
-    """Bits of one symbol by all that the decoder knows before it. ``around``: room for the hidden units."""
-    sides, taps, starts, stage_at, _, logarithms, hidden, hidden_bias, output, biases = context
-    level = symbols[k]
-    side = sides[k]
-    stage = stage_at[k][c, y & 1, x & 1]
-    i, j = 2 * (y >> 1), 2 * (x >> 1)
-    near, wide, cross, mean = 0, 0, 0, 0
-    tap = taps[k]
-    for t in range(starts[k][stage, c], starts[k][stage, c + 1]):
-        value = level[tap[stage, t, 0], i + tap[stage, t, 1], j + tap[stage, t, 2]]
-        if value != 0:
-            size = abs(value)
-            near += tap[stage, t, 3] * size
-            wide += tap[stage, t, 4] * size
-            cross += tap[stage, t, 5] * size
-            mean += tap[stage, t, 6] * value
+def _bits_of(stage, bias, block, value, near, wide, cross, mean, parent, model):
+    """Bits of the symbol ``value`` by all that the decoder knows before it."""
+    sides, logarithms, hidden, hidden_bias, output, biases = model
     mean = min(max(mean, -FEATURE_BOUND), FEATURE_BOUND)
-    parent = 0
-    if k + 1 < len(symbols) and c < symbols[k + 1].shape[0]:
-        above = symbols[k + 1]
-        py, px = (y >> 1) + MARGIN, (x >> 1) + MARGIN
-        parent = 8 * abs(above[c, py, px])
-        for dy in range(-1, 2):
-            for dx in range(-1, 2):
-                parent += abs(above[c, py + dy, px + dx])
-    for u in range(HIDDEN):
-        around[u] = hidden_bias[stage, u]
-    _add_feature(around, hidden, 0, logarithms[min(near, LOG_BOUND)])
-    _add_feature(around, hidden, 1, logarithms[min(wide, LOG_BOUND)])
-    _add_feature(around, hidden, 2, logarithms[min(cross, LOG_BOUND)])
-    _add_feature(around, hidden, 3, np.float32(mean))
-    _add_feature(around, hidden, 4, logarithms[abs(mean)])
-    _add_feature(around, hidden, 5, logarithms[min(4 * parent, LOG_BOUND)])
-    _add_feature(around, hidden, 6, side[0, y, x])
-    _add_feature(around, hidden, 7, side[1, y, x])
+    f0 = logarithms[min(near, LOG_BOUND)] * _HIDDEN_STEP
+    f1 = logarithms[min(wide, LOG_BOUND)] * _HIDDEN_STEP
+    f2 = logarithms[min(cross, LOG_BOUND)] * _HIDDEN_STEP
+    f3 = np.float32(mean) * _HIDDEN_STEP
+    f4 = logarithms[abs(mean)] * _HIDDEN_STEP
+    f5 = logarithms[min(4 * parent, LOG_BOUND)] * _HIDDEN_STEP
+    f6 = sides[0, block] * _HIDDEN_STEP
+    f7 = sides[1, block] * _HIDDEN_STEP
     out0, out1 = np.float32(0), np.float32(0)
     for u in range(HIDDEN):
-        unit = min(max(around[u], np.float32(0)), np.float32(HIDDEN_BOUND))
+        unit = hidden_bias[stage, u] + hidden[0, u] * f0 + hidden[1, u] * f1 + hidden[2, u] * f2 + hidden[3, u] * f3
+        unit += hidden[4, u] * f4 + hidden[5, u] * f5 + hidden[6, u] * f6 + hidden[7, u] * f7
+        unit = min(max(unit, np.float32(0)), np.float32(HIDDEN_BOUND))
         out0 += output[0, u] * unit
         out1 += output[1, u] * unit
-    out0 = out0 * _OUTPUT_STEP + biases[k][c, 0] * _BIAS_STEP
-    out1 = out1 * _OUTPUT_STEP + biases[k][c, 1] * _BIAS_STEP
+    out0 = out0 * _OUTPUT_STEP + biases[bias, 0] * _BIAS_STEP
+    out1 = out1 * _OUTPUT_STEP + biases[bias, 1] * _BIAS_STEP
     place = min(max(out0, np.float32(-LOCATION_BOUND)), np.float32(LOCATION_BOUND)) * _QUARTER
     width = min(max(out1, np.float32(0)), np.float32(SCALES - 1))
-    inverse = np.float32(20) * np.exp(width * (-_LN2 / np.float32(7)))
-    return laplace_cost(abs(np.float32(level[c, y + MARGIN, x + MARGIN]) - place), inverse)
+    return laplace_cost(abs(np.float32(value) - place), inverse_scale(width))
 
 
 @compiled_loosely
-def _add_feature(sums, hidden, f, feature):
-    if feature != 0:
-        feature *= _HIDDEN_STEP
-        for u in range(HIDDEN):
-            sums[u] += hidden[f, u] * feature
-
-
-@compiled_loosely
-def _dependents(k, c, y, x, sizes, symbols, context, places):
-    """Set ``places``, (N, 4): level, channel, row and column of a symbol, then of all those that it is context of. How
-    many they are."""
-    stage_at, related = context[3], context[4]
-    places[0, 0], places[0, 1], places[0, 2], places[0, 3] = k, c, y, x
+def _look_around(k, c, y, x, shapes, layout, places):
+    """Fill ``places`` with a symbol, its own share 0, and all those that it is context of. How many they are."""
+    stage_at, related, weights = layout
+    ids, shares, labels = places
+    channels, rows, columns, first, first_block = shapes[k, 0], shapes[k, 1], shapes[k, 2], shapes[k, 3], shapes[k, 4]
+    most = stage_at.shape[1]
+    stage = stage_at[k, c, y & 1, x & 1]
+    ids[0] = first + (c * rows + y) * columns + x
+    shares[0] = 0
+    labels[0, 0], labels[0, 1], labels[0, 2] = stage, k * most + c, first_block + y * columns + x
     count = 1
-    stage = stage_at[k][c, y & 1, x & 1]
-    rows, columns = sizes[k, 0], sizes[k, 1]
-    for other in range(symbols[k].shape[0]):
-        if not related[k][c, other]:
+    for other in range(channels):
+        if not related[k, c, other]:
             continue
         reach = 2 if other == c else 1
         for oy in range(max(y - reach, 0), min(y + reach + 1, rows)):
             for ox in range(max(x - reach, 0), min(x + reach + 1, columns)):
-                if stage_at[k][other, oy & 1, ox & 1] > stage:
-                    places[count, 0], places[count, 1], places[count, 2], places[count, 3] = k, other, oy, ox
+                at = stage_at[k, other, oy & 1, ox & 1]
+                if at > stage:
+                    ids[count] = first + (other * rows + oy) * columns + ox
+                    row, column = y + MARGIN - 2 * (oy >> 1), x + MARGIN - 2 * (ox >> 1)
+                    for n in range(4):
+                        shares[count, n] = weights[k, at, other, c, row, column, n]
+                    shares[count, 4] = 0
+                    labels[count, 0], labels[count, 1] = at, k * most + other
+                    labels[count, 2] = first_block + oy * columns + ox
                     count += 1
-    if k > 0 and c < symbols[k - 1].shape[0]:
-        for oy in range(max(2 * y - 2, 0), min(2 * y + 4, sizes[k - 1, 0])):
-            for ox in range(max(2 * x - 2, 0), min(2 * x + 4, sizes[k - 1, 1])):
-                places[count, 0], places[count, 1], places[count, 2], places[count, 3] = k - 1, c, oy, ox
+    if k > 0 and c < shapes[k - 1, 0]:
+        rows, columns, first, first_block = shapes[k - 1, 1], shapes[k - 1, 2], shapes[k - 1, 3], shapes[k - 1, 4]
+        for oy in range(max(2 * y - 2, 0), min(2 * y + 4, rows)):
+            for ox in range(max(2 * x - 2, 0), min(2 * x + 4, columns)):
+                ids[count] = first + (c * rows + oy) * columns + ox
+                for n in range(4):
+                    shares[count, n] = 0
+                shares[count, 4] = _PARENT_OWN if oy >> 1 == y and ox >> 1 == x else 1
+                labels[count, 0], labels[count, 1] = stage_at[k - 1, c, oy & 1, ox & 1], (k - 1) * most + c
+                labels[count, 2] = first_block + oy * columns + ox
                 count += 1
     return count
 
 
 @compiled_loosely
-def _basis(i, part, count, length, filters, places, weights):
-    """Where a symbol goes along one axis, ``places`` and ``weights``, and how many they are. ``part``: 0 low, 1 high.
+def _move(count, value, other, sums, places):
+    """The symbol at the first of ``places`` was ``value`` and is ``other`` now: bring the sums of the others up to
+    date."""
+    ids, shares, _ = places
+    size, shift = abs(other) - abs(value), other - value
+    for n in range(1, count):
+        i = ids[n]
+        sums[i, 0] += shares[n, 0] * size
+        sums[i, 1] += shares[n, 1] * size
+        sums[i, 2] += shares[n, 2] * size
+        sums[i, 3] += shares[n, 3] * shift
+        sums[i, 4] += shares[n, 4] * size
+
+
+@compiled_loosely
+def sum_up(shapes, layout, places, symbols, sums):
+    """Set ``sums``, all zero, for the symbols that there are."""
+    for k in range(len(shapes)):
+        i = shapes[k, 3]
+        for c in range(shapes[k, 0]):
+            for y in range(shapes[k, 1]):
+                for x in range(shapes[k, 2]):
+                    if symbols[i] != 0:
+                        _move(_look_around(k, c, y, x, shapes, layout, places), 0, symbols[i], sums, places)
+                    i += 1
+
+
+@compiled_loosely
+def _basis(i, part, count, length, filters, samples, weights):
+    """Where a symbol goes along one axis, ``samples`` and ``weights``, and how many they are. ``part``: 0 low, 1 high.
     ``count``: symbols along the axis, which goes on periodically, ``length``: samples."""
     found = 0
     for t in range(filters.shape[2]):
         j = (i - t + filters.shape[2] // 2) % count
         for phase in range(2):
             if 2 * j + phase < length:
-                places[found], weights[found] = 2 * j + phase, filters[phase, part, t]
+                samples[found], weights[found] = 2 * j + phase, filters[phase, part, t]
                 found += 1
     return found
 
 
 @compiled_loosely
-def _bits_before(symbols, bits, context, places, around):
+def _bits_before(count, symbols, sums, bits, model, places):
     """What the symbols at ``places`` take; ``bits`` learns those that it did not know."""
+    ids, _, labels = places
     total = np.float32(0)
-    for n in range(len(places)):
-        k, c, y, x = places[n, 0], places[n, 1], places[n, 2], places[n, 3]
-        if bits[k][c, y, x] < 0:
-            bits[k][c, y, x] = _bits_of(k, c, y, x, symbols, context, around)
-        total += bits[k][c, y, x]
+    for n in range(count):
+        i = ids[n]
+        if bits[i] < 0:
+            bits[i] = _bits_of(
+                labels[n, 0], labels[n, 1], labels[n, 2], symbols[i], sums[i, 0], sums[i, 1], sums[i, 2], sums[i, 3],
+                sums[i, 4], model,
+            )  # fmt: skip
+        total += bits[i]
     return total
 
 
 @compiled_loosely
-def _price_after(cost, before, lmbda, symbols, bits, context, places, around):
-    """``cost``, and what the bits at ``places`` add to it, of which ``before`` are paid already; _FAR once it is clear
-    that it stays above 0."""
+def _price_after(cost, before, lmbda, count, value, other, symbols, sums, bits, model, places, after):
+    """``cost``, and what the bits at ``places`` add to it, of which ``before`` are paid already, once the symbol at the
+    first of them is ``other`` instead of ``value``; _FAR once it is clear that it stays above 0. ``after``: each of
+    them."""
+    ids, shares, labels = places
+    size, shift = abs(other) - abs(value), other - value
     cost -= lmbda * before
     left = before
-    for n in range(len(places)):
-        k, c, y, x = places[n, 0], places[n, 1], places[n, 2], places[n, 3]
-        cost += lmbda * _bits_of(k, c, y, x, symbols, context, around)
-        left -= bits[k][c, y, x]
+    for n in range(count):
+        i = ids[n]
+        after[n] = _bits_of(
+            labels[n, 0], labels[n, 1], labels[n, 2], other if n == 0 else symbols[i],
+            sums[i, 0] + shares[n, 0] * size, sums[i, 1] + shares[n, 1] * size, sums[i, 2] + shares[n, 2] * size,
+            sums[i, 3] + shares[n, 3] * shift, sums[i, 4] + shares[n, 4] * size, model,
+        )  # fmt: skip
+        cost += lmbda * after[n]
+        left -= bits[i]
         if cost + _LEAST_KEPT * lmbda * left >= 0:
             return _FAR
     return cost
 
 
 @compiled_loosely
-def descend_level(k, first, slopes, curvatures, gains, filters, sizes, lmbda, symbols, bits, context):
-    """Visit the bands of level ``k`` of a frame one by one, or from channel ``first`` > 0 on its means, and take the
-    value with the lowest cost, all bits counted that depend on it.
+def descend_level(
+    k, from_channel, slopes, curvatures, gains, filters, lmbda, shapes, layout, model, places, symbols, sums, bits
+):
+    """Visit the bands of level ``k`` of a frame one by one, or from channel ``from_channel`` > 0 on its means, and take
+    the value with the lowest cost, all bits counted that depend on it.
 
     Tried are the neighbouring value downhill, where that lowers the error, the next one towards zero, and zero.
     ``slopes``, changed with every move, and ``curvatures``: (planes, rows, columns), first and second derivatives of
     the error by the samples of the image that the bands are added to, or that the means are. ``gains``: by channel.
-    ``filters``: as ``grid_filters``. ``sizes``: rows and columns of each level. Of each level, finest first, tuples of
-    arrays: ``symbols`` as in ``level_cost``, changed in place; ``bits``, (C, rows, columns): those of each symbol where
-    they are known, else below 0, kept up. ``context``: see above.
+    ``filters``: as ``grid_filters``. ``symbols`` are changed in place, ``sums`` and ``bits`` with them; see above.
     """
-    around = np.zeros(HIDDEN, np.float32)
+    ids = places[0]
     most = 2 * filters.shape[2]
     ys, xs = np.zeros(most, np.int64), np.zeros(most, np.int64)
     by_y, by_x = np.ones(most, np.float32), np.ones(most, np.float32)
     line_slopes, line_curves = np.zeros(slopes.shape[2], np.float32), np.zeros(slopes.shape[2], np.float32)
-    level = symbols[k]
-    room = np.zeros((25 + 9 * level.shape[0] + 36, 4), np.int64)
-    rows, columns = sizes[k, 0], sizes[k, 1]
-    last = level.shape[0] if first else 3 * slopes.shape[0]
-    for c in range(first, last):
-        plane, band = (c - first, 0) if first else (c // 3, c % 3)
+    after, best_after = np.zeros(len(ids), np.float32), np.zeros(len(ids), np.float32)
+    channels, rows, columns, start, block_start = shapes[k, 0], shapes[k, 1], shapes[k, 2], shapes[k, 3], shapes[k, 4]
+    last = channels if from_channel else 3 * slopes.shape[0]
+    for c in range(from_channel, last):
+        plane, band = (c - from_channel, 0) if from_channel else (c // 3, c % 3)
         gain = gains[c]
         for y in range(rows):
             ys[0], high = y, 1
-            if not first:
+            if not from_channel:
                 high = _basis(y, 0 if band == 0 else 1, rows, slopes.shape[1], filters, ys, by_y)
             line_slopes[:] = 0
             line_curves[:] = 0
@@ -207,7 +239,7 @@ def descend_level(k, first, slopes, curvatures, gains, filters, sizes, lmbda, sy
                     line_curves[x] += curvatures[plane, ys[i], x] * by_y[i] * by_y[i]
             for x in range(columns):
                 xs[0], wide = x, 1
-                if not first:
+                if not from_channel:
                     wide = _basis(x, 0 if band == 1 else 1, columns, slopes.shape[2], filters, xs, by_x)
                 slope, curve = np.float32(0), np.float32(0)
                 for j in range(wide):
@@ -215,20 +247,23 @@ def descend_level(k, first, slopes, curvatures, gains, filters, sizes, lmbda, sy
                     curve += line_curves[xs[j]] * by_x[j] * by_x[j]
                 slope *= gain
                 curve *= gain * gain
-                row, column = y + MARGIN, x + MARGIN
-                value = level[c, row, column]
+                here = start + (c * rows + y) * columns + x
+                value = symbols[here]
                 is_steep = abs(slope) > _HALF * curve
                 if value == 0:
                     if not is_steep:
                         continue
-                    own = _bits_of(k, c, y, x, symbols, context, around)
-                    level[c, row, column] = -1 if slope > 0 else 1
-                    own = _bits_of(k, c, y, x, symbols, context, around) - own
-                    level[c, row, column] = 0
+                    own = np.float32(0)
+                    for other in range(2):
+                        own = -own + _bits_of(
+                            layout[0][k, c, y & 1, x & 1], k * layout[0].shape[1] + c, block_start + y * columns + x,
+                            -other if slope > 0 else other, sums[here, 0], sums[here, 1], sums[here, 2], sums[here, 3],
+                            sums[here, 4], model,
+                        )  # fmt: skip
                     if abs(slope) - _HALF * curve < _MOST_RETURNED * lmbda * own:
                         continue
-                places = room[: _dependents(k, c, y, x, sizes, symbols, context, room)]
-                before = _bits_before(symbols, bits, context, places, around)
+                count = _look_around(k, c, y, x, shapes, layout, places)
+                before = _bits_before(count, symbols, sums, bits, model, places)
                 best, least = value, np.float32(0)
                 for t in range(3):
                     if t == 0:
@@ -245,14 +280,17 @@ def descend_level(k, first, slopes, curvatures, gains, filters, sizes, lmbda, sy
                             continue
                     delta = np.float32(other - value)
                     gained = least - slope * delta - _HALF * curve * delta * delta
-                    level[c, row, column] = other
-                    cost = least + _price_after(-gained, before, lmbda, symbols, bits, context, places, around)
+                    cost = least + _price_after(
+                        -gained, before, lmbda, count, value, other, symbols, sums, bits, model, places, after
+                    )
                     if cost < least:
                         best, least = other, cost
-                level[c, row, column] = best
+                        best_after[:count] = after[:count]
                 if best != value:
-                    for n in range(len(places)):
-                        bits[places[n, 0]][places[n, 1], places[n, 2], places[n, 3]] = -1
+                    symbols[here] = best
+                    _move(count, value, best, sums, places)
+                    for n in range(count):
+                        bits[ids[n]] = best_after[n]
                     moved = gain * np.float32(best - value)
                     for i in range(high):
                         for j in range(wide):

@@ -329,9 +329,15 @@ def search_cells(
     centre = np.zeros(count, np.int64)
     around = np.zeros(BLEND_CHANNEL + 1, np.int64)
     with_blend = level == 0 and count == 4
+    kept_symbols = np.zeros(len(symbols), np.int64)
+    last_change = np.zeros((rows + 2, columns + 2), np.int64)  # visits up to it, a cell of border around
     for sweep in range(sweeps):
         for i in range(rows):
             for j in range(columns):
+                visit = (sweep * rows + i) * columns + j + 1
+                if sweep and last_change[i : i + 3, j : j + 3].max() < visit - rows * columns:
+                    continue  # the visit before, which changed nothing, found everything as it still is
+                kept_symbols[:] = symbols[:, i, j]
                 for c in range(count):
                     around[c] = _neighbour_sum(symbols, c, i, j)
                     best[c] = totals[c, i, j]
@@ -386,6 +392,8 @@ def search_cells(
                             kept, least = value, cost
                     blend[i, j] = kept
                     symbols[BLEND_CHANNEL, i, j] = kept
+                if not _same(kept_symbols, symbols[:, i, j]):
+                    last_change[i + 1, j + 1] = visit
 
 
 @compiled_loosely

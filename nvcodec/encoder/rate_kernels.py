@@ -11,6 +11,7 @@ import math
 import numpy as np
 
 from nvcodec.compiled import compiled_loosely
+from nvcodec.encoder.power_kernels import exp2, log2
 from nvcodec.entropy.context import (
     FEATURE_BOUND,
     FEATURES,
@@ -29,10 +30,11 @@ from nvcodec.entropy.context import (
 from nvcodec.entropy.context_cpu import occupied
 from nvcodec.entropy.tables import FRACTIONS, SCALES, WIDE_SCALE, WIDE_SHARE_BITS
 
-__all__ = ["laplace_cost", "level_cost"]
+__all__ = ["inverse_scale", "laplace_cost", "level_cost"]
 
 _KNOWN = FEATURES - SIDE_FEATURES
 _LN2 = np.float32(math.log(2))
+_LOG2_E = np.float32(1 / math.log(2))
 _HIDDEN_STEP = np.float32(2.0**-WEIGHT_SHIFT)
 _OUTPUT_STEP = np.float32(2.0 ** -(OUTPUT_SHIFT + OUTPUT_STEP_BITS))
 _BIAS_STEP = np.float32(2.0**-OUTPUT_STEP_BITS)
@@ -45,15 +47,21 @@ _ONE = np.float32(1)
 
 
 @compiled_loosely
+def inverse_scale(width):
+    """1 / b of the (real-valued) scale index ``width``."""
+    return np.float32(20) * exp2(width * np.float32(-1 / 7))
+
+
+@compiled_loosely
 def _probability(distance, inverse):
     """As ``nvcodec.encoder.rate.laplace_bits``: mass over +-1/2, heavy tail included. Also the parts of it that the
     derivatives are made of."""
     upper = (_HALF - distance) * inverse
-    below = _HALF * np.exp(-abs(upper))
-    lower = _HALF * np.exp(-(_HALF + distance) * inverse)
+    below = _HALF * exp2(-abs(upper) * _LOG2_E)
+    lower = _HALF * exp2(-(_HALF + distance) * inverse * _LOG2_E)
     narrow = (below if upper < 0 else _ONE - below) - lower
-    share = np.exp(-_HALF * inverse) * _WIDE_SHARE
-    tail = _HALF * _WIDE * np.exp(-distance * _WIDE)
+    share = exp2(-_HALF * inverse * _LOG2_E) * _WIDE_SHARE
+    tail = _HALF * _WIDE * exp2(-distance * (_WIDE * _LOG2_E))
     return narrow * (_ONE - share) + tail * share, narrow, below, lower, share, tail
 
 
@@ -124,12 +132,12 @@ def level_cost(
                     width = min(max(out1, np.float32(0)), np.float32(SCALES - 1))
                     location[c, y, x] = place
                     scale[c, y, x] = width
-                    inverse = np.float32(20) * np.exp(width * (-_LN2 / np.float32(7)))
+                    inverse = inverse_scale(width)
                     apart = np.float32(symbols[c, y + MARGIN, x + MARGIN]) - place
                     distance = abs(apart)
                     mass, narrow, below, lower, share, tail = _probability(distance, inverse)
                     mass = max(mass, _LEAST)
-                    total -= np.log(mass) / _LN2
+                    total -= log2(mass)
                     if not backwards or mass <= _LEAST:
                         continue
                     by_mass = -_ONE / (_LN2 * mass)
@@ -188,4 +196,4 @@ def level_cost(
 @compiled_loosely
 def laplace_cost(distance, inverse):
     """Bits at ``distance`` from the location, of a table with this inverse scale."""
-    return -np.log(max(_probability(distance, inverse)[0], _LEAST)) / _LN2
+    return -log2(max(_probability(distance, inverse)[0], _LEAST))
