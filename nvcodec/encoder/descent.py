@@ -16,15 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nvcodec.encoder.rate import model_arrays
-from nvcodec.entropy.context import (
-    STAGES,
-    ChannelLayout,
-    ContextWeights,
-    log_table,
-    stage_kernels,
-    stage_of,
-)
+from nvcodec.encoder.rate import Neighbourhood, model_arrays, neighbourhood
+from nvcodec.entropy.context import ChannelLayout, ContextWeights, log_table
 from nvcodec.fixedpoint import Rounding
 from nvcodec.model.grid import APPEARANCE_LEVELS, BANDS, channel_gains, expand_steps, grid_filters, pack_planes
 from nvcodec.model.warprnn import AppearanceSide
@@ -87,7 +80,7 @@ class _Visit:
         self, levels: list[Tensor], side: AppearanceSide, context: ContextWeights, depth: int, lmbda: float
     ) -> None:
         layouts = tuple(side.layout(k) for k in range(len(levels)))
-        self._layout = _layout_arrays(layouts)
+        self._layout = tuple(_neighbourhoods(layouts))
         self._sizes = [level.shape[1:] for level in levels]
         self._shapes = _shapes(self._sizes)
         self._lmbda = np.float32(lmbda)
@@ -152,20 +145,13 @@ def _shapes(sizes: Sequence[Sequence[int]]) -> np.ndarray:
 
 
 @cache
-def _layout_arrays(layouts: tuple[ChannelLayout, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The stage that reads each phase of a channel, (levels, C, 2, 2); whether a channel counts for another one,
-    (levels, C, C); near, wide, cross and mean of ``stage_kernels``, (levels, STAGES, C, C, 6, 6, 4)."""
-    levels, most = len(layouts), max(map(len, layouts))
-    stage_at = np.zeros((levels, most, 2, 2), np.int64)
-    related = np.zeros((levels, most, most), np.bool_)
-    weights = np.zeros((levels, STAGES, most, most, 6, 6, 4), np.int32)
-    for k, layout in enumerate(layouts):
-        channels = len(layout)
-        for stage, phases in enumerate(stage_of(channels)):
-            for c, (row, column) in enumerate(phases):
-                stage_at[k, c, row, column] = stage
-            magnitude, signed = stage_kernels(layout, stage)
-            kernels = torch.cat([magnitude.reshape(3, channels, channels, 6, 6), signed[None]])
-            weights[k, stage, :channels, :channels] = kernels.movedim(0, -1).numpy()
-        related[k, :channels, :channels] = [[layout.related(o, c) for o in range(channels)] for c in range(channels)]
-    return stage_at, related, weights
+def _neighbourhoods(layouts: tuple[ChannelLayout, ...]) -> Neighbourhood:
+    """Those of all levels, with a first axis of levels and as many channels as the one with most of them."""
+    most = max(map(len, layouts))
+    found = [neighbourhood(layout) for layout in layouts]
+    more = [(0, most - len(layout)) for layout in layouts]
+    return Neighbourhood(
+        np.stack([np.pad(n.stage_at, (m, (0, 0), (0, 0))) for n, m in zip(found, more, strict=True)]),
+        np.stack([np.pad(n.reaches, (m, m), constant_values=-1) for n, m in zip(found, more, strict=True)]),
+        np.stack([np.pad(n.weights, ((0, 0), m, m, *[(0, 0)] * 3)) for n, m in zip(found, more, strict=True)]),
+    )

@@ -8,11 +8,9 @@ The symbols of a frame stand in one row: level by level, finest first, by channe
 ``bits``, (N,), below 0 where they are not known. ``shapes``: (levels, 5), of each level its channels, rows and columns,
 and where its symbols begin, and where its blocks do among those of all levels.
 
-``layout``, a tuple of arrays with a first axis of levels (C is the most channels of one): ``stage_at``, (levels, C, 2,
-2), the stage that reads each phase; ``related``, (levels, C, C), whether a channel counts for another one; ``weights``,
-(levels, STAGES, C, C, 6, 6, 4), those of near, wide, cross and mean, as ``stage_kernels``. ``model``, a tuple:
-``sides``, (2, M), mismatch and activity of all blocks; ``logarithms``, ``hidden`` (FEATURES, HIDDEN), ``hidden_bias``,
-``output``; ``biases``, (levels * C, 2).
+``layout``, a tuple: ``stage_at``, ``reaches`` and ``weights`` of ``rate.Neighbourhood`` for all levels, which are the
+first axis. ``model``, a tuple: ``sides``, (2, M), mismatch and activity of all blocks; ``logarithms``, ``hidden``
+(FEATURES, HIDDEN), ``hidden_bias``, ``output``; ``biases``, (levels * most channels of one, 2).
 
 ``places``, a tuple, is room for a symbol and all that it is context of: ``ids``, (R,), in the row; ``shares``, (R, 5),
 its weight in their sums; ``labels``, (R, 3), their stages, rows of ``biases``, and blocks.
@@ -84,7 +82,7 @@ def _bits_of(stage, bias, block, value, near, wide, cross, mean, parent, model):
 @compiled_loosely
 def _look_around(k, c, y, x, shapes, layout, places):
     """Fill ``places`` with a symbol, its own share 0, and all those that it is context of. How many they are."""
-    stage_at, related, weights = layout
+    stage_at, reaches, weights = layout
     ids, shares, labels = places
     channels, rows, columns, first, first_block = shapes[k, 0], shapes[k, 1], shapes[k, 2], shapes[k, 3], shapes[k, 4]
     most = stage_at.shape[1]
@@ -94,9 +92,7 @@ def _look_around(k, c, y, x, shapes, layout, places):
     labels[0, 0], labels[0, 1], labels[0, 2] = stage, k * most + c, first_block + y * columns + x
     count = 1
     for other in range(channels):
-        if not related[k, c, other]:
-            continue
-        reach = 2 if other == c else 1
+        reach = reaches[k, c, other]
         for oy in range(max(y - reach, 0), min(y + reach + 1, rows)):
             for ox in range(max(x - reach, 0), min(x + reach + 1, columns)):
                 at = stage_at[k, other, oy & 1, ox & 1]

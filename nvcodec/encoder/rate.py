@@ -24,6 +24,7 @@ from nvcodec.entropy.context import (
     features,
     location_and_scale,
     log_table,
+    stage_kernels,
     stage_of,
 )
 from nvcodec.entropy.symbols import pad_even
@@ -35,13 +36,13 @@ from nvcodec.parallel import run_all
 __all__ = [
     "LevelRate",
     "ModelArrays",
+    "Neighbourhood",
     "RateSlopes",
-    "all_taps",
     "laplace_bits",
     "level_costs",
     "level_rates",
     "model_arrays",
-    "padded_even",
+    "neighbourhood",
 ]
 
 _ALL_STAGES = tuple(range(STAGES))
@@ -167,7 +168,7 @@ def level_costs(
         rates.append(LevelRate(bits, _stacked([c.location for c in here]), _stacked([c.scale for c in here])))
     if not slopes:
         return rates, None
-    by_symbols = [_stacked([c.symbol_slopes() for c in here]) for here in by_level]
+    by_symbols = [_stacked([c.by_symbol for c in here]) for here in by_level]
     return rates, RateSlopes(by_symbols, _parameter_slopes([c for c in costs if c.is_counted], weights, depth))
 
 
@@ -213,14 +214,32 @@ def model_arrays(weights: ContextWeights) -> ModelArrays:
     return ModelArrays(np.ascontiguousarray(hidden.T), bias, output)
 
 
-@cache
-def all_taps(layout: ChannelLayout) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """``stage_taps`` of all stages, filled up to the same length."""
-    from nvcodec.entropy.context_cpu import stage_taps
+class Neighbourhood(NamedTuple):
+    """Which symbols of a level know which, as the compiled code takes it. ``stage_at``: (C, 2, 2), the stage that reads
+    each phase of a channel. ``reaches``: (C, C), how far a symbol of one channel counts in another one, -1 where it
+    does not. ``weights``: (STAGES, C, C, 6, 6, 4), near, wide, cross and mean of ``stage_kernels``."""
 
-    taps, starts, phases = zip(*(stage_taps(layout, stage) for stage in range(STAGES)), strict=True)
-    length = max(len(t) for t in taps)
-    return np.stack([np.pad(t, ((0, length - len(t)), (0, 0))) for t in taps]), np.stack(starts), np.stack(phases)
+    stage_at: np.ndarray
+    reaches: np.ndarray
+    weights: np.ndarray
+
+
+@cache
+def neighbourhood(layout: ChannelLayout) -> Neighbourhood:
+    channels = len(layout)
+    stage_at = np.zeros((channels, 2, 2), np.int64)
+    weights = np.zeros((STAGES, channels, channels, 6, 6, 4), np.int32)
+    for stage, phases in enumerate(stage_of(channels)):
+        for c, (row, column) in enumerate(phases):
+            stage_at[c, row, column] = stage
+        magnitude, signed = stage_kernels(layout, stage)
+        kernels = torch.cat([magnitude.reshape(3, channels, channels, 6, 6), signed[None]])
+        weights[stage] = kernels.movedim(0, -1).numpy()
+    reaches = [
+        [MARGIN if other == c else (1 if layout.related(other, c) else -1) for other in range(channels)]
+        for c in range(channels)
+    ]
+    return Neighbourhood(stage_at, np.array(reaches), weights)
 
 
 class _FrameCost:
@@ -246,12 +265,11 @@ class _FrameCost:
         self._bias = bias
         channels, rows, columns = symbols.shape
         shape = (channels, rows, columns)
-        self._symbols = symbols.numpy()
+        self._symbols = symbols.numpy().astype(np.int32)
         self._side = side.numpy()
         self._signs = np.empty((0, 0, 0), np.float32) if signs is None else signs.numpy()
         self.location, self.scale = np.empty(shape, np.float32), np.empty(shape, np.float32)
-        self._padded = padded_even(self._symbols, MARGIN)
-        self._by_symbol = np.zeros(self._padded.shape, np.float32)
+        self.by_symbol = np.zeros(shape, np.float32)
         self.by_hidden = np.zeros((FEATURES, HIDDEN), np.float32)
         self.by_hidden_bias = np.zeros((STAGES, HIDDEN), np.float32)
         self.by_output = np.zeros((2, HIDDEN), np.float32)
@@ -260,18 +278,12 @@ class _FrameCost:
     def run(self) -> None:
         from nvcodec.encoder import rate_kernels as kernels  # brings a compiler: only where frames are encoded
 
-        _, rows, columns = self._symbols.shape
         bits = kernels.level_cost(
-            self._padded, rows, columns, self._side, *all_taps(self.layout),
-            log_table(torch.device("cpu")).numpy(),
+            self._symbols, self._side, tuple(neighbourhood(self.layout)), log_table(torch.device("cpu")).numpy(),
             *self._model, self._bias, self._slopes and self.is_counted, self._signs, self.location, self.scale,
-            self._by_symbol, self.by_hidden, self.by_hidden_bias, self.by_output, self.by_bias,
+            self.by_symbol, self.by_hidden, self.by_hidden_bias, self.by_output, self.by_bias,
         )  # fmt: skip
         self.bits = bits if self.is_counted else 0.0
-
-    def symbol_slopes(self) -> np.ndarray:
-        _, rows, columns = self._symbols.shape
-        return self._by_symbol[:, MARGIN : MARGIN + rows, MARGIN : MARGIN + columns]
 
 
 def _stacked(arrays: list[np.ndarray]) -> Tensor:
@@ -289,9 +301,3 @@ def _parameter_slopes(costs: list[_FrameCost], weights: ContextWeights, depth: i
         total.output_bias[depth, cost.level] += by_bias.sum(0)
         total.group_bias[cost.level].index_add_(0, torch.tensor(cost.layout.groups), by_bias)
     return [getattr(total, f.name) for f in fields(weights)]
-
-
-def padded_even(level: np.ndarray, reach: int) -> np.ndarray:
-    """(C, rows, columns) with even sizes and ``reach`` zeros around, int32."""
-    _, rows, columns = level.shape
-    return np.pad(level, ((0, 0), (reach, reach + rows % 2), (reach, reach + columns % 2))).astype(np.int32)
