@@ -122,6 +122,16 @@ def test_two_threads_give_what_one_gives(levels: list[Tensor], side: AppearanceS
     assert all(torch.equal(one, two) for one, two in zip(*results, strict=True))
 
 
+def test_without_learning_symbols_have_the_same_slopes(
+    levels: list[Tensor], side: AppearanceSide, context: ContextWeights
+) -> None:
+    found = [level_costs(levels, side, context, DEPTH, slopes=True, learns=learns)[1] for learns in (True, False)]
+    assert found[0] is not None
+    assert found[1] is not None
+    assert all(torch.equal(one, other) for one, other in zip(found[0].symbols, found[1].symbols, strict=True))
+    assert any(slopes.any() for slopes in found[0].symbols)
+
+
 def test_compiled_powers_and_logarithms_are_those_of_float64() -> None:
     power = np.random.default_rng(0).uniform(-125, 60, 5000).astype(np.float32)
     exact = 2.0 ** power.astype(np.float64)

@@ -210,7 +210,9 @@ class UnitFit:
     def _rates(self, twin: Twin, train: bool) -> tuple[list[LevelRate], list[Tensor]]:
         """Rates of all levels, and what a step of each symbol adds to the bits of the symbols that it is context of."""
         context = twin.network().context("appearance")
-        rates, slopes = level_costs(self.levels, self.side, context, self.unit.depth, free_empty=False, slopes=True)
+        rates, slopes = level_costs(
+            self.levels, self.side, context, self.unit.depth, free_empty=False, slopes=True, learns=train
+        )
         assert slopes is not None
         if train:
             twin.step_context("appearance", slopes.parameters)

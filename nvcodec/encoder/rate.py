@@ -143,11 +143,13 @@ def level_costs(
     *,
     free_empty: bool = True,
     slopes: bool = False,
+    learns: bool = True,
     signs: list[Tensor] | None = None,
 ) -> tuple[list[LevelRate], RateSlopes | None]:
     """As ``level_rates``, without a graph; with ``slopes`` also the derivatives of all bits.
 
-    ``signs``: factors for the bits of each symbol in the derivatives, shaped like ``levels``.
+    ``learns``: whether those by the parameters are wanted; without it they mean nothing. ``signs``: factors for the
+    bits of each symbol in the derivatives, shaped like ``levels``.
     """
     if levels[0].device.type != "cpu":
         return _costs_by_autograd(levels, side, weights, depth, free_empty, slopes, signs)
@@ -157,7 +159,9 @@ def level_costs(
         layout, known = side.layout(k), side(k, levels[k + 1 :])
         bias = weights.bias(depth, k, layout).detach().numpy()
         for b in range(len(level)):
-            cost = _FrameCost(level[b], known[b], layout, model, bias, k, slopes, signs[k][b] if signs else None)
+            cost = _FrameCost(
+                level[b], known[b], layout, model, bias, k, slopes, learns, signs[k][b] if signs else None
+            )
             cost.is_counted = not free_empty or bool(level[b].any())
             costs.append(cost)
     run_all([cost.run for cost in costs])
@@ -254,13 +258,14 @@ class _FrameCost:
         bias: np.ndarray,
         level: int,
         slopes: bool,
+        learns: bool,
         signs: Tensor | None,
     ) -> None:
         self.level = level
         self.layout = layout
         self.is_counted = True
         self.bits = 0.0
-        self._slopes = slopes
+        self._slopes, self._learns = slopes, learns
         self._model = model
         self._bias = bias
         channels, rows, columns = symbols.shape
@@ -280,8 +285,8 @@ class _FrameCost:
 
         bits = kernels.level_cost(
             self._symbols, self._side, tuple(neighbourhood(self.layout)), log_table(torch.device("cpu")).numpy(),
-            *self._model, self._bias, self._slopes and self.is_counted, self._signs, self.location, self.scale,
-            self.by_symbol, self.by_hidden, self.by_hidden_bias, self.by_output, self.by_bias,
+            *self._model, self._bias, self._slopes and self.is_counted, self._learns, self._signs, self.location,
+            self.scale, self.by_symbol, self.by_hidden, self.by_hidden_bias, self.by_output, self.by_bias,
         )  # fmt: skip
         self.bits = bits if self.is_counted else 0.0
 

@@ -121,7 +121,7 @@ def _slopes_of_symbols(symbols, neighbourhood, by_sums, by_symbol):
 @compiled_loosely
 def level_cost(
     symbols, side, neighbourhood, logarithms, hidden, hidden_bias, output, bias,
-    backwards, signs, location, scale, by_symbol, by_hidden, by_hidden_bias, by_output, by_bias,
+    backwards, learns, signs, location, scale, by_symbol, by_hidden, by_hidden_bias, by_output, by_bias,
 ):  # fmt: skip
     """Bits of one level of one frame.
 
@@ -181,7 +181,7 @@ def level_cost(
                 mass, narrow, below, lower, share, tail = _probability(distance, inverse)
                 mass = max(mass, _LEAST)
                 total -= log2(mass)
-                if not backwards or mass <= _LEAST:
+                if not backwards or mass <= _LEAST or not (is_near or learns):
                     continue
                 by_mass = -_ONE / (_LN2 * mass)
                 if signs.size:
@@ -195,21 +195,24 @@ def level_cost(
                     by0 = np.float32(0)
                 if out1 < 0 or out1 > SCALES - 1:
                     by1 = np.float32(0)
-                by_bias[c, 0] += by0 * _BIAS_STEP
-                by_bias[c, 1] += by1 * _BIAS_STEP
+                if learns:
+                    by_bias[c, 0] += by0 * _BIAS_STEP
+                    by_bias[c, 1] += by1 * _BIAS_STEP
                 by0 *= _OUTPUT_STEP
                 by1 *= _OUTPUT_STEP
                 for u in range(HIDDEN):
-                    unit = min(max(sums[u], np.float32(0)), np.float32(HIDDEN_BOUND))
-                    by_output[0, u] += by0 * unit
-                    by_output[1, u] += by1 * unit
                     free = sums[u] >= 0 and sums[u] <= HIDDEN_BOUND
                     back[u] = by0 * output[0, u] + by1 * output[1, u] if free else np.float32(0)
-                    by_hidden_bias[stage, u] += back[u]
-                for f in range(0 if is_near else _KNOWN, FEATURES):
-                    feature = seen[f] * _HIDDEN_STEP
+                if learns:
                     for u in range(HIDDEN):
-                        by_hidden[f, u] += back[u] * feature
+                        unit = min(max(sums[u], np.float32(0)), np.float32(HIDDEN_BOUND))
+                        by_output[0, u] += by0 * unit
+                        by_output[1, u] += by1 * unit
+                        by_hidden_bias[stage, u] += back[u]
+                    for f in range(0 if is_near else _KNOWN, FEATURES):
+                        feature = seen[f] * _HIDDEN_STEP
+                        for u in range(HIDDEN):
+                            by_hidden[f, u] += back[u] * feature
                 if not is_near:
                     continue
                 for f in range(_KNOWN):
