@@ -22,7 +22,8 @@ _SERIES = tuple(np.float32(c) for c in (0.69314718, 0.24022651, 0.05550411, 0.00
 """ln(2)**n / n!, n = 1 .. 6."""
 _LOG_SERIES = tuple(np.float32(2 / 0.6931471805599453 / n) for n in (1, 3, 5, 7, 9))
 """2 / (ln(2) n), of the odd powers of (m - 1) / (m + 1)."""
-_ROOT = np.float32(2**0.5)
+_ROOT_BITS = np.int32(np.float32(0.5**0.5).view(np.int32))
+"""Mantissas are taken from sqrt(1/2) on."""
 
 
 def _reinterpreted(source: Any, result: Any) -> Any:
@@ -59,15 +60,12 @@ def exp2(x):
 @compiled_loosely
 def log2(x):
     """log2(x) for a normal float32 above 0, to an absolute error of 1e-6."""
-    bits = _as_integer(x)
-    exponent = np.float32((bits >> _MANTISSA_BITS) - _EXPONENT_BIAS)
-    mantissa = _as_real(np.int32((bits & _MANTISSA) | (_EXPONENT_BIAS << _MANTISSA_BITS)))
-    if mantissa > _ROOT:
-        mantissa *= _HALF
-        exponent += _ONE
+    bits = _as_integer(x) - _ROOT_BITS
+    exponent = np.int32(bits >> _MANTISSA_BITS)
+    mantissa = _as_real(np.int32((bits & _MANTISSA) + _ROOT_BITS))
     s = (mantissa - _ONE) / (mantissa + _ONE)
     square = s * s
     series = _LOG_SERIES[3] + square * _LOG_SERIES[4]
     series = _LOG_SERIES[2] + square * series
     series = _LOG_SERIES[1] + square * series
-    return exponent + s * (_LOG_SERIES[0] + square * series)
+    return np.float32(exponent) + s * (_LOG_SERIES[0] + square * series)

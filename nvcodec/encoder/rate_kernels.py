@@ -23,14 +23,12 @@ from nvcodec.entropy.context import (
     MARGIN,
     OUTPUT_SHIFT,
     OUTPUT_STEP_BITS,
-    SIDE_FEATURES,
     WEIGHT_SHIFT,
 )
 from nvcodec.entropy.tables import FRACTIONS, SCALES, WIDE_SCALE, WIDE_SHARE_BITS
 
 __all__ = ["inverse_scale", "laplace_cost", "level_cost"]
 
-_KNOWN = FEATURES - SIDE_FEATURES
 _LN2 = np.float32(math.log(2))
 _LOG2_E = np.float32(1 / math.log(2))
 _HIDDEN_STEP = np.float32(2.0**-WEIGHT_SHIFT)
@@ -57,7 +55,7 @@ def _probability(distance, inverse):
     upper = (_HALF - distance) * inverse
     below = _HALF * exp2(-abs(upper) * _LOG2_E)
     lower = _HALF * exp2(-(_HALF + distance) * inverse * _LOG2_E)
-    narrow = (below if upper < 0 else _ONE - below) - lower
+    narrow = below + np.float32(upper >= 0) * (_ONE - below - below) - lower
     share = exp2(-_HALF * inverse * _LOG2_E) * _WIDE_SHARE
     tail = _HALF * _WIDE * exp2(-distance * (_WIDE * _LOG2_E))
     return narrow * (_ONE - share) + tail * share, narrow, below, lower, share, tail
@@ -119,6 +117,145 @@ def _slopes_of_symbols(symbols, neighbourhood, by_sums, by_symbol):
 
 
 @compiled_loosely
+def _look(c, y, symbols, around, side, logarithms, seen, is_near):
+    """The features of row ``y`` of a channel, (columns, FEATURES), times _HIDDEN_STEP; and where any of the first five
+    or the symbol is not 0."""
+    channels, _, columns = symbols.shape
+    for x in range(columns):
+        near, wide, cross, mean = around[c, y, x, 0], around[c, y, x, 1], around[c, y, x, 2], around[c, y, x, 3]
+        is_near[x] = near + wide + cross + abs(mean) + abs(symbols[c, y, x]) != 0
+        mean = min(max(mean, -FEATURE_BOUND), FEATURE_BOUND)
+        seen[x, 0] = logarithms[min(near, LOG_BOUND)] * _HIDDEN_STEP
+        seen[x, 1] = logarithms[min(wide, LOG_BOUND)] * _HIDDEN_STEP
+        seen[x, 2] = logarithms[min(cross, LOG_BOUND)] * _HIDDEN_STEP
+        seen[x, 3] = np.float32(mean) * _HIDDEN_STEP
+        seen[x, 4] = logarithms[abs(mean)] * _HIDDEN_STEP
+        seen[x, 5] = side[c, y, x] * _HIDDEN_STEP
+        seen[x, 6] = side[channels, y, x] * _HIDDEN_STEP
+        seen[x, 7] = side[channels + 1, y, x] * _HIDDEN_STEP
+
+
+@compiled_loosely
+def _hidden_sum(u, stage, x, seen, hidden, hidden_bias):
+    """What hidden unit ``u`` adds up."""
+    total = hidden_bias[stage, u] + hidden[0, u] * seen[x, 0] + hidden[1, u] * seen[x, 1] + hidden[2, u] * seen[x, 2]
+    total += hidden[3, u] * seen[x, 3] + hidden[4, u] * seen[x, 4] + hidden[5, u] * seen[x, 5]
+    return total + hidden[6, u] * seen[x, 6] + hidden[7, u] * seen[x, 7]
+
+
+@compiled_loosely
+def _outputs(stages, seen, hidden, hidden_bias, output, bias0, bias1, out):
+    """Both outputs of the model for a row, (2, columns). ``stages``: of even and odd columns."""
+    for x in range(len(seen)):
+        stage = stages[x & 1]
+        out0, out1 = np.float32(0), np.float32(0)
+        for u in range(HIDDEN):
+            unit = _hidden_sum(u, stage, x, seen, hidden, hidden_bias)
+            unit = min(max(unit, np.float32(0)), np.float32(HIDDEN_BOUND))
+            out0 += output[0, u] * unit
+            out1 += output[1, u] * unit
+        out[0, x] = out0 * _OUTPUT_STEP + bias0 * _BIAS_STEP
+        out[1, x] = out1 * _OUTPUT_STEP + bias1 * _BIAS_STEP
+
+
+@compiled_loosely
+def _price(symbols, out, location, scale, by_out):
+    """Bits of a row, and ``by_out``, (2, columns), their derivatives by the outputs ``out``."""
+    total = np.float32(0)
+    for x in range(len(symbols)):
+        out0, out1 = out[0, x], out[1, x]
+        place = min(max(out0, np.float32(-LOCATION_BOUND)), np.float32(LOCATION_BOUND)) * _QUARTER
+        width = min(max(out1, np.float32(0)), np.float32(SCALES - 1))
+        location[x] = place
+        scale[x] = width
+        inverse = inverse_scale(width)
+        apart = np.float32(symbols[x]) - place
+        distance = abs(apart)
+        mass, narrow, below, lower, share, tail = _probability(distance, inverse)
+        counts = np.float32(mass > _LEAST)
+        mass = max(mass, _LEAST)
+        total -= log2(mass)
+        by_mass = -counts / (_LN2 * mass)
+        by_distance = inverse * (lower - below) * (_ONE - share) - _WIDE * tail * share
+        by_inverse = ((_HALF - distance) * below + (_HALF + distance) * lower) * (_ONE - share)
+        by_inverse -= _HALF * share * (tail - narrow)
+        side = np.float32(2) * np.float32(apart >= 0) - _ONE
+        is_inside = np.float32(abs(out0) <= LOCATION_BOUND)
+        by_out[0, x] = -by_mass * by_distance * side * _QUARTER * is_inside
+        is_inside = np.float32(abs(out1 - np.float32((SCALES - 1) / 2)) <= np.float32((SCALES - 1) / 2))
+        by_out[1, x] = by_mass * by_inverse * inverse * (-_LN2 / np.float32(7)) * is_inside
+    return total
+
+
+@compiled_loosely
+def _backwards(stages, wanted, seen, by_out, hidden, hidden_bias, output, back):
+    """Where ``wanted``: the derivatives by what each hidden unit adds up, then what it puts out: ``back``, (columns,
+    2 * HIDDEN). ``hidden`` and ``output`` in one row, so that a loop over units becomes a few vector instructions."""
+    for x in range(len(seen)):
+        if not wanted[x]:
+            continue
+        stage, by0, by1 = stages[x & 1], by_out[0, x] * _OUTPUT_STEP, by_out[1, x] * _OUTPUT_STEP
+        f0, f1, f2, f3 = seen[x, 0], seen[x, 1], seen[x, 2], seen[x, 3]
+        f4, f5, f6, f7 = seen[x, 4], seen[x, 5], seen[x, 6], seen[x, 7]
+        for u in range(HIDDEN):
+            total = hidden_bias[stage, u] + hidden[u] * f0 + hidden[HIDDEN + u] * f1 + hidden[2 * HIDDEN + u] * f2
+            total += hidden[3 * HIDDEN + u] * f3 + hidden[4 * HIDDEN + u] * f4 + hidden[5 * HIDDEN + u] * f5
+            total += hidden[6 * HIDDEN + u] * f6 + hidden[7 * HIDDEN + u] * f7
+            unit = min(max(total, np.float32(0)), np.float32(HIDDEN_BOUND))
+            back[x, u] = (by0 * output[u] + by1 * output[HIDDEN + u]) * np.float32(unit == total)
+            back[x, HIDDEN + u] = unit * _OUTPUT_STEP
+
+
+@compiled_loosely
+def _learn(stages, seen, by_out, back, by_model, by_hidden_bias):
+    """Add the derivatives of a row by hidden weights, feature by feature, and output weights: ``by_model``, in a row;
+    and by hidden biases."""
+    for x in range(len(seen)):
+        f0, f1, f2, f3 = seen[x, 0], seen[x, 1], seen[x, 2], seen[x, 3]
+        f4, f5, f6, f7 = seen[x, 4], seen[x, 5], seen[x, 6], seen[x, 7]
+        by0, by1 = by_out[0, x], by_out[1, x]
+        for u in range(HIDDEN):
+            by_sum, unit = back[x, u], back[x, HIDDEN + u]
+            by_model[u] += f0 * by_sum
+            by_model[HIDDEN + u] += f1 * by_sum
+            by_model[2 * HIDDEN + u] += f2 * by_sum
+            by_model[3 * HIDDEN + u] += f3 * by_sum
+            by_model[4 * HIDDEN + u] += f4 * by_sum
+            by_model[5 * HIDDEN + u] += f5 * by_sum
+            by_model[6 * HIDDEN + u] += f6 * by_sum
+            by_model[7 * HIDDEN + u] += f7 * by_sum
+            by_model[8 * HIDDEN + u] += by0 * unit
+            by_model[9 * HIDDEN + u] += by1 * unit
+        stage = stages[x & 1]
+        for u in range(HIDDEN):
+            by_hidden_bias[stage, u] += back[x, u]
+
+
+@compiled_loosely
+def _slopes_of_sums(is_near, back, hidden, around, by_around):
+    """Derivatives of a row by what each symbol sees, (columns, 4)."""
+    step = np.float32(LOG_STEP) / _LN2 * _HIDDEN_STEP
+    for x in range(len(back)):
+        if not is_near[x]:
+            continue
+        by_near, by_wide, by_cross = np.float32(0), np.float32(0), np.float32(0)
+        by_mean, by_size = np.float32(0), np.float32(0)
+        for u in range(HIDDEN):
+            by_near += hidden[0, u] * back[x, u]
+            by_wide += hidden[1, u] * back[x, u]
+            by_cross += hidden[2, u] * back[x, u]
+            by_mean += hidden[3, u] * back[x, u]
+            by_size += hidden[4, u] * back[x, u]
+        near, wide, cross, mean = around[x, 0], around[x, 1], around[x, 2], around[x, 3]
+        by_around[x, 0] = by_near * step / (1 + near) if near < LOG_BOUND else 0
+        by_around[x, 1] = by_wide * step / (1 + wide) if wide < LOG_BOUND else 0
+        by_around[x, 2] = by_cross * step / (1 + cross) if cross < LOG_BOUND else 0
+        if abs(mean) <= FEATURE_BOUND:
+            sign = 1 if mean > 0 else (-1 if mean < 0 else 0)
+            by_around[x, 3] = by_mean * _HIDDEN_STEP + sign * by_size * step / (1 + abs(mean))
+
+
+@compiled_loosely
 def level_cost(
     symbols, side, neighbourhood, logarithms, hidden, hidden_bias, output, bias,
     backwards, learns, signs, location, scale, by_symbol, by_hidden, by_hidden_bias, by_output, by_bias,
@@ -127,108 +264,39 @@ def level_cost(
 
     ``symbols``: (C, rows, columns), int32. ``side``: (C + 2, rows, columns) or more. ``neighbourhood``: as
     ``rate.neighbourhood`` gives it. ``hidden``: (FEATURES, HIDDEN). ``location`` (in symbols), ``scale``: (C, rows,
-    columns), results. With ``backwards`` also the derivatives of the bits: by symbols, shaped like them, through the
-    context alone; the others are added to the arrays. ``signs``: factors of the symbols' derivatives, like
-    ``location``, or empty.
+    columns), results. With ``backwards`` also the derivatives of the bits by symbols, shaped like them, through the
+    context alone; with ``learns`` those by the model too, which are added to the arrays. ``signs``: factors of the
+    symbols' derivatives, like ``location``, or empty.
     """
     channels, rows, columns = symbols.shape
     stage_at = neighbourhood[0]
     around = np.zeros((channels, rows, columns, 4), np.int32)
     _sum_up(symbols, neighbourhood, around)
     by_around = np.zeros((channels, rows, columns, 4) if backwards else (0, 0, 0, 0), np.float32)
-    seen = np.zeros(FEATURES, np.float32)
-    sums = np.zeros(HIDDEN, np.float32)
-    back = np.zeros(HIDDEN, np.float32)
-    sizes = np.zeros(_KNOWN, np.float32)
-    step = np.float32(LOG_STEP) / _LN2
+    seen, is_near = np.zeros((columns, FEATURES), np.float32), np.zeros(columns, np.bool_)
+    out, by_out = np.zeros((2, columns), np.float32), np.zeros((2, columns), np.float32)
+    back, by_model = np.zeros((columns, 2 * HIDDEN), np.float32), np.zeros((FEATURES + 2) * HIDDEN, np.float32)
+    hidden_row, output_row = hidden.reshape(-1), output.reshape(-1)
+    wanted = np.ones(columns, np.bool_) if learns else is_near
     total = 0.0
     for c in range(channels):
         for y in range(rows):
-            for x in range(columns):
-                stage = stage_at[c, y & 1, x & 1]
-                near, wide, cross = around[c, y, x, 0], around[c, y, x, 1], around[c, y, x, 2]
-                mean = around[c, y, x, 3]
-                is_near = near + wide + cross + abs(mean) + abs(symbols[c, y, x]) != 0
-                clipped = min(max(mean, -FEATURE_BOUND), FEATURE_BOUND)
-                seen[0] = logarithms[min(near, LOG_BOUND)]
-                seen[1] = logarithms[min(wide, LOG_BOUND)]
-                seen[2] = logarithms[min(cross, LOG_BOUND)]
-                seen[3] = clipped
-                seen[4] = logarithms[abs(clipped)]
-                seen[5] = side[c, y, x]
-                seen[6] = side[channels, y, x]
-                seen[7] = side[channels + 1, y, x]
-                for u in range(HIDDEN):
-                    sums[u] = hidden_bias[stage, u]
-                for f in range(0 if is_near else _KNOWN, FEATURES):
-                    feature = seen[f] * _HIDDEN_STEP
-                    for u in range(HIDDEN):
-                        sums[u] += hidden[f, u] * feature
-                out0, out1 = np.float32(0), np.float32(0)
-                for u in range(HIDDEN):
-                    unit = min(max(sums[u], np.float32(0)), np.float32(HIDDEN_BOUND))
-                    out0 += output[0, u] * unit
-                    out1 += output[1, u] * unit
-                out0 = out0 * _OUTPUT_STEP + bias[c, 0] * _BIAS_STEP
-                out1 = out1 * _OUTPUT_STEP + bias[c, 1] * _BIAS_STEP
-                place = min(max(out0, np.float32(-LOCATION_BOUND)), np.float32(LOCATION_BOUND)) * _QUARTER
-                width = min(max(out1, np.float32(0)), np.float32(SCALES - 1))
-                location[c, y, x] = place
-                scale[c, y, x] = width
-                inverse = inverse_scale(width)
-                apart = np.float32(symbols[c, y, x]) - place
-                distance = abs(apart)
-                mass, narrow, below, lower, share, tail = _probability(distance, inverse)
-                mass = max(mass, _LEAST)
-                total -= log2(mass)
-                if not backwards or mass <= _LEAST or not (is_near or learns):
-                    continue
-                by_mass = -_ONE / (_LN2 * mass)
-                if signs.size:
-                    by_mass *= signs[c, y, x]
-                by_distance = inverse * (lower - below) * (_ONE - share) - _WIDE * tail * share
-                by_inverse = ((_HALF - distance) * below + (_HALF + distance) * lower) * (_ONE - share)
-                by_inverse -= _HALF * share * (tail - narrow)
-                by0 = -by_mass * by_distance * (_ONE if apart >= 0 else -_ONE) * _QUARTER
-                by1 = by_mass * by_inverse * inverse * (-_LN2 / np.float32(7))
-                if abs(out0) > LOCATION_BOUND:
-                    by0 = np.float32(0)
-                if out1 < 0 or out1 > SCALES - 1:
-                    by1 = np.float32(0)
-                if learns:
-                    by_bias[c, 0] += by0 * _BIAS_STEP
-                    by_bias[c, 1] += by1 * _BIAS_STEP
-                by0 *= _OUTPUT_STEP
-                by1 *= _OUTPUT_STEP
-                for u in range(HIDDEN):
-                    free = sums[u] >= 0 and sums[u] <= HIDDEN_BOUND
-                    back[u] = by0 * output[0, u] + by1 * output[1, u] if free else np.float32(0)
-                if learns:
-                    for u in range(HIDDEN):
-                        unit = min(max(sums[u], np.float32(0)), np.float32(HIDDEN_BOUND))
-                        by_output[0, u] += by0 * unit
-                        by_output[1, u] += by1 * unit
-                        by_hidden_bias[stage, u] += back[u]
-                    for f in range(0 if is_near else _KNOWN, FEATURES):
-                        feature = seen[f] * _HIDDEN_STEP
-                        for u in range(HIDDEN):
-                            by_hidden[f, u] += back[u] * feature
-                if not is_near:
-                    continue
-                for f in range(_KNOWN):
-                    value = np.float32(0)
-                    for u in range(HIDDEN):
-                        value += hidden[f, u] * back[u]
-                    sizes[f] = value * _HIDDEN_STEP
-                by_near = sizes[0] * step / (1 + near) if near < LOG_BOUND else np.float32(0)
-                by_wide = sizes[1] * step / (1 + wide) if wide < LOG_BOUND else np.float32(0)
-                by_cross = sizes[2] * step / (1 + cross) if cross < LOG_BOUND else np.float32(0)
-                by_mean = np.float32(0)
-                if abs(mean) <= FEATURE_BOUND:
-                    sign = 1 if mean > 0 else (-1 if mean < 0 else 0)
-                    by_mean = sizes[3] + sign * sizes[4] * step / (1 + abs(mean))
-                by_around[c, y, x, 0], by_around[c, y, x, 1] = by_near, by_wide
-                by_around[c, y, x, 2], by_around[c, y, x, 3] = by_cross, by_mean
+            stages = stage_at[c, y & 1]
+            _look(c, y, symbols, around, side, logarithms, seen, is_near)
+            _outputs(stages, seen, hidden, hidden_bias, output, bias[c, 0], bias[c, 1], out)
+            total += _price(symbols[c, y], out, location[c, y], scale[c, y], by_out)
+            if not backwards:
+                continue
+            if signs.size:
+                by_out *= signs[c, y]
+            _backwards(stages, wanted, seen, by_out, hidden_row, hidden_bias, output_row, back)
+            if learns:
+                by_bias[c, 0] += by_out[0].sum() * _BIAS_STEP
+                by_bias[c, 1] += by_out[1].sum() * _BIAS_STEP
+                _learn(stages, seen, by_out, back, by_model, by_hidden_bias)
+            _slopes_of_sums(is_near, back, hidden, around[c, y], by_around[c, y])
+    by_hidden += by_model[: FEATURES * HIDDEN].reshape(FEATURES, HIDDEN)
+    by_output += by_model[FEATURES * HIDDEN :].reshape(2, HIDDEN)
     if backwards:
         _slopes_of_symbols(symbols, neighbourhood, by_around, by_symbol)
     return total
