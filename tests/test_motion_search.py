@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+from inspect import signature
+from typing import Any
+
+import pytest
 import torch
 
+from nvcodec.encoder import motion_kernels
 from nvcodec.encoder.motion_search import LevelPrice, search_motion
 from nvcodec.encoder.rate import laplace_bits
 from nvcodec.gop import CodedFrame
@@ -64,6 +70,30 @@ def test_starts_again_from_what_it_found() -> None:
     first = search_motion(target, (source,), at_rest(), FRAME, empty(), LAMBDA, prices(), EVEN)
     again = search_motion(target, (source,), at_rest(), FRAME, first, LAMBDA, prices(), EVEN)
     assert cost(source, target, again) <= 1.01 * cost(source, target, first)
+
+
+def test_a_visit_that_is_left_out_would_have_changed_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two sweeps in one go find what two single ones find, of which the second knows nothing of the first's visits."""
+    source = reference()
+    generator = torch.Generator().manual_seed(4)
+    field = torch.randint(-12, 13, (2, *GEOMETRY.blocks), generator=generator).float()
+    target = source.warp(field) + torch.randn(source.packed.shape, generator=generator) * 25
+    given = (target.clamp(0, 1023).round(), (source,), at_rest(), FRAME, empty(), LAMBDA, prices(), EVEN)
+    together = search_motion(*given)
+    in_one_go, parameters = motion_kernels.search_cells, list(signature(motion_kernels.search_cells.py_func).parameters)
+    seeds, sweeps = parameters.index("seeds"), parameters.index("sweeps")
+
+    def one_by_one(most: int, *arguments: Any) -> None:
+        changed = list(arguments)
+        changed[sweeps] = 1
+        for _ in range(min(arguments[sweeps], most)):
+            in_one_go(*changed)
+            changed[seeds] = changed[seeds][:0]
+
+    for most, is_equal in ((2, True), (1, False)):
+        monkeypatch.setattr(motion_kernels, "search_cells", partial(one_by_one, most))
+        found = search_motion(*given)
+        assert all(torch.equal(one, other) for one, other in zip(together, found, strict=True)) == is_equal
 
 
 def cost(source: Reference, target: torch.Tensor, levels: list[torch.Tensor]) -> float:
