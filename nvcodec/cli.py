@@ -28,6 +28,7 @@ from nvcodec.cli_progress import StatusLine, format_duration
 from nvcodec.cli_rd import rd
 from nvcodec.cli_types import BITRATE, SIZE
 from nvcodec.errors import BitstreamError, CheckpointWarning, InputError, NvcodecError
+from nvcodec.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from nvcodec.decoder import Decoder
@@ -63,6 +64,7 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         run = ctx.obj = Run()
+        keep_freed_memory()
         try:
             with ends_promptly(run.last_words):
                 return super().invoke(ctx)

@@ -270,9 +270,10 @@ class Decoder:
         waiting: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
         due = start
         for decoded in self._segment_states(number, segment, start, stop):
-            for display, state in decoded.items():
-                if start <= display < stop:
-                    waiting[display] = output_planes(state.appearance.packed, self.header.width, self.header.height)
+            with thread_limit(self.threads):
+                for display, state in decoded.items():
+                    if start <= display < stop:
+                        waiting[display] = output_planes(state.appearance.packed, self.header.width, self.header.height)
             while due in waiting:
                 planes = waiting.pop(due)
                 digest.add(planes)

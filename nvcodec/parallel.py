@@ -88,4 +88,7 @@ def _as_here(task: Callable[[], _Result]) -> Callable[[], _Result]:
 
 @cache
 def _pool(purpose: str, threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix=f"nvcodec-{purpose}")
+    """Threads of our own. Without a word PyTorch's convolutions would use as many more as there are cores in each."""
+    return ThreadPoolExecutor(
+        threads, thread_name_prefix=f"nvcodec-{purpose}", initializer=torch.set_num_threads, initargs=(1,)
+    )

@@ -24,7 +24,7 @@ from nvcodec.model.grid import FrameGeometry
 from nvcodec.model.network import Network, NetworkShape
 from nvcodec.model.unit import Grid, UnitBits, code_unit
 from nvcodec.model.warprnn import FrameState
-from nvcodec.parallel import beside
+from nvcodec.parallel import beside, thread_count
 
 __all__ = ["MAX_GOP", "SegmentDecoder", "SegmentHeader", "SegmentWriter", "last_uses"]
 
@@ -107,7 +107,7 @@ class SegmentWriter:
         """Code the next unit; returns the exact states of its frames."""
         with exact_inference():
             coded = code_unit(self._symbols, self.network, self.units[self._next], self.states, self.geometry, grid)
-            decoded = coded.rebuild(self.network)
+            decoded = coded.rebuild(self.network, thread_count())
         self.states.update(decoded)
         self._next += 1
         for display in [d for d in self.states if self._uses[d] < self._next]:
@@ -158,7 +158,7 @@ class SegmentDecoder:
                 with beside(postponed) as unreferenced:
                     coded = code_unit(self._symbols, self.network, unit, states, self.geometry, None, bits)
                 can_wait = self._device.type == "cpu" and all(uses[frame.display] == number for frame in unit.frames)
-                decoded = {} if can_wait else coded.rebuild(self.network)
+                decoded = {} if can_wait else coded.rebuild(self.network, thread_count())
                 postponed = partial(coded.rebuild, self.network) if can_wait else dict
             self.account.units.append((unit, bits))
             states.update(decoded)

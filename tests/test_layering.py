@@ -16,7 +16,8 @@ ROOT = Path(__file__).parent.parent
 
 DECODER_HALF = [
     "errors", "limits", "parallel", "compiled", "fixedpoint", "bitio", "syntax", "container", "salvage", "frame", "gop",
-    "entropy.tables", "entropy.context", "entropy.context_cpu", "model.wavelet_cpu", "model.grid", "entropy.symbols",
+    "entropy.tables", "entropy.range_decoder", "entropy.context", "entropy.context_cpu", "model.wavelet_cpu",
+    "model.grid", "entropy.symbols",
     "model.warp_cpu", "model.warp", "model.agreement_cpu", "model.motion", "model.cell_cpu", "model.network",
     "entropy.weights", "model.base", "model.warprnn", "model.unit",
     "segment", "decoder",
@@ -32,7 +33,7 @@ ORDER = [
     "encoder.motion_kernels", "encoder.motion_search", "encoder.fit", "encoder.lookahead", "encoder.segment",
     "encoder.final_pass", "encoder.segment_encoder",
     "encoder.tree_file", "encoder.checkpoint", "encoder.identity", "encoder.pipeline",
-    "cli_types", "cli_options", "cli_progress", "cli_interrupt", "cli_info",
+    "memory", "cli_types", "cli_options", "cli_progress", "cli_interrupt", "cli_info",
     "rd.extra", "rd.bd", "rd.quality", "rd.anchors", "rd.ladder", "rd.store", "rd.versions", "rd.clip", "rd.workers",
     "rd.points", "rd.run", "rd.results", "rd.plot", "rd.stills", "rd.report", "rd.output",
     "cli_rd", "cli", "__main__",

@@ -13,9 +13,14 @@ from hypothesis import strategies as st
 from nvcodec.encoder.twin import Twin
 from nvcodec.errors import LimitError, UnsupportedError
 from nvcodec.fixedpoint import Rounding, exact_inference
+from nvcodec.gop import CodedFrame, CodingUnit
 from nvcodec.model import base
 from nvcodec.model.base import TRAINED_WIDTHS, WIDTHS, starting_tensors
+from nvcodec.model.grid import FrameGeometry
 from nvcodec.model.network import CELL_INPUTS, CELL_LAYERS, GAIN_STEPS, Network, NetworkShape, gain_values
+from nvcodec.model.unit import Grid, synthesise
+from nvcodec.model.warprnn import Compensated
+from nvcodec.parallel import thread_limit
 
 PARAMETERS = {8: 5764, 24: 29572, 48: 99844, 96: 364804, 160: 976132, 288: 3083524}
 
@@ -175,6 +180,22 @@ def test_cell_is_that_of_integers(seed: int, width: int, rows: int, columns: int
     for b in range(2):
         expected = reference_cell(made, [x[b].numpy().astype(np.int64) for x in given], depth)
         assert np.array_equal(samples[b].numpy(), expected)
+
+
+@pytest.mark.parametrize(("depth", "rows"), [(0, 48), (1, 71), (2, 120)])
+def test_stripes_make_the_same_samples(depth: int, rows: int) -> None:
+    """As many as fit, and more than that."""
+    made, (_, prediction, difference) = randomised(8, 5), inputs(5, 2, rows, 6)
+    unit = CodingUnit(tuple(CodedFrame(display, depth, ()) for display in range(2)))
+    grid = Grid.zeros(unit, FrameGeometry(12, 2 * rows), torch.device("cpu")).appearance
+    rng = np.random.default_rng(depth)
+    grid = [torch.from_numpy(rng.integers(-3, 4, level.shape)).float() for level in grid]
+    with exact_inference(), thread_limit(2):
+        whole, *pieces = (
+            synthesise(made, unit, Compensated(prediction, difference), grid, stripes) for stripes in (1, 2, 3, 100)
+        )
+    assert whole.std() > 10
+    assert all(torch.equal(whole, piece) for piece in pieces)
 
 
 def test_a_cell_that_does_harm_is_soon_turned_down() -> None:

@@ -99,7 +99,7 @@ def test_levels_come_back(seed: int, size: Size, largest: int) -> None:
     out, reader = read(data, size, seed)
     assert torch.equal(out, level)
     reader.finish()
-    assert reader.bits == pytest.approx(bits, abs=1e-3)
+    assert reader.bits == pytest.approx(bits, rel=1e-3, abs=0.05)
     assert -1 <= 8 * len(data) - bits <= 64 + 0.001 * bits
 
 

@@ -153,7 +153,7 @@ def train_cells(twin: Twin, samples: list[Sample], steps: int) -> None:
         crops = [_turned(_crop(sample), is_key=depth == 0) for _ in range(_BATCH)]
         residual, prediction, difference, target = (torch.cat(x) for x in zip(*crops, strict=True))
         network = Network(twin.shape, twin.values | {"grid.gain": sample.gain})
-        found = network.cell(residual, prediction + GREY, difference, depth, Rounding.NONE, torch.bfloat16) - GREY
+        found = network.cell(residual, prediction + GREY, difference, depth, Rounding.NONE, twin.dtype) - GREY
         error = ((found - target).square() * weights).mean((1, 2, 3)) / 16
         before = ((prediction + residual - target).square() * weights).mean((1, 2, 3)) / 16
         _step(optimiser, leaves, (error / (before + sample.lmbda * _LITTLE_ERROR)).mean())

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from nvcodec.encoder.twin import training_dtype
 from nvcodec.frame import Frame, VideoProperties
 from nvcodec.parallel import thread_count
 from nvcodec.versions import codec_versions
@@ -43,4 +44,5 @@ def _text_of(value: Any) -> str:
 def _name_of(device: torch.device) -> str:
     if device.type == "cuda":
         return f"cuda ({torch.cuda.get_device_name(device)})"
-    return f"{device.type} ({torch.backends.cpu.get_cpu_capability()})"
+    arithmetic = str(training_dtype(device)).removeprefix("torch.")
+    return f"{device.type} ({torch.backends.cpu.get_cpu_capability()}, {arithmetic})"

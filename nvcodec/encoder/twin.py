@@ -11,11 +11,24 @@ from torch import Tensor
 from nvcodec.fixedpoint import Rounding
 from nvcodec.model.network import CELL_INPUTS, Network, NetworkShape, limit_gains
 
-__all__ = ["Twin"]
+__all__ = ["Twin", "training_dtype"]
 
 _RATES = {"weight": 0.2, "bias": 0.6, "scale": 1.5}
 """Learning rate of each kind of tensor, in its integer units."""
 _CONTEXT_RATE = 0.4
+
+
+def training_dtype(device: torch.device) -> torch.dtype:
+    """What the cells compute in while they are trained: bfloat16 where the hardware multiplies it, else float32.
+
+    A processor without such instructions takes 14 times as long in bfloat16 (BENCHMARKS.md, eleventh round).
+    """
+    if device.type == "cuda":
+        return torch.bfloat16
+    has_bfloat16 = any(
+        getattr(torch.cpu, name, lambda: False)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    )
+    return torch.bfloat16 if has_bfloat16 else torch.float32
 
 
 def _part(name: str) -> str:
@@ -30,7 +43,8 @@ class Twin:
     gradient. They follow lambda instead (``shift_gains``).
     """
 
-    def __init__(self, shape: NetworkShape, start: dict[str, Tensor], dtype: torch.dtype = torch.bfloat16) -> None:
+    def __init__(self, shape: NetworkShape, start: dict[str, Tensor], dtype: torch.dtype | None = None) -> None:
+        """``dtype``: of the cells' arithmetic, None for ``training_dtype``."""
         self.shape = shape
         self.values = {spec.name: start[spec.name].clone().float().requires_grad_() for spec in shape.tensors}
         self.steps: dict[str, int] = {}
@@ -39,7 +53,7 @@ class Twin:
         self._base_gain = start["grid.gain"]
         self.start = dict(start)
         self.rounding = Rounding.NONE
-        self.dtype = dtype
+        self.dtype = dtype or training_dtype(start["grid.gain"].device)
         names = [spec.name for spec in shape.tensors]
         self.synthesis = {kind: [self.values[n] for n in self.synthesis_names(kind)] for kind in CELL_INPUTS}
         self.context = {

@@ -25,6 +25,7 @@ from nvcodec.entropy.context import (
     OUTPUT_SHIFT,
     OUTPUT_STEP_BITS,
     SIDE_FEATURES,
+    STAGES,
     WEIGHT_SHIFT,
     ChannelLayout,
     ContextWeights,
@@ -32,7 +33,8 @@ from nvcodec.entropy.context import (
     stage_kernels,
     stage_of,
 )
-from nvcodec.entropy.tables import FRACTIONS, SCALES, TABLE_BOUND
+from nvcodec.entropy.range_decoder import RangeDecoder, read_in_order
+from nvcodec.entropy.tables import FRACTIONS, SCALES, TABLE_BOUND, cumulative_frequencies
 from nvcodec.parallel import run_all
 
 __all__ = ["LevelContext", "occupied", "stage_taps"]
@@ -76,6 +78,15 @@ class LevelContext:
         cuts = [channels * k // parts for k in range(parts + 1)]
         run_all([partial(run, begin, end) for begin, end in pairwise(cuts)])
         return tables, centres
+
+    def read(self, decoder: RangeDecoder, level: np.ndarray, size: tuple[int, int]) -> None:
+        """Read all stages of a level into ``level``, see ``stage``: zeros at first. ``size``: rows and columns of what
+        is coded. Raises TruncatedError."""
+        for stage in range(STAGES):
+            tables, centres = self.stage(level, stage)
+            phases = stage_taps(self._layout, stage)[2]
+            coder = (decoder.words, decoder.state, cumulative_frequencies())
+            decoder.check(_read_stage(*coder, tables, centres, phases, size, level))
 
 
 @cache
@@ -126,21 +137,29 @@ def _stage_tables(
     phases: np.ndarray, logarithms: np.ndarray, hidden: np.ndarray, hidden_bias: np.ndarray, output: np.ndarray,
     bias: np.ndarray, begin: int, end: int, tables: np.ndarray, centres: np.ndarray,
 ) -> None:  # fmt: skip
-    """Of channels ``begin`` to ``end``. All sums are of integers below 2**24: their order does not matter."""
+    """Of channels ``begin`` to ``end``, row by row. All sums are of integers below 2**24: their order is no matter."""
     batch, channels, rows, columns = tables.shape
-    seen = np.zeros(FEATURES, np.float32)
-    sums = np.zeros(HIDDEN, np.float32)
+    seen = np.zeros((FEATURES, columns), np.float32)
+    sums = np.empty(columns, np.float32)
+    location, scale = np.empty(columns, np.float32), np.empty(columns, np.float32)
     hidden_step = np.float32(2.0**-WEIGHT_SHIFT)
     output_step = np.float32(2.0 ** -(OUTPUT_SHIFT + OUTPUT_STEP_BITS))
     half, least, most = np.float32(0.5), np.float32(0), np.float32(HIDDEN_BOUND)
     for b in range(batch):
         for c in range(begin, end):
             for i in range(rows):
+                y, left = 2 * i + phases[c, 0], phases[c, 1]
+                first = FEATURES - SIDE_FEATURES
                 for j in range(columns):
-                    y, x = 2 * i + phases[c, 0], 2 * j + phases[c, 1]
-                    near, wide, cross, mean, first = 0, 0, 0, 0, FEATURES - SIDE_FEATURES
+                    x = 2 * j + left
+                    seen[5, j] = side[b, c, y, x]
+                    seen[6, j] = side[b, channels, y, x]
+                    seen[7, j] = side[b, channels + 1, y, x]
                     if near_any[b, y, x]:
-                        first = 0
+                        if first:
+                            first = 0
+                            seen[: FEATURES - SIDE_FEATURES] = 0
+                        near, wide, cross, mean = 0, 0, 0, 0
                         for t in range(starts[c], starts[c + 1]):
                             value = level[b, taps[t, 0], 2 * i + taps[t, 1], 2 * j + taps[t, 2]]
                             if value != 0:
@@ -150,28 +169,64 @@ def _stage_tables(
                                 cross += taps[t, 5] * size
                                 mean += taps[t, 6] * value
                         mean = min(max(mean, -FEATURE_BOUND), FEATURE_BOUND)
-                        seen[0] = logarithms[min(near, LOG_BOUND)]
-                        seen[1] = logarithms[min(wide, LOG_BOUND)]
-                        seen[2] = logarithms[min(cross, LOG_BOUND)]
-                        seen[3] = mean
-                        seen[4] = logarithms[abs(mean)]
-                    seen[5] = side[b, c, y, x]
-                    seen[6] = side[b, channels, y, x]
-                    seen[7] = side[b, channels + 1, y, x]
-                    for u in range(HIDDEN):
-                        sums[u] = hidden_bias[u]
+                        seen[0, j] = logarithms[min(near, LOG_BOUND)]
+                        seen[1, j] = logarithms[min(wide, LOG_BOUND)]
+                        seen[2, j] = logarithms[min(cross, LOG_BOUND)]
+                        seen[3, j] = mean
+                        seen[4, j] = logarithms[abs(mean)]
+                location[:] = bias[c, 0]
+                scale[:] = bias[c, 1]
+                for u in range(HIDDEN):
+                    sums[:] = hidden_bias[u]
                     for f in range(first, FEATURES):
-                        feature = seen[f]
-                        for u in range(HIDDEN):
-                            sums[u] += hidden[f, u] * feature
-                    total0, total1 = bias[c, 0], bias[c, 1]
-                    for u in range(HIDDEN):
-                        unit = min(max(np.floor(sums[u] * hidden_step + half), least), most)
-                        total0 += output[0, u] * unit
-                        total1 += output[1, u] * unit
-                    location = int(np.floor(total0 * output_step + half))
-                    location = min(max(location, -LOCATION_BOUND), LOCATION_BOUND)
-                    scale = min(max(int(np.floor(total1 * output_step + half)), 0), SCALES - 1)
-                    whole = location // FRACTIONS
-                    tables[b, c, i, j] = scale * FRACTIONS + location - whole * FRACTIONS
+                        weight = hidden[f, u]
+                        for j in range(columns):
+                            sums[j] += weight * seen[f, j]
+                    by_location, by_scale = output[0, u], output[1, u]
+                    for j in range(columns):
+                        unit = min(max(np.floor(sums[j] * hidden_step + half), least), most)
+                        location[j] += by_location * unit
+                        scale[j] += by_scale * unit
+                for j in range(columns):
+                    quarters = int(np.floor(location[j] * output_step + half))
+                    quarters = min(max(quarters, -LOCATION_BOUND), LOCATION_BOUND)
+                    index = min(max(int(np.floor(scale[j] * output_step + half)), 0), SCALES - 1)
+                    whole = quarters // FRACTIONS
+                    tables[b, c, i, j] = index * FRACTIONS + quarters - whole * FRACTIONS
                     centres[b, c, i, j] = min(max(whole, -TABLE_BOUND), TABLE_BOUND)
+
+
+@compiled
+def _read_stage(
+    words: np.ndarray, state: np.ndarray, cumulative: np.ndarray, tables: np.ndarray, centres: np.ndarray,
+    phases: np.ndarray, size: tuple[int, int], level: np.ndarray,
+) -> bool:  # fmt: skip
+    """Read the symbols of one stage into ``level``, those that lie within ``size``; False where there are none."""
+    batch, channels, rows, columns = tables.shape
+    wanted = np.empty(tables.size, np.uint8)
+    count = 0
+    for b in range(batch):
+        for c in range(channels):
+            for i in range(rows):
+                for j in range(columns):
+                    if 2 * i + phases[c, 0] < size[0] and 2 * j + phases[c, 1] < size[1]:
+                        wanted[count] = tables[b, c, i, j]
+                        count += 1
+    read = np.empty(count, np.int32)
+    if not read_in_order(words, state, cumulative, wanted[:count], read):
+        return False
+    count = 0
+    for b in range(batch):
+        for c in range(channels):
+            for i in range(rows):
+                for j in range(columns):
+                    y, x = 2 * i + phases[c, 0], 2 * j + phases[c, 1]
+                    if y < size[0] and x < size[1]:
+                        symbol = read[count] - TABLE_BOUND + centres[b, c, i, j]
+                        if symbol > TABLE_BOUND:
+                            symbol -= 2 * TABLE_BOUND + 1
+                        elif symbol < -TABLE_BOUND:
+                            symbol += 2 * TABLE_BOUND + 1
+                        level[b, c, y + MARGIN, x + MARGIN] = symbol
+                        count += 1
+    return True

@@ -1,9 +1,9 @@
 """Symbols in and out of the range coder, one stage of a level at a time.
 
-``code_level`` is the one path for encoder and decoder. It is handed a channel: a ``SymbolWriter`` puts the
-symbols it is given into the coder, a ``SymbolReader`` takes them out. Within a stage the symbols are coded
-in ascending order of their table, then frame, channel, row, column: a handful of calls for thousands of
-symbols.
+``code_level`` is the way in for encoder and decoder. It is handed a channel: a ``SymbolWriter`` puts the
+symbols it is given into the coder, a ``SymbolReader`` takes them out, on a CPU in compiled code. Within a
+stage the symbols are coded in ascending order of their table, then frame, channel, row, column: a handful
+of calls for thousands of symbols.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from nvcodec.entropy.context import (
     location_and_scale,
     stage_of,
 )
+from nvcodec.entropy.range_decoder import RangeDecoder
 from nvcodec.entropy.tables import FRACTIONS, TABLE_BOUND, model, table_bits
-from nvcodec.errors import SyntaxViolation, TruncatedError
 from nvcodec.fixedpoint import Rounding
 from nvcodec.model.grid import SYMBOL_BOUND
 
@@ -36,9 +36,11 @@ _BIT = constriction.stream.model.Categorical(np.full(2, (1 << 23) - 1, dtype=np.
 
 
 class SymbolChannel(Protocol):
-    """Where symbols go to or come from; ``bits`` is what they cost so far."""
+    """Where symbols go to or come from."""
 
-    bits: float
+    @property
+    def bits(self) -> float:
+        """What they cost so far."""
 
     def exchange(self, tables: np.ndarray, symbols: np.ndarray | None) -> np.ndarray:
         """Code one symbol for each table index, in order of (table, position). Symbols lie in -127 .. 127."""
@@ -52,7 +54,12 @@ class SymbolWriter:
 
     def __init__(self) -> None:
         self._coder = constriction.stream.queue.RangeEncoder()
-        self.bits = 0.0
+        self._bits = 0.0
+
+    @property
+    def bits(self) -> float:
+        """What the symbols cost so far."""
+        return self._bits
 
     def exchange(self, tables: np.ndarray, symbols: np.ndarray | None) -> np.ndarray:
         assert symbols is not None
@@ -60,13 +67,13 @@ class SymbolWriter:
         coded = np.ascontiguousarray((symbols[order] + TABLE_BOUND).astype(np.int32))
         for table, start, end in _runs(tables[order]):
             self._coder.encode(coded[start:end], model(table))
-        self.bits += _bits(tables, symbols + TABLE_BOUND)
+        self._bits += _bits(tables, symbols + TABLE_BOUND)
         return symbols
 
     def exchange_flags(self, flags: np.ndarray | None, count: int) -> np.ndarray:
         assert flags is not None
         self._coder.encode(flags.astype(np.int32), _BIT)
-        self.bits += count
+        self._bits += count
         return flags
 
     def finish(self) -> bytes:
@@ -78,37 +85,22 @@ class SymbolReader:
     """Reads symbols from the words that a SymbolWriter wrote."""
 
     def __init__(self, data: bytes) -> None:
-        if len(data) % 4:
-            raise SyntaxViolation(f"entropy-coded data of {len(data)} bytes is not a whole number of 32-bit words")
-        self._coder = constriction.stream.queue.RangeDecoder(np.frombuffer(data, dtype="<u4").astype(np.uint32))
-        self.bits = 0.0
+        self.decoder = RangeDecoder(data)
+
+    @property
+    def bits(self) -> float:
+        """What the symbols cost so far."""
+        return self.decoder.bits
 
     def exchange(self, tables: np.ndarray, symbols: np.ndarray | None = None) -> np.ndarray:
-        order = np.argsort(tables, kind="stable")
-        in_order = tables[order]
-        read = np.empty(len(tables), dtype=np.int32)
-        try:
-            for table, start, end in _runs(in_order):
-                read[start:end] = self._coder.decode(model(table), end - start)
-        except AssertionError:
-            raise TruncatedError("entropy-coded data ends early or is damaged") from None
-        self.bits += _bits(in_order, read)
-        out = np.empty_like(read)
-        out[order] = read - TABLE_BOUND
-        return out
+        return self.decoder.symbols(tables)
 
     def exchange_flags(self, flags: np.ndarray | None, count: int) -> np.ndarray:
-        try:
-            out = self._coder.decode(_BIT, count)
-        except AssertionError:
-            raise TruncatedError("entropy-coded data ends early or is damaged") from None
-        self.bits += count
-        return np.asarray(out)
+        return self.decoder.flags(count)
 
     def finish(self) -> None:
         """Raise SyntaxViolation unless all data has been used."""
-        if not self._coder.maybe_exhausted():
-            raise SyntaxViolation("entropy-coded data goes on after its last symbol")
+        self.decoder.finish()
 
 
 def _bits(tables: np.ndarray, coded: np.ndarray) -> float:
@@ -161,10 +153,15 @@ def code_level(
     """
     channels = len(layout)
     batch, _, rows, columns = side.shape
-    context = _stage_context(layout, pad_even(side), weights, output_bias)
     size = (rows + rows % 2, columns + columns % 2)
     level = np.zeros((batch, channels, size[0] + 2 * MARGIN, size[1] + 2 * MARGIN), np.int32)
     inner = level[:, :, MARGIN:-MARGIN, MARGIN:-MARGIN]
+    if isinstance(channel, SymbolReader) and side.device.type == "cpu":
+        from nvcodec.entropy.context_cpu import LevelContext  # brings a compiler: only where symbols are coded
+
+        LevelContext(layout, pad_even(side).numpy(), weights, output_bias).read(channel.decoder, level, (rows, columns))
+        return torch.from_numpy(inner[:, :, :rows, :columns].astype(np.float32))
+    context = _stage_context(layout, pad_even(side), weights, output_bias)
     target = pad_even(symbols).cpu().numpy().astype(np.int32) if symbols is not None else None
     inside = np.zeros((1, channels, *size), bool)
     inside[:, :, :rows, :columns] = True

@@ -21,6 +21,7 @@ __all__ = [
     "TABLE_BOUND",
     "WIDE_SCALE",
     "WIDE_SHARE_BITS",
+    "cumulative_frequencies",
     "derived_frequencies",
     "model",
     "table_bits",
@@ -110,6 +111,13 @@ def model(table: int) -> constriction.stream.model.Categorical:
     """
     frequencies = table_frequencies(table // FRACTIONS, table % FRACTIONS)
     return constriction.stream.model.Categorical((frequencies - 1).astype(np.float64), perfect=False)
+
+
+@lru_cache(maxsize=1)
+def cumulative_frequencies() -> np.ndarray:
+    """uint32 (SCALES * FRACTIONS, 256): of each table, what the frequencies of its first k symbols come to."""
+    sums = np.cumsum(_tables(), axis=1)
+    return np.concatenate([np.zeros((len(sums), 1), np.int64), sums], axis=1).astype(np.uint32)
 
 
 @lru_cache(maxsize=1)

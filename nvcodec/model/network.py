@@ -7,9 +7,8 @@ times ``2**fraction_bits`` in float32 and calls the same code.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -26,12 +25,12 @@ from nvcodec.entropy.context import (
 from nvcodec.fixedpoint import LEAKY_SHIFT, Rounding, check_exact_bound, conv2d, leaky_relu, shift_right
 from nvcodec.gop import MAX_DEPTH
 from nvcodec.model.grid import APPEARANCE_GAINS, APPEARANCE_LEVELS, MOTION_LEVELS, RESIDUAL_BOUND
-from nvcodec.parallel import run_all, thread_count
 
 __all__ = [
     "ACTIVATION_BOUND",
     "CELL_INPUTS",
     "CELL_LAYERS",
+    "CELL_REACH",
     "CONV_BITS",
     "GAIN_STEPS",
     "GAIN_STEPS_PER_OCTAVE",
@@ -68,6 +67,8 @@ _BIAS_ROWS = {"key": 1, "inter": 3}
 """Biases of the first layer: by depth 0; by depth 1, 2, and 3 or more."""
 MIX_LAYERS = 2
 CELL_LAYERS = ("enter", *(f"mix{i}" for i in range(MIX_LAYERS)), "leave")
+CELL_REACH = len(CELL_LAYERS)
+"""How far apart a sample of the working domain and another one that it depends on through a cell can lie."""
 
 
 @dataclass(frozen=True)
@@ -271,7 +272,5 @@ def _activated_cpu(sums: Tensor) -> Tensor:
     from nvcodec.model.cell_cpu import activate  # brings a compiler: only where frames are decoded
 
     sums = sums.detach().contiguous(memory_format=torch.channels_last)
-    values = sums.permute(0, 2, 3, 1).reshape(-1).numpy()
-    parts = np.array_split(values, thread_count())
-    run_all([partial(activate, part, CONV_BITS, LEAKY_SHIFT, ACTIVATION_BOUND) for part in parts])
+    activate(sums.permute(0, 2, 3, 1).reshape(-1).numpy(), CONV_BITS, LEAKY_SHIFT, ACTIVATION_BOUND)
     return sums

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from nvcodec.model.grid import (
     motion_layout,
 )
 from nvcodec.model.motion import MotionPrediction, MotionState, add_grid_motion, predict_motion
-from nvcodec.model.network import Network
+from nvcodec.model.network import CELL_REACH, Network
 from nvcodec.model.warp import Reference
 from nvcodec.model.warprnn import (
     AppearanceSide,
@@ -45,6 +46,10 @@ __all__ = [
     "predict_unit",
     "synthesise",
 ]
+
+
+_STRIPE_ROWS = 24
+"""A stripe has at least so many rows: what it shares with its neighbours is computed twice."""
 
 
 @dataclass
@@ -140,10 +145,28 @@ def motion_context(predictions: list[MotionPrediction], geometry: FrameGeometry)
     )
 
 
-def synthesise(network: Network, unit: CodingUnit, inputs: Compensated, appearance: list[Tensor]) -> Tensor:
-    """Samples (B, 6, h, w) of a unit, exactly."""
+def synthesise(
+    network: Network, unit: CodingUnit, inputs: Compensated, appearance: list[Tensor], stripes: int = 1
+) -> Tensor:
+    """Samples (B, 6, h, w) of a unit, exactly. ``stripes``: how many pieces of the pictures go through the cell side by
+    side, if they are high enough."""
     residual = expand_grid(appearance, network.gains(unit.depth))
-    return network.cell(residual, inputs.prediction, inputs.difference, unit.depth)
+    rows = residual.shape[2]
+    stripes = min(stripes, rows // _STRIPE_ROWS)
+    if stripes <= 1:
+        return network.cell(residual, inputs.prediction, inputs.difference, unit.depth)
+    samples = torch.empty_like(residual)
+
+    def run(start: int, stop: int) -> None:
+        above, below = min(CELL_REACH, start), min(CELL_REACH, rows - stop)
+        piece = slice(start - above, stop + below)
+        known = inputs.prediction[:, :, piece], inputs.difference[:, :, piece]
+        made = network.cell(residual[:, :, piece], *known, unit.depth)
+        samples[:, :, start:stop] = made[:, :, above : above + stop - start]
+
+    cuts = [rows * k // stripes for k in range(stripes + 1)]
+    run_all([partial(run, start, stop) for start, stop in pairwise(cuts)])
+    return samples
 
 
 @dataclass(frozen=True)
@@ -156,9 +179,9 @@ class CodedUnit:
     inputs: Compensated
     motion_states: list[MotionState]
 
-    def rebuild(self, network: Network) -> dict[int, FrameState]:
-        """The states of the unit's frames, by display position."""
-        samples = synthesise(network, self.unit, self.inputs, self.grid.appearance)
+    def rebuild(self, network: Network, stripes: int = 1) -> dict[int, FrameState]:
+        """The states of the unit's frames, by display position. ``stripes``: see ``synthesise``."""
+        samples = synthesise(network, self.unit, self.inputs, self.grid.appearance, stripes)
         return {
             frame.display: FrameState(Reference(samples[b]), self.motion_states[b])
             for b, frame in enumerate(self.unit.frames)
