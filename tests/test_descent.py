@@ -62,7 +62,7 @@ def test_a_visit_lowers_the_cost(side: AppearanceSide, context: ContextWeights, 
     assert costs[2] < costs[1]
 
 
-@pytest.mark.parametrize("place", [(0, 1, 5, 7), (1, 0, 0, 17), (2, 5, 5, 3), (4, 7, 1, 1), (4, 9, 0, 1)])
+@pytest.mark.parametrize("place", [(0, 1, 5, 7), (1, 0, 0, 16), (2, 5, 4, 3), (4, 7, 0, 1), (4, 9, 0, 1)])
 def test_a_lone_symbol_stays_for_what_it_is_worth(
     side: AppearanceSide, context: ContextWeights, place: tuple[int, int, int, int]
 ) -> None:

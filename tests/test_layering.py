@@ -29,7 +29,7 @@ ORDER = [
     "matroska", "y4m", "av_frame", "video_write", "source_length", "video_io",
     "encoder.analyse", "encoder.rate_control", "encoder.twin",
     "encoder.power_kernels", "encoder.rate_kernels", "encoder.rate", "encoder.decision_kernels", "encoder.decisions",
-    "encoder.descent_kernels", "encoder.descent", "encoder.quantise",
+    "encoder.transform", "encoder.descent_kernels", "encoder.descent", "encoder.quantise",
     "encoder.motion_kernels", "encoder.motion_search", "encoder.fit", "encoder.lookahead", "encoder.segment",
     "encoder.final_pass", "encoder.segment_encoder",
     "encoder.tree_file", "encoder.checkpoint", "encoder.identity", "encoder.pipeline",

@@ -270,7 +270,7 @@ HOSTILE: Final[dict[str, tuple[Callable[[], bytes], type[BitstreamError]]]] = {
     "frame_count 2^31-1": (lambda: _with_head(frame_count=2**31 - 1), LimitError),
     "segment_count 2^31-1": (lambda: _with_head(segment_count=2**31 - 1), LimitError),
     "HEAD of 2^31-1 bytes": (
-        lambda: container.SIGNATURE + b"\2\0" + _section(1, b"", length=b"\xff\xff\xff\xff\x07"),
+        lambda: container.SIGNATURE + bytes([container.MAJOR, container.MINOR]) + _section(1, b"", length=b"\xff\xff\xff\xff\x07"),
         LimitError,
     ),
     "INDEX of 2^31-1 bytes": (

@@ -149,7 +149,7 @@ def read_stream(r: Reader, max_level: int) -> Stream:
     need(r.data[:8] == SIGNATURE, "signature", "not a .cwrv file")
     r.pos = 8
     major, minor = r.u8("the version"), r.u8("the version")
-    need(major == 2, "unsupported", f"version {major}.{minor}")
+    need(major == 3, "unsupported", f"version {major}.{minor}")
     head = parse_head(read_section(r, HEAD, MAX_HEAD_BYTES, crc_from=0)[1], minor, max_level)
     index_limit = MAX_INDEX_ENTRY_BYTES * head["segment_count"]
     counts, sizes = parse_index(read_section(r, INDEX, index_limit)[1], head)
@@ -805,12 +805,23 @@ def gains() -> tuple[int, ...]:
     return tuple(values)
 
 
+def mirror(t: int, n: int) -> int:
+    """mirror(t, n)."""
+    t = t % (2 * n - 2) if n > 1 else 0
+    return min(t, 2 * n - 2 - t)
+
+
 def merge(low: Array, high: Array, n: int) -> Array:
     """merge() of the last axis of two arrays."""
     out = np.zeros((*low.shape[:-1], n), np.int64)
-    for p in range(2):
-        a = sum(LOW[p][j] * np.roll(low, 2 - j, axis=-1) + HIGH[p][j] * np.roll(high, 2 - j, axis=-1) for j in range(5))
-        out[..., p::2] = clip3(-MAX_BAND, MAX_BAND, round2(a, 9))[..., : out[..., p::2].shape[-1]]
+    for t in range(n):
+        i, p = divmod(t, 2)
+        a = sum(
+            LOW[p][j] * low[..., mirror(2 * (i + j - 2), n) // 2]
+            + HIGH[p][j] * high[..., mirror(2 * (i + j - 2) + 1, n) // 2]
+            for j in range(5)
+        )
+        out[..., t] = clip3(-MAX_BAND, MAX_BAND, round2(a, 9))
     return out
 
 

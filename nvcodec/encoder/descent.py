@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nvcodec.encoder.rate import Neighbourhood, model_arrays, neighbourhood
+from nvcodec.encoder.transform import image_energies
 from nvcodec.entropy.context import ChannelLayout, ContextWeights, log_table
 from nvcodec.fixedpoint import Rounding
 from nvcodec.model.grid import APPEARANCE_LEVELS, BANDS, channel_gains, expand_steps, grid_filters, pack_planes
@@ -43,7 +44,7 @@ def descended_levels(
     """
     visit = _Visit(levels, side, context, depth, lmbda)
     gains, rest, weights = gains.detach().cpu(), rest.cpu(), weights.cpu()
-    curvatures = _curvatures(2 * weights, levels)
+    curvatures = _curvatures(2 * weights)
     for level in reversed(range(APPEARANCE_LEVELS)):
         slopes = _slopes(visit.tensors(), gains, rest, weights)
         amplitudes = channel_gains(gains, level).flatten().numpy()
@@ -54,13 +55,14 @@ def descended_levels(
     return [level.to(like.device) for level, like in zip(visit.tensors(), levels, strict=True)]
 
 
-def _curvatures(weights: Tensor, levels: list[Tensor]) -> list[Tensor]:
+def _curvatures(weights: Tensor) -> list[Tensor]:
     """Second derivatives of the error by the samples of the images that each level adds to, finest first, and last by
     the means: (B, planes, rows, columns) each. Outside the picture nothing counts."""
+    energies = image_energies((weights.shape[2], weights.shape[3]))
     found = [F.pixel_shuffle(weights[:, :4], 2)]
     image = torch.cat([weights[:, :4].mean(1, keepdim=True), weights[:, 4:]], dim=1)
-    for _ in levels:
-        found.append(image)
+    for energy in energies[1:]:
+        found.append(image * energy)
         image = F.avg_pool2d(F.pad(image, (0, image.shape[3] % 2, 0, image.shape[2] % 2)), 2)
     return found
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nvcodec.compiled import compiled_loosely
+from nvcodec.compiled import compiled, compiled_loosely
 from nvcodec.encoder.rate_kernels import inverse_scale, laplace_cost
 from nvcodec.entropy.context import (
     FEATURE_BOUND,
@@ -35,6 +35,7 @@ from nvcodec.entropy.context import (
 )
 from nvcodec.entropy.tables import FRACTIONS, SCALES
 from nvcodec.model.grid import SYMBOL_BOUND
+from nvcodec.model.wavelet_cpu import source_place
 
 __all__ = ["descend_level", "sum_up"]
 
@@ -147,18 +148,32 @@ def sum_up(shapes, layout, places, symbols, sums):
                     i += 1
 
 
-@compiled_loosely
-def _basis(i, part, count, length, filters, samples, weights):
-    """Where a symbol goes along one axis, ``samples`` and ``weights``, and how many they are. ``part``: 0 low, 1 high.
-    ``count``: symbols along the axis, which goes on periodically, ``length``: samples."""
-    found = 0
-    for t in range(filters.shape[2]):
-        j = (i - t + filters.shape[2] // 2) % count
-        for phase in range(2):
-            if 2 * j + phase < length:
-                samples[found], weights[found] = 2 * j + phase, filters[phase, part, t]
-                found += 1
-    return found
+@compiled
+def _bases(part, count, length, filters):
+    """What each of ``count`` low (``part`` 0) or high (1) symbols along an axis adds to a line of ``length`` samples:
+    how many samples, (count,), which, (count, most), and the weights, (count, most)."""
+    reach = filters.shape[2] // 2
+    most = min(2 * (4 * reach + 1), 2 * count)
+    sizes, samples = np.zeros(count, np.int64), np.zeros((count, most), np.int64)
+    weights = np.zeros((count, most), np.float32)
+    for i in range(count):
+        for j in range(max(i - 2 * reach, 0), min(i + 2 * reach + 1, count)):
+            for phase in range(2):
+                weight = np.float32(0)
+                for t in range(filters.shape[2]):
+                    if source_place(j + t - reach, part, length) == i:
+                        weight += filters[phase, part, t]
+                if weight != 0 and 2 * j + phase < length:
+                    samples[i, sizes[i]], weights[i, sizes[i]] = 2 * j + phase, weight
+                    sizes[i] += 1
+    return sizes, samples, weights
+
+
+@compiled
+def _alone(count):
+    """The same for means, each of which is the one sample that it adds to."""
+    samples = np.arange(count).reshape(count, 1)
+    return np.ones(count, np.int64), samples, np.ones((count, 1), np.float32)
 
 
 @compiled_loosely
@@ -213,9 +228,6 @@ def descend_level(
     ``filters``: as ``grid_filters``. ``symbols`` are changed in place, ``sums`` and ``bits`` with them; see above.
     """
     ids = places[0]
-    most = 2 * filters.shape[2]
-    ys, xs = np.zeros(most, np.int64), np.zeros(most, np.int64)
-    by_y, by_x = np.ones(most, np.float32), np.ones(most, np.float32)
     line_slopes, line_curves = np.zeros(slopes.shape[2], np.float32), np.zeros(slopes.shape[2], np.float32)
     after, best_after = np.zeros(len(ids), np.float32), np.zeros(len(ids), np.float32)
     channels, rows, columns, start, block_start = shapes[k, 0], shapes[k, 1], shapes[k, 2], shapes[k, 3], shapes[k, 4]
@@ -223,10 +235,14 @@ def descend_level(
     for c in range(from_channel, last):
         plane, band = (c - from_channel, 0) if from_channel else (c // 3, c % 3)
         gain = gains[c]
+        if from_channel:
+            highs, all_ys, all_by_y = _alone(rows)
+            wides, all_xs, all_by_x = _alone(columns)
+        else:
+            highs, all_ys, all_by_y = _bases(0 if band == 0 else 1, rows, slopes.shape[1], filters)
+            wides, all_xs, all_by_x = _bases(0 if band == 1 else 1, columns, slopes.shape[2], filters)
         for y in range(rows):
-            ys[0], high = y, 1
-            if not from_channel:
-                high = _basis(y, 0 if band == 0 else 1, rows, slopes.shape[1], filters, ys, by_y)
+            high, ys, by_y = highs[y], all_ys[y], all_by_y[y]
             line_slopes[:] = 0
             line_curves[:] = 0
             for i in range(high):
@@ -234,13 +250,12 @@ def descend_level(
                     line_slopes[x] += slopes[plane, ys[i], x] * by_y[i]
                     line_curves[x] += curvatures[plane, ys[i], x] * by_y[i] * by_y[i]
             for x in range(columns):
-                xs[0], wide = x, 1
-                if not from_channel:
-                    wide = _basis(x, 0 if band == 1 else 1, columns, slopes.shape[2], filters, xs, by_x)
+                wide = wides[x]
                 slope, curve = np.float32(0), np.float32(0)
                 for j in range(wide):
-                    slope += line_slopes[xs[j]] * by_x[j]
-                    curve += line_curves[xs[j]] * by_x[j] * by_x[j]
+                    weight = all_by_x[x, j]
+                    slope += line_slopes[all_xs[x, j]] * weight
+                    curve += line_curves[all_xs[x, j]] * weight * weight
                 slope *= gain
                 curve *= gain * gain
                 here = start + (c * rows + y) * columns + x
@@ -290,6 +305,7 @@ def descend_level(
                     moved = gain * np.float32(best - value)
                     for i in range(high):
                         for j in range(wide):
-                            slopes[plane, ys[i], xs[j]] += curvatures[plane, ys[i], xs[j]] * moved * by_y[i] * by_x[j]
+                            at, weight = all_xs[x, j], all_by_x[x, j]
+                            slopes[plane, ys[i], at] += curvatures[plane, ys[i], at] * moved * by_y[i] * weight
                     for j in range(wide):
-                        line_slopes[xs[j]] += line_curves[xs[j]] * moved * by_x[j]
+                        line_slopes[all_xs[x, j]] += line_curves[all_xs[x, j]] * moved * all_by_x[x, j]

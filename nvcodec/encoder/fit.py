@@ -18,8 +18,8 @@ from torch.nn import functional as F
 from nvcodec.encoder.decisions import best_symbols
 from nvcodec.encoder.descent import descended_levels
 from nvcodec.encoder.rate import LevelRate, level_costs
+from nvcodec.encoder.transform import amplitudes, symbol_energies
 from nvcodec.encoder.twin import Twin
-from nvcodec.fixedpoint import Rounding
 from nvcodec.gop import CodingUnit
 from nvcodec.model.grid import SYMBOL_BOUND, FrameGeometry, channel_gains, expand_grid
 from nvcodec.model.network import cell_kind
@@ -33,9 +33,10 @@ SAMPLE_STEP = 4.0
 """Working samples have 10 bits: four steps are one 8-bit grey level."""
 
 
-_START_CAUTION = 1.3
 _DESCENTS = 2
 """Visits of every symbol after the moves of many."""
+_LEAST_ENERGY = 0.05
+"""Of a symbol, in the curvature: high samples behind the end of a line of odd length have none at all."""
 _RESTRAINT = 2.0
 """By how much moves are damped more after some that overshot."""
 _DEAD_ZONE = 0.66
@@ -124,19 +125,11 @@ class UnitFit:
         self.weights = _sample_weights(importance, geometry.half)
         self.side = AppearanceSide(inputs.prediction, inputs.difference, geometry)
 
-    def start(self, twin: Twin, iterations: int = 12) -> None:
+    def start(self, twin: Twin) -> None:
         """Begin with the transform of the prediction's error, every symbol rounded towards zero."""
         gains = twin.network().gains(self.unit.depth).detach()
-        goal = self.target - self.inputs.prediction
-        levels = [torch.zeros_like(level) for level in self.levels]
-        for _ in range(iterations):
-            leaves = [level.requires_grad_() for level in levels]
-            error = (expand_grid(leaves, gains, Rounding.NONE) - goal).square().sum()
-            slopes = torch.autograd.grad(error / (2 * _START_CAUTION), leaves)
-            levels = [
-                (level - g / channel_gains(gains, k).square()).detach()
-                for k, (level, g) in enumerate(zip(levels, slopes, strict=True))
-            ]
+        goal = amplitudes(self.target - self.inputs.prediction)
+        levels = [level / channel_gains(gains, k) for k, level in enumerate(goal)]
         rounded = [torch.sign(x) * torch.floor(x.abs() + 1 - _DEAD_ZONE) for x in levels]
         self.levels = [x.clamp(-SYMBOL_BOUND, SYMBOL_BOUND) for x in rounded]
 
@@ -233,9 +226,10 @@ class UnitFit:
     def _curvature(self, twin: Twin, factor: float) -> list[Tensor]:
         """``factor`` times the second derivative of the error by each symbol, of the shape of the levels.
 
-        The bands are orthonormal, so the gain is the amplitude; the cell's own gain is left to ``factor``.
+        The bands are all but orthogonal, so each symbol counts for itself; the cell's own gain is left to ``factor``.
         """
         gains = twin.network().gains(self.unit.depth)
+        energies = symbol_energies((self.target.shape[2], self.target.shape[3]))
         result = []
         for k, level in enumerate(self.levels):
             gain = channel_gains(gains, k).flatten()
@@ -245,5 +239,5 @@ class UnitFit:
                 plane[10:] = CHROMA_WEIGHT
             channels = (2 * factor / SAMPLE_STEP**2 * gain.square() * plane).reshape(1, -1, 1, 1)
             place = _level_importance(self.importance, k, (level.shape[2], level.shape[3]))
-            result.append((channels * place).contiguous())
+            result.append((channels * place * energies[k].clamp(min=_LEAST_ENERGY).to(place.device)).contiguous())
         return result

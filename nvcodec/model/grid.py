@@ -10,6 +10,7 @@ orthogonal enough that each symbol can be decided by itself. The motion levels h
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -135,14 +136,23 @@ def _merge_kernel() -> Tensor:
 _MERGE_KERNEL = _merge_kernel()
 
 
+@lru_cache(maxsize=64)
+def _continued(columns: int, length: int, phase: int, device: torch.device) -> Tensor:
+    """Which low (phase 0) or high (phase 1) samples of a line stand at -2 .. columns + 1."""
+    from nvcodec.model.wavelet_cpu import source_place
+
+    return torch.tensor([source_place(i, phase, length) for i in range(-2, columns + 2)], device=device)
+
+
 def _merge(low: Tensor, high: Tensor, length: int, rounding: Rounding) -> Tensor:
     """(N, rows, columns) each to (N, rows, length): one wavelet synthesis step along the columns.
 
-    Bands continue periodically: every symbol then weighs the same, at the border too, and can be decided by itself.
+    Low samples belong to the even places of the line, high ones to the odd places. Both go on beyond its ends as they
+    would if the line were mirrored there, so that its two ends have nothing to do with each other.
     """
     count, rows, columns = low.shape
-    around = torch.arange(-2, columns + 2, device=low.device) % columns
-    pair = torch.stack([low, high], dim=1).index_select(3, around)
+    places = [_continued(columns, length, phase, low.device) for phase in range(2)]
+    pair = torch.stack([x.index_select(2, at) for x, at in zip((low, high), places, strict=True)], dim=1)
     both = conv2d(pair, _MERGE_KERNEL.to(pair).unsqueeze(2))
     out = both.permute(0, 2, 3, 1).reshape(count, rows, 2 * columns)[:, :, :length]
     return shift_right(out, _TAP_SHIFT, rounding).clamp(-_BAND_BOUND, _BAND_BOUND)

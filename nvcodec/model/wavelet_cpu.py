@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nvcodec.compiled import compiled
 
-__all__ = ["SynthesisStep"]
+__all__ = ["SynthesisStep", "source_place"]
 
 _REACH = 2
 """Samples on either side that the filters see."""
@@ -31,7 +31,7 @@ def _rounded(x: np.ndarray, step: np.float32, rounds: bool, bound: np.float32) -
 
 @compiled
 def _across(low: np.ndarray, high: np.ndarray, taps: np.ndarray, even: np.ndarray, odd: np.ndarray) -> None:
-    """The even and odd samples of one line; ``low`` and ``high`` go on periodically for _REACH samples."""
+    """The even and odd samples of one line; ``low`` and ``high`` go on for _REACH samples at both ends."""
     count = len(even)
     even[:] = 0
     odd[:] = 0
@@ -42,14 +42,38 @@ def _across(low: np.ndarray, high: np.ndarray, taps: np.ndarray, even: np.ndarra
 
 
 @compiled
-def _around(line: np.ndarray, out: np.ndarray) -> None:
-    """``line`` with _REACH samples more on both sides, periodically."""
+def source_place(i: int, phase: int, length: int) -> int:
+    """Which low (phase 0) or high (phase 1) sample stands at place i, be it beyond an end of the line of ``length``."""
+    position = 2 * i + phase
+    if length == 1:
+        return 0
+    position %= 2 * (length - 1)
+    return min(position, 2 * (length - 1) - position) >> 1
+
+
+@compiled
+def _continued(line: np.ndarray, phase: int, length: int, out: np.ndarray) -> None:
+    """``line`` with _REACH samples more on both sides, see ``nvcodec.model.grid._merge``."""
     count = len(line)
     for i in range(count):
         out[_REACH + i] = line[i]
     for i in range(_REACH):
-        out[i] = line[(i - _REACH) % count]
-        out[_REACH + count + i] = line[i % count]
+        out[i] = line[source_place(i - _REACH, phase, length)]
+    for i in range(count - 1, count + _REACH):
+        out[_REACH + i] = line[source_place(i, phase, length)]
+
+
+@compiled
+def _folded(wide: np.ndarray, phase: int, length: int, out: np.ndarray) -> None:
+    """The adjoint of ``_continued``."""
+    count = len(out)
+    for i in range(count):
+        out[i] = wide[_REACH + i]
+    for i in range(_REACH):
+        out[source_place(i - _REACH, phase, length)] += wide[i]
+    out[count - 1] -= wide[_REACH + count - 1]
+    for i in range(count - 1, count + _REACH):
+        out[source_place(i, phase, length)] += wide[_REACH + i]
 
 
 @compiled
@@ -72,8 +96,8 @@ def _synthesis(
     for n in range(count):
         for y in range(rows):
             for part in range(2):
-                _around(bands[n, 1, y] if part else low[n, y], wide_low)
-                _around(bands[n, 2, y] if part else bands[n, 0, y], wide_high)
+                _continued(bands[n, 1, y] if part else low[n, y], 0, width, wide_low)
+                _continued(bands[n, 2, y] if part else bands[n, 0, y], 1, width, wide_high)
                 _across(wide_low, wide_high, taps, even, odd)
                 line = halves[part, y]
                 for x in range(width):
@@ -83,10 +107,11 @@ def _synthesis(
             line = out[n, y]
             line[:] = 0
             for t in range(2 * _REACH + 1):
-                source = (y // 2 + t - _REACH) % rows
+                from_low = source_place(y // 2 + t - _REACH, 0, height)
+                from_high = source_place(y // 2 + t - _REACH, 1, height)
                 by_low, by_high = taps[y % 2, 0, t], taps[y % 2, 1, t]
                 for x in range(width):
-                    line[x] += by_low * halves[0, source, x] + by_high * halves[1, source, x]
+                    line[x] += by_low * halves[0, from_low, x] + by_high * halves[1, from_high, x]
             _rounded(line, step, rounds, bound)
 
 
@@ -96,32 +121,28 @@ def _adjoint(slopes: np.ndarray, taps: np.ndarray, step: np.float32, low: np.nda
     count, rows, columns = low.shape
     height, width = slopes.shape[1:]
     halves = np.zeros((2, rows, 2 * columns), np.float32)
-    wide_even = np.empty(columns + 2 * _REACH, np.float32)
-    wide_odd = np.empty(columns + 2 * _REACH, np.float32)
+    wide_low = np.empty(columns + 2 * _REACH, np.float32)
+    wide_high = np.empty(columns + 2 * _REACH, np.float32)
     for n in range(count):
         halves[:] = 0
         for y in range(height):
             for t in range(2 * _REACH + 1):
-                source = (y // 2 + t - _REACH) % rows
                 for part in range(2):
+                    source = source_place(y // 2 + t - _REACH, part, height)
                     weight = taps[y % 2, part, t] * step
                     for x in range(width):
                         halves[part, source, x] += weight * slopes[n, y, x]
         for y in range(rows):
             for part in range(2):
-                _around(halves[part, y, 0::2], wide_even)
-                _around(halves[part, y, 1::2], wide_odd)
-                of_low, of_high = (bands[n, 1, y], bands[n, 2, y]) if part else (low[n, y], bands[n, 0, y])
-                of_low[:] = 0
-                of_high[:] = 0
+                even, odd = halves[part, y, 0::2], halves[part, y, 1::2]
+                wide_low[:] = 0
+                wide_high[:] = 0
                 for t in range(2 * _REACH + 1):
-                    k = 2 * _REACH - t
                     for i in range(columns):
-                        of_low[i] += taps[0, 0, t] * wide_even[i + k] + taps[1, 0, t] * wide_odd[i + k]
-                        of_high[i] += taps[0, 1, t] * wide_even[i + k] + taps[1, 1, t] * wide_odd[i + k]
-                for i in range(columns):
-                    of_low[i] *= step
-                    of_high[i] *= step
+                        wide_low[i + t] += step * (taps[0, 0, t] * even[i] + taps[1, 0, t] * odd[i])
+                        wide_high[i + t] += step * (taps[0, 1, t] * even[i] + taps[1, 1, t] * odd[i])
+                _folded(wide_low, 0, width, bands[n, 1, y] if part else low[n, y])
+                _folded(wide_high, 1, width, bands[n, 2, y] if part else bands[n, 0, y])
 
 
 class SynthesisStep(torch.autograd.Function):

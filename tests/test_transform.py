@@ -1,0 +1,61 @@
+"""The wavelet transform of the encoder: what the grid undoes, at the borders too, and what each symbol weighs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nvcodec.encoder.transform import amplitudes, image_energies, symbol_energies
+from nvcodec.fixedpoint import Rounding
+from nvcodec.model.grid import APPEARANCE_CHANNELS, BANDS, FrameGeometry, expand_grid, expand_steps
+
+ONE = torch.ones(2, 6)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 50), st.integers(1, 50))
+def test_the_grid_undoes_the_transform(seed: int, width: int, height: int) -> None:
+    """But for the rounding of the synthesis taps to 1/512."""
+    geometry = FrameGeometry(width, height)
+    residual = torch.from_numpy(np.random.default_rng(seed).normal(0, 50, (2, 6, *geometry.half))).float()
+    levels = amplitudes(residual)
+    assert [level.shape[1] for level in levels] == list(APPEARANCE_CHANNELS)
+    assert [level.shape[2:] for level in levels] == [geometry.appearance_size(k) for k in range(len(levels))]
+    assert (expand_grid(levels, ONE, Rounding.NONE) - residual).abs().max() < 2
+
+
+def test_the_ends_of_a_line_have_nothing_to_do_with_each_other() -> None:
+    """A ramp jumps where it would go on from its end to its beginning: no symbol may have to say so."""
+    ramp = torch.linspace(-400, 400, 128)
+    residual = (ramp[None, :] + torch.zeros(64, 1)).expand(1, 6, -1, -1)
+    bands = amplitudes(residual)[1][:, :BANDS]
+    assert bands.abs().max() < 25
+
+
+@pytest.mark.parametrize("half", [(40, 64), (21, 35), (3, 2), (1, 1)])
+def test_energies_are_those_of_the_expanded_symbols(half: tuple[int, int]) -> None:
+    geometry = FrameGeometry(2 * half[1], 2 * half[0])
+    energies, rng = symbol_energies(half), np.random.default_rng(1)
+    for k, channels in enumerate(APPEARANCE_CHANNELS):
+        rows, columns = geometry.appearance_size(k)
+        assert energies[k].shape == (channels, rows, columns)
+        for c in range(channels):
+            for y, x in ((0, 0), (rows - 1, columns - 1), (int(rng.integers(rows)), int(rng.integers(columns)))):
+                levels = [torch.zeros(1, n, *geometry.appearance_size(i)) for i, n in enumerate(APPEARANCE_CHANNELS)]
+                levels[k][0, c, y, x] = 1
+                found = float(expand_grid(levels, ONE, Rounding.NONE).square().sum())
+                assert float(energies[k][c, y, x]) == pytest.approx(found, rel=1e-3, abs=1e-5)
+
+
+def test_energies_of_images_are_those_of_their_samples() -> None:
+    """The finest image is the picture itself; each coarser one is what the means would be with fewer levels."""
+    half = (24, 32)
+    images, symbols = image_energies(half), symbol_energies(half)
+    assert torch.equal(images[0], torch.ones(1, 48, 64))
+    assert torch.equal(images[1][1:], torch.ones(2, 24, 32))
+    assert torch.equal(images[-1], symbols[-1][BANDS:])
+    shapes = [image.shape[1:] for image in expand_steps([level[None] for level in symbols], ONE, Rounding.NONE)]
+    assert [image.shape for image in images] == shapes
