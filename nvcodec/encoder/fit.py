@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -26,6 +27,7 @@ from nvcodec.model.network import cell_kind
 from nvcodec.model.unit import Grid
 from nvcodec.model.warp import SAMPLE_MAX
 from nvcodec.model.warprnn import AppearanceSide, Compensated, MotionSide
+from nvcodec.parallel import beside
 
 __all__ = ["FitSettings", "UnitFit", "UnitResult", "context_sensitivity"]
 
@@ -143,11 +145,12 @@ class UnitFit:
         best_cost, best = float("inf"), self.levels
         damping = settings.damping
         for _ in range(settings.iterations):
-            leaves = [level.detach().requires_grad_() for level in self.levels]
-            error = self._error(twin, leaves, settings.through_cell).sum()
-            parameters = twin.synthesis[kind] if settings.train_network else []
-            gradients = torch.autograd.grad(error, [*leaves, *parameters])
-            rates, neighbours = self._rates(twin, settings.train_network)
+            with beside(partial(self._rates, twin, settings.train_network)) as priced:
+                leaves = [level.detach().requires_grad_() for level in self.levels]
+                error = self._error(twin, leaves, settings.through_cell).sum()
+                parameters = twin.synthesis[kind] if settings.train_network else []
+                gradients = torch.autograd.grad(error, [*leaves, *parameters])
+            rates, neighbours = priced.result()
             cost = float(error.detach()) + settings.lmbda * sum(float(r.bits.sum()) for r in rates)
             if cost > best_cost * 1.01:
                 self.levels, damping = best, _RESTRAINT * damping
