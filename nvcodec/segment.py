@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
+import numpy as np
 import torch
 
 from nvcodec.bitio import BitReader, BitWriter
@@ -20,7 +21,7 @@ from nvcodec.errors import LimitError, SyntaxViolation
 from nvcodec.fixedpoint import exact_inference
 from nvcodec.gop import MAX_DEPTH, CodedFrame, CodingUnit, coding_units
 from nvcodec.model.base import WIDTHS, starting_tensors
-from nvcodec.model.grid import FrameGeometry
+from nvcodec.model.grid import APPEARANCE_LEVELS, MOTION_LEVELS, FrameGeometry
 from nvcodec.model.network import Network, NetworkShape
 from nvcodec.model.unit import Grid, UnitBits, code_unit
 from nvcodec.model.warprnn import FrameState
@@ -113,6 +114,13 @@ class SegmentWriter:
         for display in [d for d in self.states if self._uses[d] < self._next]:
             del self.states[display]
         return decoded
+
+    def code_nothing(self) -> None:
+        """Code the next unit without a symbol. Its frames are not rebuilt: nothing but more of this may follow."""
+        unit = self.units[self._next]
+        levels = APPEARANCE_LEVELS + (MOTION_LEVELS if unit.reference_count else 0)
+        self._symbols.exchange_flags(np.zeros(levels * len(unit.frames), np.int32), levels * len(unit.frames))
+        self._next += 1
 
     def finish(self) -> bytes:
         """The segment's payload."""

@@ -183,9 +183,11 @@ def _section(kind: int, payload: bytes, crc: int = 0, length: bytes | None = Non
     return body + zlib.crc32(body, crc).to_bytes(limits.CRC_BYTES, "little")
 
 
+_START: Final = container.SIGNATURE + bytes([container.MAJOR, container.MINOR])
+
+
 def _file(head: bytes, index: bytes, *rest: bytes) -> bytes:
-    start = container.SIGNATURE + bytes([container.MAJOR, container.MINOR])
-    return start + _section(1, head, zlib.crc32(start)) + _section(2, index) + b"".join(rest)
+    return _START + _section(1, head, zlib.crc32(_START)) + _section(2, index) + b"".join(rest)
 
 
 def _fields(**changes: int | bytes) -> bytes:
@@ -270,7 +272,7 @@ HOSTILE: Final[dict[str, tuple[Callable[[], bytes], type[BitstreamError]]]] = {
     "frame_count 2^31-1": (lambda: _with_head(frame_count=2**31 - 1), LimitError),
     "segment_count 2^31-1": (lambda: _with_head(segment_count=2**31 - 1), LimitError),
     "HEAD of 2^31-1 bytes": (
-        lambda: container.SIGNATURE + bytes([container.MAJOR, container.MINOR]) + _section(1, b"", length=b"\xff\xff\xff\xff\x07"),
+        lambda: _START + _section(1, b"", length=b"\xff\xff\xff\xff\x07"),
         LimitError,
     ),
     "INDEX of 2^31-1 bytes": (

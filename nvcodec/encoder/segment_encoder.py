@@ -19,7 +19,6 @@ from nvcodec.entropy.weights import STEPS, TensorChange
 from nvcodec.errors import TargetError
 from nvcodec.model.base import starting_tensors
 from nvcodec.model.network import NetworkShape
-from nvcodec.model.unit import Grid
 from nvcodec.segment import SegmentHeader, SegmentWriter
 
 __all__ = [
@@ -37,6 +36,8 @@ _WEIGHT_SHARE = 0.25
 """Most of the target that the network may take."""
 _WEIGHT_PRICE = 0.2
 """Weight of the weights' own bits when they are chosen: the Hessian's diagonal understates what they do together."""
+_FAR_LESS = 0.5
+"""Of the usual importance: above it the usual quantiser steps are better than larger ones, a picture alone has 1/12."""
 _WEIGHT_GUESS = 0.06
 """What the network is believed to take before it is quantised."""
 
@@ -280,11 +281,13 @@ def _follow_target(work: _Work, wanted: float | None) -> None:
 
 
 def _weigh(work: _Work) -> None:
-    """Weigh the blocks at the present lambda; frames that matter more than usual get smaller quantiser steps."""
+    """Weigh the blocks at the present lambda; frames that matter more than usual get smaller quantiser steps, and those
+    that matter far less get larger ones."""
     work.fit.weigh(work.settings)
     shifts = torch.zeros_like(work.twin.gain_shifts)
     for depth, ratio in work.fit.importance_of_depths().items():
-        shifts[depth] = min(0, -round(GAIN_PER_OCTAVE * math.log2(ratio)))
+        beyond = max(ratio, 1.0) * min(ratio / _FAR_LESS, 1.0)
+        shifts[depth] = -round(GAIN_PER_OCTAVE * math.log2(beyond))
     work.twin.shift_gains(0, shifts)
 
 
@@ -315,8 +318,8 @@ def smallest_payload(source: SegmentSource, width: int) -> int:
     """Bytes of the smallest segment: the starting network and empty grids."""
     header = SegmentHeader(width, source.gop, 0)
     writer = SegmentWriter(header, {}, source.geometry, len(source.samples), source.samples.device)
-    for unit in writer.units:
-        writer.code(Grid.zeros(unit, source.geometry, source.samples.device))
+    for _ in writer.units:
+        writer.code_nothing()
     return len(writer.finish())
 
 
