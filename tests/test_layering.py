@@ -18,7 +18,8 @@ DECODER_HALF = [
     "errors", "limits", "parallel", "compiled", "fixedpoint", "bitio", "syntax", "container", "salvage", "frame", "gop",
     "entropy.tables", "entropy.range_decoder", "entropy.context", "entropy.context_cpu", "model.wavelet_cpu",
     "model.grid", "entropy.symbols",
-    "model.warp_cpu", "model.warp", "model.agreement_cpu", "model.motion", "model.cell_cpu", "model.network",
+    "model.warp_cpu", "model.warp", "model.agreement_cpu", "model.side_cpu", "model.motion", "model.cell_cpu",
+    "model.network",
     "entropy.weights", "model.base", "model.warprnn", "model.unit",
     "segment", "decoder",
 ]  # fmt: skip

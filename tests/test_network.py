@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nvcodec.encoder.twin import Twin
+from nvcodec.encoder.twin import Twin, training_dtype
 from nvcodec.errors import LimitError, UnsupportedError
 from nvcodec.fixedpoint import Rounding, exact_inference
 from nvcodec.gop import CodedFrame, CodingUnit
@@ -196,6 +196,15 @@ def test_stripes_make_the_same_samples(depth: int, rows: int) -> None:
         )
     assert whole.std() > 10
     assert all(torch.equal(whole, piece) for piece in pieces)
+
+
+def test_training_computes_in_what_the_hardware_multiplies(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = torch.device("cpu")
+    for has_it, dtype in ((False, torch.float32), (True, torch.bfloat16)):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda has_it=has_it: has_it)
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+        assert training_dtype(cpu) == dtype
+        assert Twin(NetworkShape(8), starting_tensors(8)).dtype == dtype
 
 
 def test_a_cell_that_does_harm_is_soon_turned_down() -> None:

@@ -9,10 +9,13 @@ import torch
 
 from nvcodec.encoder.lookahead import estimated_bits
 from nvcodec.encoder.segment import PassSettings, SegmentFit, SegmentSource
+from nvcodec.encoder.segment_encoder import gain_shift, smallest_payload
 from nvcodec.encoder.twin import Twin
 from nvcodec.model.base import starting_tensors
 from nvcodec.model.grid import SYMBOL_BOUND, FrameGeometry
 from nvcodec.model.network import NetworkShape
+from nvcodec.model.unit import Grid
+from nvcodec.segment import SegmentHeader, SegmentWriter
 
 GEOMETRY = FrameGeometry(64, 48)
 SETTINGS = PassSettings(20.0, 3, 3, train=False)
@@ -65,6 +68,23 @@ def test_blocks_that_last_get_lower_lambda_and_finer_steps() -> None:
     assert still.unit_importance(key)[0] > 15
     assert abs(still.unit_importance(last)[0] - 1) < 0.01
     assert still.importance_of_depths()[0] > 1.2
+
+
+def test_a_picture_that_nothing_refers_to_gets_coarser_steps() -> None:
+    """Steps follow the root of lambda, four to its octave, but for frames of half the usual importance or so."""
+    fit = SegmentFit(SegmentSource(segment().source.samples[:1], GEOMETRY, 2))
+    fit.look_ahead(twin(), SETTINGS, lambda report: None)
+    fit.weigh(SETTINGS)
+    assert gain_shift(fit.importance_of_depths()[0]) == 10
+    assert [gain_shift(ratio) for ratio in (0.125, 0.5, 0.8, 1, 2, 4)] == [8, 0, 0, 0, -4, -8]
+
+
+def test_the_smallest_payload_is_that_of_empty_grids() -> None:
+    source = SegmentSource(torch.zeros(6, 6, *GEOMETRY.half), GEOMETRY, 4)
+    writer = SegmentWriter(SegmentHeader(8, 4, 0), {}, GEOMETRY, 6, torch.device("cpu"))
+    for unit in writer.units:
+        writer.code(Grid.zeros(unit, GEOMETRY, torch.device("cpu")))
+    assert smallest_payload(source, 8) == len(writer.finish())
 
 
 def test_symbols_stay_within_the_alphabet() -> None:

@@ -29,6 +29,7 @@ __all__ = [
     "StageReport",
     "check_reachable",
     "encode_segment",
+    "gain_shift",
     "smallest_payload",
 ]
 
@@ -280,14 +281,20 @@ def _follow_target(work: _Work, wanted: float | None) -> None:
     _weigh(work)
 
 
+def gain_shift(importance: float) -> int:
+    """Steps by which the gains of frames move whose importance is so many times the usual one.
+
+    Frames that matter more get smaller quantiser steps, and those that matter far less get larger ones.
+    """
+    return -round(GAIN_PER_OCTAVE * math.log2(max(importance, 1.0) * min(importance / _FAR_LESS, 1.0)))
+
+
 def _weigh(work: _Work) -> None:
-    """Weigh the blocks at the present lambda; frames that matter more than usual get smaller quantiser steps, and those
-    that matter far less get larger ones."""
+    """Weigh the blocks at the present lambda; the quantiser steps of each depth follow."""
     work.fit.weigh(work.settings)
     shifts = torch.zeros_like(work.twin.gain_shifts)
     for depth, ratio in work.fit.importance_of_depths().items():
-        beyond = max(ratio, 1.0) * min(ratio / _FAR_LESS, 1.0)
-        shifts[depth] = -round(GAIN_PER_OCTAVE * math.log2(beyond))
+        shifts[depth] = gain_shift(ratio)
     work.twin.shift_gains(0, shifts)
 
 

@@ -41,6 +41,8 @@ __all__ = ["LevelContext", "occupied", "stage_taps"]
 
 _PART = 4096
 """Symbols that are worth a thread."""
+_LARGE = 1 << 17
+"""Symbols of a level whose stages are worth threads."""
 
 
 class LevelContext:
@@ -82,11 +84,17 @@ class LevelContext:
     def read(self, decoder: RangeDecoder, level: np.ndarray, size: tuple[int, int]) -> None:
         """Read all stages of a level into ``level``, see ``stage``: zeros at first. ``size``: rows and columns of what
         is coded. Raises TruncatedError."""
+        coder = (decoder.words, decoder.state, cumulative_frequencies())
+        taps, starts, phases = zip(*(stage_taps(self._layout, stage) for stage in range(STAGES)), strict=True)
+        if level.size < _LARGE:  # one call, one thread
+            whole = _read_level(
+                *coder, level, self._side, taps, starts, phases, _logarithms(), self._hidden, self._hidden_bias,
+                self._output, self._bias, size,
+            )  # fmt: skip
+            decoder.check(whole)
+            return
         for stage in range(STAGES):
-            tables, centres = self.stage(level, stage)
-            phases = stage_taps(self._layout, stage)[2]
-            coder = (decoder.words, decoder.state, cumulative_frequencies())
-            decoder.check(_read_stage(*coder, tables, centres, phases, size, level))
+            decoder.check(_read_stage(*coder, *self.stage(level, stage), phases[stage], size, level))
 
 
 @cache
@@ -229,4 +237,29 @@ def _read_stage(
                             symbol += 2 * TABLE_BOUND + 1
                         level[b, c, y + MARGIN, x + MARGIN] = symbol
                         count += 1
+    return True
+
+
+@compiled
+def _read_level(
+    words: np.ndarray, state: np.ndarray, cumulative: np.ndarray, level: np.ndarray, side: np.ndarray,
+    taps: tuple[np.ndarray, ...], starts: tuple[np.ndarray, ...], phases: tuple[np.ndarray, ...],
+    logarithms: np.ndarray, hidden: np.ndarray, hidden_bias: np.ndarray, output: np.ndarray, bias: np.ndarray,
+    size: tuple[int, int],
+) -> bool:  # fmt: skip
+    """All stages of a level, one after the other; False where the data belong to no symbol."""
+    batch, channels, padded_rows, padded_columns = level.shape
+    rows, columns = padded_rows - 2 * MARGIN, padded_columns - 2 * MARGIN
+    near_any = np.empty((batch, rows, columns), np.bool_)
+    tables = np.empty((batch, channels, rows // 2, columns // 2), np.uint8)
+    centres = np.empty(tables.shape, np.int32)
+    for stage in range(len(taps)):
+        for b in range(batch):
+            occupied(level[b], near_any[b])
+        _stage_tables(
+            level, side, near_any, taps[stage], starts[stage], phases[stage], logarithms, hidden, hidden_bias[stage],
+            output, bias, 0, channels, tables, centres,
+        )  # fmt: skip
+        if not _read_stage(words, state, cumulative, tables, centres, phases[stage], size, level):
+            return False
     return True

@@ -238,7 +238,19 @@ def merged(coarser: Tensor, choice: Tensor) -> Tensor:
 
 def merge_unrest(coarser: list[Tensor], size: tuple[int, int]) -> Tensor:
     """(B, 1, *size): how far the candidates of each cell lie apart, by the levels ``coarser``, the next one first."""
-    candidates = merge_candidates(grid_vectors(coarser), size)
+    total = grid_vectors(coarser)
+    if total.device.type == "cpu":
+        from nvcodec.model import side_cpu  # brings a compiler: only where frames are decoded
+
+        out = np.empty((len(total), *size), np.float32)
+        side_cpu.unrest(total.contiguous().numpy(), out)
+        return torch.from_numpy(out).unsqueeze(1)
+    return _unrest_anywhere(total, size)
+
+
+def _unrest_anywhere(total: Tensor, size: tuple[int, int]) -> Tensor:
+    """The same of the sums of the coarser levels, by tensor operations."""
+    candidates = merge_candidates(total, size)
     return (candidates[1:] - candidates[0]).abs().sum((0, 2)).unsqueeze(1)
 
 
@@ -250,8 +262,25 @@ def grid_vectors(levels: list[Tensor]) -> Tensor:
     count = levels[-1].shape[-3]
     total = levels[-1]
     for level in reversed(levels[:-1]):
-        total = merged(total, level[..., count, :, :]) + level[..., :count, :, :]
+        if total.device.type == "cpu":
+            total = _merged_cpu(total, level)
+        else:
+            total = merged(total, level[..., count, :, :]) + level[..., :count, :, :]
     return total
+
+
+def _merged_cpu(total: Tensor, level: Tensor) -> Tensor:
+    """One step of ``grid_vectors``, in compiled code."""
+    from nvcodec.model import side_cpu
+
+    count = total.shape[-3]
+    out = np.empty((*level.shape[:-3], count, *level.shape[-2:]), np.float32)
+    side_cpu.merge(
+        total.reshape(-1, *total.shape[-3:]).contiguous().numpy(),
+        level.reshape(-1, *level.shape[-3:]).contiguous().numpy(),
+        out.reshape(-1, *out.shape[-3:]),
+    )
+    return torch.from_numpy(out)
 
 
 def add_grid_motion(
