@@ -51,7 +51,7 @@ class LevelContext:
     def __init__(self, layout: ChannelLayout, side: np.ndarray, weights: ContextWeights, bias: torch.Tensor) -> None:
         """``side``: (B, C + 2, rows, columns), even sizes. ``bias``: (C, 2). All integers."""
         self._layout = layout
-        self._side = side.astype(np.int32)
+        self._side = np.ascontiguousarray(side, np.float32)
         self._hidden = np.ascontiguousarray(weights.hidden.numpy().T)
         self._hidden_bias = weights.hidden_bias.numpy() * np.float32(1 << WEIGHT_SHIFT)
         self._output = weights.output.numpy()

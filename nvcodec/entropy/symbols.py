@@ -125,6 +125,8 @@ def _wrapped(x: np.ndarray) -> np.ndarray:
 
 def pad_even(x: Tensor) -> Tensor:
     """(..., rows, columns) zero-padded below and right to even sizes."""
+    if x.shape[-1] % 2 == x.shape[-2] % 2 == 0:
+        return x
     return F.pad(x, (0, x.shape[-1] % 2, 0, x.shape[-2] % 2))
 
 

@@ -65,6 +65,8 @@ CELL_INPUTS = {"key": SAMPLE_CHANNELS, "inter": 3 * SAMPLE_CHANNELS}
 """Input channels of the two cells: of frames without references, and of all others."""
 _BIAS_ROWS = {"key": 1, "inter": 3}
 """Biases of the first layer: by depth 0; by depth 1, 2, and 3 or more."""
+_VECTOR = 8
+"""Floats that a processor computes with at a time, at least."""
 MIX_LAYERS = 2
 CELL_LAYERS = ("enter", *(f"mix{i}" for i in range(MIX_LAYERS)), "leave")
 CELL_REACH = len(CELL_LAYERS)
@@ -249,8 +251,11 @@ class Network:
 
     def _sums(self, x: Tensor, kind: str, layer: str, depth: int) -> Tensor:
         """What a layer adds up, before the shift: integers, but for the error of a convolution that takes detours."""
-        weight = self.tensors[f"cell.{kind}.{layer}.weight"].contiguous(memory_format=torch.channels_last)
-        return conv2d(x, weight, self._bias(kind, layer, depth), padding=1)
+        weight, bias = self.tensors[f"cell.{kind}.{layer}.weight"], self._bias(kind, layer, depth)
+        out, more = len(weight), -len(weight) % _VECTOR if x.device.type == "cpu" else 0
+        if more:  # channels beside whole vectors take longer than more of them
+            weight, bias = F.pad(weight, (0, 0, 0, 0, 0, 0, 0, more)), F.pad(bias, (0, more))
+        return conv2d(x, weight.contiguous(memory_format=torch.channels_last), bias, padding=1)[:, :out]
 
     def _bias(self, kind: str, layer: str, depth: int) -> Tensor:
         """(channels,), in units of the sums."""

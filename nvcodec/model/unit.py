@@ -258,14 +258,10 @@ def _code_levels(
             flags = given[k].flatten(1).any(1).cpu().numpy().astype(np.int32)
         used = torch.from_numpy(np.flatnonzero(channel.exchange_flags(flags, batch)))
         if len(used):
-            level[used] = code_level(
-                channel,
-                given[k][used] if given is not None else None,
-                layout,
-                side(k, levels)[used],
-                weights,
-                weights.bias(depth, k, layout),
-            )
+            symbols, known = given[k] if given is not None else None, side(k, levels)
+            if len(used) < batch:
+                symbols, known = symbols[used] if symbols is not None else None, known[used]
+            level[used] = code_level(channel, symbols, layout, known, weights, weights.bias(depth, k, layout))
         levels.insert(0, level)
         bits.append(channel.bits - before)
     return levels
