@@ -11,9 +11,11 @@ order of summation. That lets the same operators serve the exact decoder and the
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -115,18 +117,42 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, stride: int
     return F.conv2d(x, weight, bias, stride=stride, padding=padding)
 
 
+class _ExactSettings:
+    """Settings of PyTorch for the whole process, changed as long as any thread needs them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._before: tuple[str, bool, Any] = ("", False, None)
+
+    def take(self) -> None:
+        with self._lock:
+            if not self._users:
+                nnpack = torch.backends.nnpack.set_flags(False)
+                self._before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32, nnpack
+                torch.set_float32_matmul_precision("highest")
+                torch.backends.cudnn.allow_tf32 = False
+            self._users += 1
+
+    def leave(self) -> None:
+        with self._lock:
+            self._users -= 1
+            if not self._users:
+                matmul_precision, cudnn_tf32, nnpack = self._before
+                torch.set_float32_matmul_precision(matmul_precision)
+                torch.backends.cudnn.allow_tf32 = cudnn_tf32
+                torch.backends.nnpack.set_flags(*nnpack)
+
+
+_settings = _ExactSettings()
+
+
 @contextmanager
 def exact_inference() -> Iterator[None]:
     """No autograd, no reduced precision, no transform-based convolution: the setting of the decode process."""
-    matmul_precision = torch.get_float32_matmul_precision()
-    cudnn_tf32 = torch.backends.cudnn.allow_tf32
-    nnpack = torch.backends.nnpack.set_flags(False)
-    torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = False
+    _settings.take()
     try:
         with torch.inference_mode():
             yield
     finally:
-        torch.set_float32_matmul_precision(matmul_precision)
-        torch.backends.cudnn.allow_tf32 = cudnn_tf32
-        torch.backends.nnpack.set_flags(*nnpack)
+        _settings.leave()

@@ -9,7 +9,11 @@ dyadic hierarchy::
     depth           0   4   3   4   2   4   3   4   1
 
 All B frames of one depth in one GOP form a coding unit: none refers to another, so a decoder may process
-them as one batch.
+them as one batch. The P frame of the next GOP stands behind the first unit of B frames::
+
+    I0  P4  B2  P8  B1,3  B6  P12  B5,7 ...                GOP 4
+
+so that hardly any unit refers to the one just before it, whose frames a decoder may rebuild meanwhile.
 """
 
 from __future__ import annotations
@@ -59,17 +63,26 @@ def coding_units(frame_count: int, gop: int) -> list[CodingUnit]:
     if frame_count < 1 or not 1 <= gop <= 1 << (MAX_DEPTH - 1):
         raise ValueError(f"no coding structure for {frame_count} frames with GOP {gop}")
     units = [CodingUnit((CodedFrame(0, 0, ()),))]
+    deeper: list[CodingUnit] = []  # of the GOP before: its B frames of depth 3 and more
     anchor = 0
     while anchor < frame_count - 1:
         far = min(anchor + gop, frame_count - 1)
-        units.append(CodingUnit((CodedFrame(far, 1, (anchor,)),)))
-        intervals, depth = [(anchor, far)], 2
-        while intervals := [(a, b) for a, b in intervals if b - a > 1]:
-            middles = [CodedFrame((a + b) // 2, depth, (a, b)) for a, b in intervals]
-            units.append(CodingUnit(tuple(middles)))
-            intervals = [
-                pair for (a, b), m in zip(intervals, middles, strict=True) for pair in ((a, m.display), (m.display, b))
-            ]
-            depth += 1
+        first, *rest = [CodingUnit((CodedFrame(far, 1, (anchor,)),)), *_b_units(anchor, far)]
+        units += [first, *deeper, *rest[:1]]
+        deeper = rest[1:]
         anchor = far
+    return units + deeper
+
+
+def _b_units(anchor: int, far: int) -> list[CodingUnit]:
+    """The B frames between two frames, by depth."""
+    units = []
+    intervals, depth = [(anchor, far)], 2
+    while intervals := [(a, b) for a, b in intervals if b - a > 1]:
+        middles = [CodedFrame((a + b) // 2, depth, (a, b)) for a, b in intervals]
+        units.append(CodingUnit(tuple(middles)))
+        intervals = [
+            pair for (a, b), m in zip(intervals, middles, strict=True) for pair in ((a, m.display), (m.display, b))
+        ]
+        depth += 1
     return units

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
-__all__ = ["beside", "run_all", "thread_count", "thread_limit"]
+__all__ = ["beside", "in_turn", "run_all", "thread_count", "thread_limit"]
 
 _Result = TypeVar("_Result")
 
@@ -61,19 +61,38 @@ def beside(task: Callable[[], _Result]) -> Iterator[Future[_Result]]:
     With one thread alone the task comes first. It finds autograd as the caller has it; what it raises comes with its
     result.
     """
-    done: Future[_Result]
-    if thread_count() > 1:
-        done = _pool("beside", 1).submit(_as_here(task))
-    else:
-        done = Future()
-        try:
-            done.set_result(task())
-        except Exception as error:
-            done.set_exception(error)
+    with in_turn() as submit:
+        yield submit(task)
+
+
+@contextmanager
+def in_turn(aside: bool = True) -> Iterator[Callable[[Callable[[], Any]], Future[Any]]]:
+    """What takes tasks to run one after the other beside the body of the ``with`` statement; all are over behind it.
+
+    With one thread alone, or where ``aside`` is not set, each runs when it is given. As ``beside`` otherwise.
+    """
+    latest: list[Future[Any]] = []
+
+    def submit(task: Callable[[], Any]) -> Future[Any]:
+        if aside and thread_count() > 1:
+            latest[:] = [_pool("beside", 1).submit(_as_here(task))]
+            return latest[0]
+        return _done(task)
+
     try:
-        yield done
+        yield submit
     finally:
-        wait([done])
+        wait(latest)
+
+
+def _done(task: Callable[[], _Result]) -> Future[_Result]:
+    """What became of a task that is run at once."""
+    done: Future[_Result] = Future()
+    try:
+        done.set_result(task())
+    except Exception as error:
+        done.set_exception(error)
+    return done
 
 
 def _as_here(task: Callable[[], _Result]) -> Callable[[], _Result]:

@@ -7,7 +7,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -23,9 +25,9 @@ from nvcodec.gop import MAX_DEPTH, CodedFrame, CodingUnit, coding_units
 from nvcodec.model.base import WIDTHS, starting_tensors
 from nvcodec.model.grid import APPEARANCE_LEVELS, MOTION_LEVELS, FrameGeometry
 from nvcodec.model.network import Network, NetworkShape
-from nvcodec.model.unit import Grid, UnitBits, code_unit
+from nvcodec.model.unit import CodedUnit, Grid, UnitBits, code_unit
 from nvcodec.model.warprnn import FrameState
-from nvcodec.parallel import beside, thread_count
+from nvcodec.parallel import in_turn, thread_count
 
 __all__ = ["MAX_GOP", "SegmentDecoder", "SegmentHeader", "SegmentWriter", "last_uses"]
 
@@ -154,30 +156,40 @@ class SegmentDecoder:
     def decode(self, wanted: Callable[[CodedFrame], bool] = lambda frame: True) -> Iterator[dict[int, FrameState]]:
         """The states of the frames of each unit, in coding order, up to the last unit with a wanted frame.
 
-        On a CPU, frames to which no other refers are rebuilt while the symbols of the next unit are read.
+        On a CPU, frames are rebuilt while the symbols of the next units are read, until one refers to them.
         """
         uses = last_uses(self.units)
         last = max((n for n, u in enumerate(self.units) if any(map(wanted, u.frames))), default=-1)
         states: dict[int, FrameState] = {}
-        postponed: Callable[[], dict[int, FrameState]] = dict
-        for number, unit in enumerate(self.units[: last + 1]):
-            bits = UnitBits()
-            with exact_inference():
-                with beside(postponed) as unreferenced:
+        pending: deque[Future[dict[int, FrameState]]] = deque()
+        with in_turn(self._device.type == "cpu") as submit:
+            for number, unit in enumerate(self.units[: last + 1]):
+                references = {r for frame in unit.frames for r in frame.references}
+                rebuilt: dict[int, FrameState] = {}
+                while pending and (pending[0].done() or not references <= states.keys() | rebuilt.keys()):
+                    rebuilt |= pending.popleft().result()
+                states |= rebuilt
+                bits = UnitBits()
+                with exact_inference():
                     coded = code_unit(self._symbols, self.network, unit, states, self.geometry, None, bits)
-                can_wait = self._device.type == "cpu" and all(uses[frame.display] == number for frame in unit.frames)
-                decoded = {} if can_wait else coded.rebuild(self.network, thread_count())
-                postponed = partial(coded.rebuild, self.network) if can_wait else dict
-            self.account.units.append((unit, bits))
-            states.update(decoded)
-            yield unreferenced.result() | decoded
-            for display in [d for d in states if uses[d] <= number]:
-                del states[display]
-        with exact_inference():
-            decoded = postponed()
-        yield decoded
+                self.account.units.append((unit, bits))
+                referenced = [frame.display for frame in unit.frames if uses[frame.display] > number]
+                pending.append(submit(partial(self._rebuild, coded, referenced)))
+                for display in [d for d in states if uses[d] <= number]:
+                    del states[display]
+                yield rebuilt
+            while pending:
+                yield pending.popleft().result()
         if last + 1 == len(self.units):
             self._finish()
+
+    def _rebuild(self, coded: CodedUnit, referenced: list[int]) -> dict[int, FrameState]:
+        """The states of the unit's frames, those of ``referenced`` ready to be referred to."""
+        with exact_inference():
+            states = coded.rebuild(self.network, max(1, thread_count() // 2))
+            for display in referenced:
+                states[display].appearance.prepare()
+        return states
 
     def _finish(self) -> None:
         try:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
+from functools import partial
 
 import pytest
 import torch
 from numba.core import caching
 
 from nvcodec.compiled import compiled
-from nvcodec.parallel import beside, run_all, thread_count, thread_limit
+from nvcodec.parallel import beside, in_turn, run_all, thread_count, thread_limit
 
 
 def test_compiles_where_nothing_can_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,6 +104,32 @@ def test_what_runs_beside_is_over_when_the_body_fails() -> None:
     with thread_limit(2), pytest.raises(KeyError), beside(task):
         raise KeyError("body")
     assert ended == [True]
+
+
+@pytest.mark.parametrize(("threads", "aside"), [(1, True), (2, False), (2, True)])
+def test_tasks_in_turn_keep_their_order_and_are_over_behind_the_statement(threads: int, aside: bool) -> None:
+    ended: list[tuple[int, bool]] = []
+
+    def task(number: int) -> int:
+        time.sleep(0.02 if number == 0 else 0)
+        ended.append((number, threading.current_thread() is threading.main_thread()))
+        if number == 1:
+            raise ValueError("one")
+        return number
+
+    with thread_limit(threads), pytest.raises(KeyError), in_turn(aside) as submit:
+        found = [submit(partial(task, number)) for number in range(3)]
+        raise KeyError("body")
+    assert ended == [(number, threads == 1 or not aside) for number in range(3)]
+    assert (found[0].result(), found[2].result()) == (0, 2)
+    with pytest.raises(ValueError, match="one"):
+        found[1].result()
+
+
+def test_threads_of_our_own_keep_pytorch_to_one() -> None:
+    with thread_limit(4), beside(lambda: torch.get_num_threads()) as done:
+        pass
+    assert done.result() == 1
 
 
 def test_thread_limit_ends_where_it_began() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -210,3 +213,27 @@ def test_exact_inference_restores_what_was_set() -> None:
     with pytest.raises(RuntimeError, match="inner"), exact_inference():
         raise RuntimeError("inner")
     assert state() == outside
+
+
+def test_settings_stay_exact_until_the_last_thread_leaves() -> None:
+    """One that ends earlier must not take them away from the others."""
+    torch.set_float32_matmul_precision("high")
+    try:
+        inner_is_over = threading.Event()
+
+        def outlast() -> str:
+            with exact_inference():
+                assert inner_is_over.wait(timeout=30)
+                return torch.get_float32_matmul_precision()
+
+        with ThreadPoolExecutor(1) as pool:
+            with exact_inference():
+                found = pool.submit(outlast)
+                while not found.running():
+                    time.sleep(0.001)
+                time.sleep(0.05)
+            inner_is_over.set()
+            assert found.result() == "highest"
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision("highest")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from nvcodec.gop import MAX_DEPTH, CodedFrame, CodingUnit, coding_units
@@ -37,10 +39,26 @@ def test_last_gop_is_cut_short() -> None:
         CodingUnit((CodedFrame(0, 0, ()),)),
         CodingUnit((CodedFrame(3, 1, (0,)),)),
         CodingUnit((CodedFrame(1, 2, (0, 3)),)),
-        CodingUnit((CodedFrame(2, 3, (1, 3)),)),
         CodingUnit((CodedFrame(5, 1, (3,)),)),
+        CodingUnit((CodedFrame(2, 3, (1, 3)),)),
         CodingUnit((CodedFrame(4, 2, (3, 5)),)),
     ]
+
+
+def test_p_frames_run_ahead_of_the_deeper_b_frames() -> None:
+    """The second picture in the module's docstring."""
+    order = [[frame.display for frame in unit.frames] for unit in coding_units(17, 4)]
+    assert order == [[0], [4], [2], [8], [1, 3], [6], [12], [5, 7], [10], [16], [9, 11], [14], [13, 15]]
+
+
+def test_hardly_any_unit_refers_to_the_one_before_it() -> None:
+    units = coding_units(65, 4)
+    at_once = [
+        number
+        for number, (before, unit) in enumerate(pairwise(units), 1)
+        if {f.display for f in before.frames} & {r for f in unit.frames for r in f.references}
+    ]
+    assert at_once == [1, 2, len(units) - 1]
 
 
 def test_distances_have_signs() -> None:
@@ -97,4 +115,4 @@ def test_refuses_what_has_no_structure(frames: int, gop: int) -> None:
 
 def test_states_are_kept_until_their_last_use() -> None:
     units = coding_units(6, 3)
-    assert last_uses(units) == {0: 2, 3: 5, 1: 3, 2: 3, 5: 5, 4: 5}
+    assert last_uses(units) == {0: 2, 3: 5, 1: 4, 5: 5, 2: 4, 4: 5}

@@ -542,17 +542,21 @@ class UnitFrame:
 def coding_units(n: int, gop: int) -> list[list[tuple[int, int, list[int]]]]:
     """10.2: units of (frame, depth, references) in coding order."""
     units: list[list[tuple[int, int, list[int]]]] = [[(0, 0, [])]]
+    later: list[list[tuple[int, int, list[int]]]] = []
     a = 0
     while a < n - 1:
         b = min(a + gop, n - 1)
         units.append([(b, 1, [a])])
+        units += later
+        later = []
         intervals, depth = [(a, b)], 2
         while intervals := [(p, q) for p, q in intervals if q - p > 1]:
-            units.append([((p + q) // 2, depth, [p, q]) for p, q in intervals])
+            unit = [((p + q) // 2, depth, [p, q]) for p, q in intervals]
+            (later if depth > 2 else units).append(unit)
             intervals = [pair for p, q in intervals for pair in ((p, (p + q) // 2), ((p + q) // 2, q))]
             depth += 1
         a = b
-    return units
+    return units + later
 
 
 def decode_unit(coder: RangeDecoder, net: Network, frames: list[UnitFrame]) -> None:

@@ -207,9 +207,9 @@ class SegmentFit:
                 found[number] *= bits / guesses
         return found
 
-    def _gop(self, number: int) -> int:
-        """Which GOP a unit belongs to, the first one is 0."""
-        return sum(unit.depth == 1 for unit in self.units[: number + 1]) - 1
+    def _gop(self, unit: CodingUnit) -> int:
+        """Which GOP a unit of B frames belongs to, the first one is 0."""
+        return unit.frames[0].display // self.source.gop
 
     def unit_importance(self, unit: CodingUnit) -> tuple[float, Tensor]:
         """The mean importance of a unit, and that of each block over it, (B, block rows, block columns)."""
@@ -242,7 +242,7 @@ class SegmentFit:
         """The units of the present pass that are still to come."""
         for number in range(len(self.reports), len(self.units)):
             unit = self.units[number]
-            if unit.reference_count == 2 and self._gop(number) % settings.stride:
+            if unit.reference_count == 2 and self._gop(unit) % settings.stride:
                 self.reports.append(None)
                 continue
             work = self.fit_unit(number, twin, self.states, settings)
