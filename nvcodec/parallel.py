@@ -107,7 +107,13 @@ def _as_here(task: Callable[[], _Result]) -> Callable[[], _Result]:
 
 @cache
 def _pool(purpose: str, threads: int) -> ThreadPoolExecutor:
-    """Threads of our own. Without a word PyTorch's convolutions would use as many more as there are cores in each."""
-    return ThreadPoolExecutor(
-        threads, thread_name_prefix=f"nvcodec-{purpose}", initializer=torch.set_num_threads, initargs=(1,)
-    )
+    return ThreadPoolExecutor(threads, thread_name_prefix=f"nvcodec-{purpose}", initializer=_keep_pytorch_to_one)
+
+
+def _keep_pytorch_to_one() -> None:
+    """In a thread of our own: without a word PyTorch's convolutions would use as many more as there are cores in each.
+
+    PyTorch gives a thread the process's number when it is first asked; only what is set behind that stays.
+    """
+    torch.get_num_threads()
+    torch.set_num_threads(1)
