@@ -61,7 +61,8 @@ class RangeDecoder:
         (table, position). Raises TruncatedError."""
         out = np.empty(len(tables), np.int32)
         self.check(read_in_order(self.words, self.state, cumulative_frequencies(), tables, out))
-        return out - TABLE_BOUND
+        out -= TABLE_BOUND
+        return out
 
     def check(self, is_whole: bool) -> None:
         """Raise TruncatedError if a kernel says that the data belong to no symbol."""
@@ -84,12 +85,12 @@ def read_in_order(
 
     The specification divides by ``unit`` to find a symbol; here the frequencies are multiplied by it.
     """
-    starts = np.zeros(len(cumulative) + 1, np.int64)
+    starts = np.zeros(len(cumulative) + 1, np.int32)
     for table in tables:
         starts[table + 1] += 1
     for table in range(len(cumulative)):
         starts[table + 1] += starts[table]
-    order = np.empty(len(tables), np.int64)
+    order = np.empty(len(tables), np.int32)
     for position in range(len(tables)):
         table = tables[position]
         order[starts[table]] = position

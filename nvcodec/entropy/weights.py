@@ -76,8 +76,9 @@ def code_tensors(
         touched = channel.exchange_flags(np.array([change is not None]) if changes is not None else None, 1)
         if touched[0]:
             symbols, step = _code_change(channel, spec, change)
-            values = values + torch.from_numpy((symbols * STEPS[step]).astype(np.float32)).reshape(spec.shape)
-        tensors[spec.name] = limit_gains(values) if spec.name == "grid.gain" else values.clamp(-spec.bound, spec.bound)
+            moved = torch.from_numpy(np.multiply(symbols, STEPS[step], dtype=np.float32)).reshape(spec.shape)
+            values = moved.add_(values).clamp_(-spec.bound, spec.bound)
+        tensors[spec.name] = limit_gains(values) if spec.name == "grid.gain" else values
     return tensors
 
 

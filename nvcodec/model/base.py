@@ -22,6 +22,8 @@ __all__ = ["TRAINED_WIDTHS", "WIDTHS", "starting_tensors"]
 WIDTHS = (8, 24, 48, 96, 160, 288)
 """The width presets, from about six thousand to three million parameters."""
 TRAINED_WIDTHS = (8, 24)
+_AT_A_TIME = 1 << 16
+"""Weights that are made at a time, so that the widest network takes little room beside itself."""
 
 
 @lru_cache(maxsize=len(WIDTHS))
@@ -53,11 +55,14 @@ def _widened(spec: TensorSpec, small: np.ndarray) -> np.ndarray:
 
 def _scattered(shape: tuple[int, ...], inputs: int) -> np.ndarray:
     """Integers of magnitude up to about 341 / sqrt(9 * inputs), from a hash of their index (murmur3 finaliser)."""
-    x = np.arange(int(np.prod(shape)), dtype=np.uint32) + np.uint32(1)
-    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35), (16, 1)):
-        x = (x ^ (x >> np.uint32(shift))) * np.uint32(factor)
     span = 2 * (1024 // int(np.ceil(3 * np.sqrt(9 * inputs)))) + 1
-    return ((x.astype(np.int64) * span) >> 32).reshape(shape) - span // 2
+    values = np.empty(int(np.prod(shape)), dtype=np.int16)
+    for start in range(0, len(values), _AT_A_TIME):
+        x = np.arange(start + 1, min(start + _AT_A_TIME, len(values)) + 1, dtype=np.uint32)
+        for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35), (16, 1)):
+            x = (x ^ (x >> np.uint32(shift))) * np.uint32(factor)
+        values[start : start + len(x)] = ((x.astype(np.int64) * span) >> 32) - span // 2
+    return values.reshape(shape)
 
 
 def starting_tensors(width: int) -> dict[str, Tensor]:
