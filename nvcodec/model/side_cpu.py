@@ -9,11 +9,9 @@ from __future__ import annotations
 import numpy as np
 
 from nvcodec.compiled import compiled
+from nvcodec.entropy.context import LOG_BOUND
 
 __all__ = ["gradient", "merge", "parent_logs", "pooled_logs", "unrest"]
-
-_LAST = 4095
-"""Index of the last entry of the table of logarithms."""
 
 
 @compiled
@@ -48,7 +46,7 @@ def pooled_logs(planes: np.ndarray, more: np.ndarray, level: int, logarithms: np
                     for x in range(j * side, min((j + 1) * side, columns)):
                         total += planes[b, y, x]
                 value = int(np.floor(total * scale + half) + more[b, i, j])
-                out[b, i, j] = logarithms[min(value, _LAST)]
+                out[b, i, j] = logarithms[min(value, LOG_BOUND)]
 
 
 @compiled
@@ -71,7 +69,7 @@ def parent_logs(coarser: np.ndarray, logarithms: np.ndarray, out: np.ndarray) ->
                         for x in range(max(j - 1, 0), min(j + 2, wide)):
                             total += abs(coarser[b, c, y, x])
                     if total:
-                        value = logarithms[min(int(4 * total), _LAST)]
+                        value = logarithms[min(int(4 * total), LOG_BOUND)]
                         plane[2 * i : min(2 * i + 2, rows), 2 * j : min(2 * j + 2, columns)] = value
 
 
