@@ -1,7 +1,8 @@
 """Ctrl-C and SIGTERM: the command ends in order, and where that takes too long, at once.
 
-Python handles a signal between two of its own steps; an operation on a large picture may take many seconds. So a thread
-listens as well, and ends the process if the main thread does not.
+Python handles a signal between two of its own steps; an operation on a large picture may take many seconds, and what is
+raised in a function that compiled code has called goes no further. So a thread listens as well, and ends the process if
+the main thread does not.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import contextlib
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -43,11 +45,13 @@ def ends_promptly(last_words: Callable[[int], str]) -> Iterator[None]:
     watcher = threading.Thread(target=_watch, args=(reader, done, last_words), daemon=True)
     handler = signal.signal(signal.SIGTERM, _terminate)
     wakeup = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+    unraisable, sys.unraisablehook = sys.unraisablehook, _say_unless_interrupted
     watcher.start()
     try:
         yield
     finally:
         done.set()
+        sys.unraisablehook = unraisable
         signal.set_wakeup_fd(wakeup)
         signal.signal(signal.SIGTERM, handler)
         writer.close()
@@ -57,6 +61,12 @@ def ends_promptly(last_words: Callable[[int], str]) -> Iterator[None]:
 
 def _terminate(number: int, frame: FrameType | None) -> None:
     raise Terminated
+
+
+def _say_unless_interrupted(unraisable: sys.UnraisableHookArgs) -> None:
+    """What was raised where nothing can pass it on; an interruption that ends there is left to the watcher."""
+    if not isinstance(unraisable.exc_value, (KeyboardInterrupt, Terminated)):
+        sys.__unraisablehook__(unraisable)
 
 
 def _watch(reader: socket.socket, done: threading.Event, last_words: Callable[[int], str]) -> None:

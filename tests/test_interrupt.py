@@ -138,3 +138,19 @@ def test_signals_while_python_cannot_hear_them(tmp_path: Path, number: int, stat
     assert (process.returncode, error) == (status, f"stopped by {number}\n")
     assert GRACE_SECONDS * 0.9 < seconds < 2
     assert names(tmp_path) == []
+
+
+LOST = """
+import ctypes, signal, sys, time
+from nvcodec.cli_interrupt import ends_promptly
+with ends_promptly(lambda number: f"stopped by {number}"):
+    ctypes.CFUNCTYPE(None)(lambda: signal.raise_signal(int(sys.argv[1])))()
+    time.sleep(60)
+"""
+"""The signal comes while compiled code has called a function, where what is raised goes no further."""
+
+
+@pytest.mark.parametrize(("number", "status", "word"), SIGNALS)
+def test_signals_that_compiled_code_loses(number: int, status: int, word: str) -> None:
+    done = subprocess.run([sys.executable, "-c", LOST, str(int(number))], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (status, f"stopped by {number}\n")
