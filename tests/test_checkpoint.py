@@ -184,19 +184,21 @@ def test_where_it_lies(tmp_path: Path) -> None:
     [
         EncodeOptions(bpp=1.2, effort="medium", segment=2, device="cpu", threads=1),
         EncodeOptions(quality=30, effort="fast", segment=2, device="cpu", threads=1),
+        EncodeOptions(quality=30, effort="slow", device="cpu", threads=1),
     ],
-    ids=["to a size", "at a quality"],
+    ids=["to a size", "at a quality", "with trials"],
 )
 def test_interrupted_after_every_unit(clip: Path, tmp_path: Path, options: EncodeOptions) -> None:
-    """Each run does one unit and is stopped. Stages, attempts and segments are all crossed; no unit is done twice."""
+    """Each run does one unit and is stopped. Stages, attempts, trials and segments are all crossed; no unit is done twice."""
     told: list[Progress] = []
-    report = encode(clip, tmp_path / "whole.cwrv", options, frames=(0, 3), progress=told.append)
+    frames = (0, 4 if options.effort == "slow" else 3)
+    report = encode(clip, tmp_path / "whole.cwrv", options, frames=frames, progress=told.append)
     assert not report.resumed
     parts: list[Progress] = []
     for _ in told:
-        parts += stopped(clip, tmp_path / "a.cwrv", options, frames=(0, 3))
+        parts += stopped(clip, tmp_path / "a.cwrv", options, frames=frames)
         assert not (tmp_path / "a.cwrv").exists()
-    report = encode(clip, tmp_path / "a.cwrv", options, frames=(0, 3))
+    report = encode(clip, tmp_path / "a.cwrv", options, frames=frames)
     assert report.resumed
     assert (tmp_path / "a.cwrv").read_bytes() == (tmp_path / "whole.cwrv").read_bytes()
     assert parts == told

@@ -19,6 +19,7 @@ from nvcodec import cli_types
 from nvcodec.container import ContainerReader, write_container
 from nvcodec.decoder import Decoder
 from nvcodec.encoder import pipeline
+from nvcodec.encoder.segment_encoder import EFFORTS
 from nvcodec.metrics import frame_psnr, mean_psnr
 from nvcodec.model.base import WIDTHS
 from nvcodec.video_io import write_video
@@ -150,10 +151,14 @@ def test_errors(file: Path, clip: Path, tmp_path: Path) -> None:
 def test_help_states_the_defaults_of_the_encoder() -> None:
     text = " ".join(cwrv("encode", "--help").stdout.split())
     assert f"without any target: {pipeline.DEFAULT_BPP}." in text
-    assert f"between P-frames. Default: {pipeline.DEFAULT_GOP}." in text
+    usual, chosen = EFFORTS["medium"].gops, sorted(EFFORTS["slow"].gops)
+    assert (
+        f"between P-frames. Default: {usual[0]}; effort slow chooses {chosen[0]}, {chosen[1]} or {chosen[2]}." in text
+    )
+    assert EFFORTS["fast"].gops == usual
     assert f"without the others. Default: {pipeline.DEFAULT_SEGMENT}." in text
     assert f"{', '.join(map(str, WIDTHS[:-1]))} or {WIDTHS[-1]}." in text
-    assert set(cli_types.EFFORTS) == set(pipeline.EFFORTS)
+    assert set(cli_types.EFFORTS) == set(EFFORTS)
 
 
 @pytest.mark.parametrize(("number", "status", "message"), [(signal.SIGINT, 130, "cwrv: interrupted\n"),

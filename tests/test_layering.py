@@ -32,7 +32,7 @@ ORDER = [
     "encoder.power_kernels", "encoder.rate_kernels", "encoder.rate", "encoder.decision_kernels", "encoder.decisions",
     "encoder.transform", "encoder.descent_kernels", "encoder.descent", "encoder.quantise",
     "encoder.motion_kernels", "encoder.motion_search", "encoder.fit", "encoder.lookahead", "encoder.segment",
-    "encoder.final_pass", "encoder.segment_encoder",
+    "encoder.final_pass", "encoder.segment_encoder", "encoder.gop_choice",
     "encoder.tree_file", "encoder.checkpoint", "encoder.identity", "encoder.pipeline",
     "memory", "cli_types", "cli_options", "cli_progress", "cli_interrupt", "cli_info",
     "rd.extra", "rd.bd", "rd.quality", "rd.anchors", "rd.ladder", "rd.store", "rd.versions", "rd.clip", "rd.workers",

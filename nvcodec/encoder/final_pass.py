@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nvcodec.decoder import FrameHash, output_planes
 from nvcodec.encoder.rate_control import AIM, SLOPE, TOLERANCE, UnitBudget, clamp_lambda, measured_slope
-from nvcodec.encoder.segment import PassSettings, SegmentFit, UnitReport
+from nvcodec.encoder.segment import PassSettings, SegmentFit, UnitReport, plane_errors, psnr_611
 from nvcodec.encoder.twin import Twin
 from nvcodec.entropy.weights import TensorChange
 from nvcodec.errors import MismatchError
@@ -28,10 +28,11 @@ _STREAM_END_BITS = 96
 
 @dataclass(frozen=True)
 class CodedSegment:
-    """``payload`` for the container, and the hash of the frames that it decodes to."""
+    """``payload`` for the container, the hash of the frames that it decodes to, and their mean PSNR 6:1:1 in dB."""
 
     payload: bytes
     frame_hash: bytes
+    psnr: float
 
     @property
     def bits(self) -> float:
@@ -126,6 +127,7 @@ class FinalPass:
         spent: list[float] = []
         used: list[float] = []
         planes: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
+        quality: list[Tensor] = []
         for number, unit in enumerate(fit.units):
             used.append(budget.lmbda(number) if budget else self.settings.lmbda)
             is_new = number >= self.units_done
@@ -140,6 +142,7 @@ class FinalPass:
             exact = torch.stack([decoded[f.display].appearance.packed for f in unit.frames])
             for frame, samples in zip(unit.frames, exact, strict=True):
                 planes[frame.display] = output_planes(samples, geometry.width, geometry.height)
+            quality.append(psnr_611(plane_errors(exact, fit.targets(unit))))
             if is_new:
                 _check_twin(work.fit.samples(twin), exact)
                 self.units_done = number + 1
@@ -147,7 +150,7 @@ class FinalPass:
         digest = FrameHash()
         for display in sorted(planes):
             digest.add(planes[display])
-        return CodedSegment(writer.finish(), digest.digest()), spent, used
+        return CodedSegment(writer.finish(), digest.digest(), float(torch.cat(quality).mean())), spent, used
 
     def _writer(self, fit: SegmentFit) -> SegmentWriter:
         samples = fit.source.samples

@@ -2,7 +2,7 @@
 
 ::
 
-    VideoReader -> cut into segments -> encode_segment (fit, refine, quantise, tune, final) -> container
+    VideoReader -> cut into segments -> choose the GOP, encode (fit, refine, quantise, tune, final) -> container
                                           | ^                    -> decode the finished bytes, compare -> file
                                           v |
                                        checkpoint
@@ -23,15 +23,15 @@ from nvcodec.container import Segment, write_container
 from nvcodec.decoder import Decoder, choose_device
 from nvcodec.encoder.analyse import CutDetector, working_samples
 from nvcodec.encoder.checkpoint import Checkpoint
+from nvcodec.encoder.gop_choice import encode_with_best_gop
 from nvcodec.encoder.identity import encode_identity
 from nvcodec.encoder.rate_control import Target, lambda_for_quality
-from nvcodec.encoder.segment import SegmentSource
+from nvcodec.encoder.segment import SegmentSource, psnr_611
 from nvcodec.encoder.segment_encoder import (
     EFFORTS,
     Keep,
     StageReport,
     check_reachable,
-    encode_segment,
     smallest_payload,
 )
 from nvcodec.errors import BitstreamError, EncodeError, MismatchError, TargetError
@@ -49,7 +49,6 @@ from nvcodec.video_io import VideoReader
 __all__ = ["EncodeOptions", "EncodeReport", "Progress", "encode"]
 
 DEFAULT_BPP = 0.1
-DEFAULT_GOP = 4
 DEFAULT_SEGMENT = 129
 _SECTION_BYTES = 28
 """A SEGMENT section beside its payload: type, length, CRC, hash, and its entry in the index."""
@@ -61,8 +60,9 @@ class EncodeOptions:
     """At most one of ``bpp`` (bits of the file per luma sample), ``bitrate`` (bits/s), ``size`` (bytes) and
     ``quality`` (0 .. 60, lower is better, as the quantiser parameter of H.265); none means bpp 0.1.
 
-    ``gop``: frames between P frames. ``segment``: most frames in a segment. ``width``: channels of the network, None
-    to choose by the bits there are. Raises EncodeError for values outside their range.
+    ``gop``: frames between P frames, None to choose among those of the effort. ``segment``: most frames in a segment.
+    ``width``: channels of the network, None to choose by the bits there are. Raises EncodeError for values outside their
+    range.
     """
 
     bpp: float | None = None
@@ -264,7 +264,7 @@ def _encode_shots(
     geometry = FrameGeometry(properties.width, properties.height)
     count = sum(len(s.frames) for s in shots)
     total = _total_bytes(options, properties, count)
-    gop = options.gop or DEFAULT_GOP
+    gops = (options.gop,) if options.gop else EFFORTS[options.effort].gops
     header, ticks = _header(properties, shots, count)
     pts = [f.pts * ticks for s in shots for f in s.frames]
     timestamps = None if pts == list(header.default_pts) else pts
@@ -276,27 +276,21 @@ def _encode_shots(
         smallest = overhead
         for shot in shots:
             empty = torch.zeros(len(shot.frames), 6, *geometry.half)
-            smallest += smallest_payload(SegmentSource(empty, geometry, gop), width)
+            smallest += smallest_payload(SegmentSource(empty, geometry, gops[0]), width)
         check_reachable(smallest, total)
 
     for number, shot in list(enumerate(shots))[len(work.segments) :]:
-        torch.manual_seed(options.seed + number)
-        source = SegmentSource(torch.stack([working_samples(f) for f in shot.frames]).to(device), geometry, gop)
+        source = SegmentSource(torch.stack([working_samples(f) for f in shot.frames]).to(device), geometry, gops[0])
         if total is None:
             target = Target(lmbda=lambda_for_quality(options.quality or 0))
         else:
             used = sum(len(s.payload) for s in work.segments)
             left = total - overhead - used
             target = Target(total_bytes=max(left * len(shot.frames) / (count - shot.start), 16.0))
-        result = encode_segment(
-            source,
-            width,
-            target,
-            EFFORTS[options.effort],
-            _reporter(progress, shot, count, source),
-            kept=work.take_segment(),
-            keep=keep,
-        )
+        result = encode_with_best_gop(
+            source, gops, width, target, EFFORTS[options.effort], EFFORTS["fast"], options.seed + number,
+            _reporter(progress, shot, count, source), kept=work.take_segment(), keep=keep,
+        )  # fmt: skip
         if target.total_bytes is not None and len(result.payload) > 1.02 * max(target.total_bytes, 24):
             raise TargetError(
                 f"the target of {total:.0f} bytes cannot be met: segment {number} came to "
@@ -314,14 +308,13 @@ def _reporter(
             return
         unit = state.unit
         samples = len(unit.unit.frames) * source.geometry.width * source.geometry.height
-        psnr = (10 * torch.log10(65025 / unit.errors.clamp(min=1e-4))).mean(0)
         progress(
             Progress(
                 state.stage,
                 shot.start + state.frames,
                 count,
-                (unit.motion_bits + unit.appearance_bits) / samples,
-                float(0.75 * psnr[0] + 0.125 * (psnr[1] + psnr[2])),
+                unit.bits / samples,
+                float(psnr_611(unit.errors).mean()),
                 (shot.start + state.fraction * len(shot.frames)) / count,
             )
         )

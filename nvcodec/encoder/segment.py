@@ -46,7 +46,7 @@ from nvcodec.model.warprnn import Compensated, FrameState
 from nvcodec.parallel import run_all
 from nvcodec.segment import last_uses
 
-__all__ = ["PassSettings", "SegmentFit", "SegmentSource", "UnitReport"]
+__all__ = ["PassSettings", "SegmentFit", "SegmentSource", "UnitReport", "plane_errors", "psnr_611"]
 
 MOTION_CONTEXT_STEPS = 12
 """Steps on the motion context model for each unit of a training pass."""
@@ -56,6 +56,8 @@ _DEPTH_FACTOR = 2.3
 """By which importance falls from one depth of the hierarchy to the next."""
 _ESTIMATES = 8
 """Steps of ``estimated_lmbda``; importance and bits move with lambda."""
+_NO_ERROR = 1e-4
+"""Squared error of a plane that is exact, so that its PSNR is a number."""
 _DETAIL = 0.1
 """Of a block's variance, what counts as the error of its prediction in a key frame."""
 
@@ -125,7 +127,7 @@ class UnitWork:
     appearance_bits: float
 
     def report(self, samples: Tensor) -> UnitReport:
-        return UnitReport(self.unit, self.motion_bits, self.appearance_bits, _plane_errors(samples, self.fit.target))
+        return UnitReport(self.unit, self.motion_bits, self.appearance_bits, plane_errors(samples, self.fit.target))
 
 
 @dataclass
@@ -171,7 +173,7 @@ class SegmentFit:
                 self.forecasts.append(FrameForecast(frame, motion_states[b].fields, blend, errors[b], detail[b]))
                 self.states[frame.display] = FrameState(Reference(target[b]), motion_states[b])
             self._drop_states(number)
-            report = UnitReport(unit, motion_bits, 0.0, _plane_errors(inputs.prediction, target))
+            report = UnitReport(unit, motion_bits, 0.0, plane_errors(inputs.prediction, target))
             self.reports.append(report)
             on_unit(report)
 
@@ -392,7 +394,13 @@ def _block_variance(target: Tensor) -> Tensor:
     return (F.avg_pool2d(luma.square().mean(1), 4, ceil_mode=True) - mean.square()).clamp(min=0)
 
 
-def _plane_errors(samples: Tensor, target: Tensor) -> Tensor:
+def psnr_611(errors: Tensor) -> Tensor:
+    """(B,): (6 Y + U + V) / 8 of the plane PSNRs in dB, by the squared errors (B, 3)."""
+    planes = 10 * torch.log10(255**2 / errors.clamp(min=_NO_ERROR))
+    return (6 * planes[:, 0] + planes[:, 1] + planes[:, 2]) / 8
+
+
+def plane_errors(samples: Tensor, target: Tensor) -> Tensor:
     """(B, 3): mean squared 8-bit error of Y, U and V, after the rounding to 8 bits."""
     output = torch.floor((samples + 2) * 0.25).clamp(0, 255)
     squares = (output - target * 0.25).square().mean((2, 3))

@@ -58,7 +58,8 @@ class PassEffort:
 @dataclass(frozen=True)
 class Effort:
     """How much work an encode takes: that of each pass that learns, how many of them refine the first one, whether one
-    more tunes on quantised weights, the rate of learning, and the work of each of at most ``attempts`` final passes."""
+    more tunes on quantised weights, the rate of learning, and the work of each of at most ``attempts`` final passes.
+    ``gops``: the GOP lengths of which the best is chosen."""
 
     learned: PassEffort
     refinements: int
@@ -66,12 +67,13 @@ class Effort:
     learning: float
     final: PassEffort
     attempts: int
+    gops: tuple[int, ...] = (4,)
 
 
 EFFORTS = {
     "fast": Effort(PassEffort(16, 6, 1, False, stride=3), 0, False, 0.3, PassEffort(16, 2, 1, False), 6),
     "medium": Effort(PassEffort(16, 6, 1, False), 1, True, 0.5, PassEffort(24, 10, 3, True), 7),
-    "slow": Effort(PassEffort(24, 10, 3, True), 2, True, 0.5, PassEffort(48, 20, 3, True), 8),
+    "slow": Effort(PassEffort(24, 10, 3, True), 2, True, 0.5, PassEffort(48, 20, 3, True), 8, gops=(4, 2, 8)),
 }
 
 

@@ -1,0 +1,77 @@
+"""Which GOP length suits a segment: it is encoded with each of several, quickly, and then in earnest with the best."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from nvcodec.encoder.final_pass import CodedSegment
+from nvcodec.encoder.rate_control import Target
+from nvcodec.encoder.segment import SegmentSource
+from nvcodec.encoder.segment_encoder import Effort, Keep, StageReport, encode_segment
+
+__all__ = ["encode_with_best_gop"]
+
+_OCTAVE = 3.5
+"""Decibels that twice the bits bring, about: by it trials of different sizes are compared."""
+_TRIAL_WORK = 0.1
+"""Of all the work, what a trial is believed to take: for the progress report."""
+
+
+def encode_with_best_gop(
+    source: SegmentSource,
+    gops: Sequence[int],
+    width: int,
+    target: Target,
+    effort: Effort,
+    trial: Effort,
+    seed: int,
+    on_unit: Callable[[StageReport], None] = lambda report: None,
+    *,
+    kept: dict[str, Any] | None = None,
+    keep: Keep = lambda state: None,
+) -> CodedSegment:
+    """Encode a segment with the GOP length of ``gops`` that does best in encodes with the effort ``trial``.
+
+    The result is that of ``encode_segment`` with this length in the place of ``source.gop``. Lengths beyond the segment
+    are all alike, and tried once at most; where there is nothing to choose, nothing is tried. ``seed``: of the random
+    numbers of each encode. ``kept``, ``keep``: as in ``encode_segment``.
+    """
+    gops = _different(gops, len(source.samples))
+    trials = gops if len(gops) > 1 else []
+    scores: list[float] = list(kept["scores"]) if kept else []
+    work = kept["work"] if kept else None
+
+    def run(gop: int, effort: Effort, share: tuple[float, float], name: str) -> CodedSegment:
+        nonlocal work
+        resumed, work = work, None
+        if resumed is None:
+            torch.manual_seed(seed)
+        return encode_segment(
+            replace(source, gop=gop), width, target, effort,
+            lambda r: on_unit(replace(r, stage=name + r.stage, fraction=share[0] + r.fraction * (share[1] - share[0]))),
+            kept=resumed, keep=lambda state: keep(lambda: {"scores": scores, "work": state()}),
+        )  # fmt: skip
+
+    for number, gop in list(enumerate(trials))[len(scores) :]:
+        share = _TRIAL_WORK * number, _TRIAL_WORK * (number + 1)
+        scores.append(_score(run(gop, trial, share, f"try GOP {gop}: ")))
+    best = trials[max(range(len(trials)), key=scores.__getitem__)] if trials else gops[0]
+    return run(best, effort, (_TRIAL_WORK * len(trials), 1.0), "")
+
+
+def _different(gops: Sequence[int], frames: int) -> list[int]:
+    """Those that give different structures to so many frames, in their order; at least one."""
+    structures: dict[int, int] = {}
+    for gop in gops:
+        structures.setdefault(min(gop, max(frames - 1, 1)), gop)
+    return list(structures.values())
+
+
+def _score(coded: CodedSegment) -> float:
+    """Decibels at a fixed size, by the law of ``_OCTAVE``."""
+    return coded.psnr - _OCTAVE * math.log2(coded.bits)

@@ -1,0 +1,92 @@
+"""Which GOP length a segment gets: that of the best trial, and the encode is then that of this length alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import tiny_frames
+from run_cwrv import cwrv
+from video_samples import properties
+
+from nvcodec.encoder import gop_choice
+from nvcodec.encoder.final_pass import CodedSegment
+from nvcodec.encoder.gop_choice import encode_with_best_gop
+from nvcodec.encoder.rate_control import Target
+from nvcodec.encoder.segment import SegmentSource
+from nvcodec.encoder.segment_encoder import EFFORTS
+from nvcodec.model.grid import FrameGeometry
+from nvcodec.y4m import write_y4m
+
+TARGET = Target(lmbda=100.0)
+
+
+def source(frames: int) -> SegmentSource:
+    return SegmentSource(torch.zeros(frames, 6, 8, 8), FrameGeometry(16, 16), 1)
+
+
+class Encodes:
+    """Stands for ``encode_segment``: ``found`` is what each GOP length comes to."""
+
+    def __init__(self, **found: tuple[int, float]) -> None:
+        self.found = found
+        self.done: list[tuple[int, str]] = []
+
+    def __call__(self, source: SegmentSource, width: int, target: Target, effort: object, *_: object,
+                 **__: object) -> CodedSegment:  # fmt: skip
+        name = next(name for name, known in EFFORTS.items() if known is effort)
+        self.done.append((source.gop, name))
+        size, psnr = self.found[f"gop{source.gop}"]
+        return CodedSegment(bytes(size), b"", psnr)
+
+
+@pytest.mark.parametrize(
+    ("found", "best"),
+    [
+        ({"gop4": (100, 30.0), "gop2": (100, 30.5), "gop8": (100, 30.2)}, 2),
+        (
+            {"gop4": (100, 30.0), "gop2": (200, 30.5), "gop8": (100, 29.9)},
+            4,
+        ),
+        ({"gop4": (100, 30.0), "gop2": (100, 30.0), "gop8": (100, 30.0)}, 4),
+        ({"gop4": (100, 30.0), "gop2": (100, 29.0), "gop8": (90, 30.0)}, 8),
+    ],
+)
+def test_the_best_trial_is_chosen(
+    monkeypatch: pytest.MonkeyPatch, found: dict[str, tuple[int, float]], best: int
+) -> None:
+    encodes = Encodes(**found)
+    monkeypatch.setattr(gop_choice, "encode_segment", encodes)
+    coded = encode_with_best_gop(source(17), (4, 2, 8), 8, TARGET, EFFORTS["slow"], EFFORTS["fast"], 0)
+    assert coded.psnr == found[f"gop{best}"][1]
+    assert encodes.done == [(4, "fast"), (2, "fast"), (8, "fast"), (best, "slow")]
+
+
+@pytest.mark.parametrize(
+    ("frames", "gops", "tried"),
+    [(1, (4, 2, 8), []), (3, (4, 2, 8), []), (4, (4, 2, 8), [4, 2]), (9, (4, 2, 8), [4, 2, 8]), (9, (4,), [])],
+)
+def test_only_what_differs_is_tried(
+    monkeypatch: pytest.MonkeyPatch, frames: int, gops: Sequence[int], tried: list[int]
+) -> None:
+    encodes = Encodes(gop4=(9, 30.0), gop2=(9, 29.0), gop8=(9, 29.0))
+    monkeypatch.setattr(gop_choice, "encode_segment", encodes)
+    encode_with_best_gop(source(frames), gops, 8, TARGET, EFFORTS["slow"], EFFORTS["fast"], 0)
+    assert encodes.done == [*((gop, "fast") for gop in tried), (4, "slow")]
+
+
+def test_the_file_is_that_of_the_chosen_length(tmp_path: Path) -> None:
+    """Trials leave no trace: slow gives the bytes of slow with the length that it chose."""
+    clip = tmp_path / "clip.y4m"
+    with clip.open("wb") as stream:
+        write_y4m(stream, properties(32, 16), tiny_frames(32, 16, 5))
+    fixed = ("--quality", "30", "--effort", "slow", "--device", "cpu", "--threads", "1")
+    files = []
+    for name, options in (("chosen", ()), ("2", ("--gop", "2")), ("4", ("--gop", "4"))):
+        output = tmp_path / f"{name}.cwrv"
+        assert cwrv("encode", clip, "-o", output, *fixed, *options).exit_code == 0
+        files.append(output.read_bytes())
+    assert files[1] != files[2]
+    assert files[0] in files[1:]
