@@ -61,8 +61,9 @@ class EncodeOptions:
     ``quality`` (0 .. 60, lower is better, as the quantiser parameter of H.265); none means bpp 0.1.
 
     ``gop``: frames between P frames, None to choose among those of the effort. ``segment``: most frames in a segment.
-    ``width``: channels of the network, None to choose by the bits there are. Raises EncodeError for values outside their
-    range.
+    ``width``: channels of the network, None to choose by the bits there are.
+
+    Raises EncodeError for values outside their range.
     """
 
     bpp: float | None = None
