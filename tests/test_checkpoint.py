@@ -189,7 +189,7 @@ def test_where_it_lies(tmp_path: Path) -> None:
     ids=["to a size", "at a quality", "with trials"],
 )
 def test_interrupted_after_every_unit(clip: Path, tmp_path: Path, options: EncodeOptions) -> None:
-    """Each run does one unit and is stopped. Stages, attempts, trials and segments are crossed; no unit is done twice."""
+    """Each run does one unit and is stopped. Stages, attempts, trials and segments are crossed, no unit done twice."""
     told: list[Progress] = []
     frames = (0, 4 if options.effort == "slow" else 3)
     report = encode(clip, tmp_path / "whole.cwrv", options, frames=frames, progress=told.append)
