@@ -75,8 +75,17 @@ def test_a_picture_that_nothing_refers_to_gets_coarser_steps() -> None:
     fit = SegmentFit(SegmentSource(segment().source.samples[:1], GEOMETRY, 2))
     fit.look_ahead(twin(), SETTINGS, lambda report: None)
     fit.weigh(SETTINGS)
-    assert gain_shift(fit.importance_of_depths()[0]) == 10
-    assert [gain_shift(ratio) for ratio in (0.125, 0.5, 0.8, 1, 2, 4)] == [8, 0, 0, 0, -4, -8]
+    assert gain_shift(fit.importance_of_depths()[0]) == 14
+    assert [gain_shift(ratio) for ratio in (0.125, 0.5, 0.8, 1, 2, 4)] == [12, 0, 0, 0, -4, -8]
+
+
+def test_gains_are_limited_once() -> None:
+    """Steps back and forth across the limits of the coarse levels: these are where the sum of all steps leaves them."""
+    there, both = twin(), twin()
+    there.shift_gains(-6)
+    both.shift_gains(-16, torch.full_like(both.gain_shifts, 10))
+    assert torch.equal(both.values["grid.gain"], there.values["grid.gain"])
+    assert not torch.equal(both.start["grid.gain"], there.start["grid.gain"])
 
 
 def test_the_smallest_payload_is_that_of_empty_grids() -> None:

@@ -288,7 +288,9 @@ def gain_shift(importance: float) -> int:
 
     Frames that matter more get smaller quantiser steps, and those that matter far less get larger ones.
     """
-    return -round(GAIN_PER_OCTAVE * math.log2(max(importance, 1.0) * min(importance / _FAR_LESS, 1.0)))
+    if _FAR_LESS <= importance < 1.0:
+        return 0
+    return -round(GAIN_PER_OCTAVE * math.log2(importance))
 
 
 def _weigh(work: _Work) -> None:

@@ -138,8 +138,9 @@ class Twin:
         self.gain_offset += round(steps)
         if by_depth is not None:
             self.gain_shifts = by_depth
-        self.start["grid.gain"] = limit_gains(self._base_gain + self.gain_offset)
-        self.values["grid.gain"].copy_(limit_gains(self.start["grid.gain"] + self.gain_shifts.to(self._base_gain)))
+        moved = self._base_gain + self.gain_offset
+        self.start["grid.gain"] = limit_gains(moved)
+        self.values["grid.gain"].copy_(limit_gains(moved + self.gain_shifts.to(moved)))
 
     @staticmethod
     def frozen(network: Network) -> Twin:
