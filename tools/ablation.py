@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -125,11 +126,17 @@ class Job:
     frames: int
 
 
+def _length(clip: Path, most: int) -> int:
+    """Frames of a clip, at most so many."""
+    with VideoReader(clip) as reader:
+        return sum(1 for _ in islice(reader, most))
+
+
 def run(job: Job, folder: Path) -> dict[str, float]:
     """Bytes, PSNR 6:1:1, and seconds of the encode and of decoding in a loop."""
     variant = VARIANTS[job.variant]
     variant.take_out()
-    path = folder / f"{job.variant}_{job.clip.stem}_{job.bpp}.cwrv"
+    path = folder / f"{job.variant}_{job.clip.stem}_{job.frames}_{job.bpp}.cwrv"
     options = nvcodec.EncodeOptions(bpp=job.bpp, effort=variant.effort, device="cpu", threads=1)
     report_at = path.with_suffix(".json")
     if report_at.exists():
@@ -185,14 +192,17 @@ def table(found: dict[Job, dict[str, float]], clips: Sequence[Path]) -> str:
 @click.command()
 @click.argument("clips", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("-o", "--output", "folder", required=True, type=click.Path(file_okay=False, path_type=Path))
-@click.option("--frames", type=click.IntRange(2), default=17, show_default=True, help="Of each clip, from its start.")
+@click.option(
+    "--frames", type=click.IntRange(2), default=17, show_default=True, help="Most of each clip, from its start."
+)
 @click.option("--effort", type=click.Choice(["fast", "medium", "both"]), default="both", help="Only its variants.")
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Encodes at a time.")
 def main(clips: tuple[Path, ...], folder: Path, frames: int, effort: str, jobs: int) -> None:
     """Encode CLIPS with and without each part and print the table."""
     folder.mkdir(parents=True, exist_ok=True)
     numbers = [number for number, variant in enumerate(VARIANTS) if effort in (variant.effort, "both")]
-    wanted = [Job(number, clip, bpp, frames) for number in numbers for clip in clips for bpp in BPPS]
+    lengths = {clip: _length(clip, frames) for clip in clips}
+    wanted = [Job(number, clip, bpp, lengths[clip]) for number in numbers for clip in clips for bpp in BPPS]
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=spawn, max_tasks_per_child=1) as pool:
         futures = {job: pool.submit(run, job, folder) for job in wanted}
