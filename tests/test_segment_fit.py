@@ -8,8 +8,9 @@ from dataclasses import replace
 import torch
 
 from nvcodec.encoder.lookahead import estimated_bits
+from nvcodec.encoder.rate_control import Target
 from nvcodec.encoder.segment import PassSettings, SegmentFit, SegmentSource
-from nvcodec.encoder.segment_encoder import gain_shift, smallest_payload
+from nvcodec.encoder.segment_encoder import EFFORTS, encode_segment, gain_shift, smallest_payload
 from nvcodec.encoder.twin import Twin
 from nvcodec.model.base import starting_tensors
 from nvcodec.model.grid import SYMBOL_BOUND, FrameGeometry
@@ -94,6 +95,15 @@ def test_the_smallest_payload_is_that_of_empty_grids() -> None:
     for unit in writer.units:
         writer.code(Grid.zeros(unit, GEOMETRY, torch.device("cpu")))
     assert smallest_payload(source, 8) == len(writer.finish())
+
+
+def test_a_flash_is_within_reach_of_the_smallest_gains() -> None:
+    """Dark frames but for a bright one, in the finest steps: what the look ahead met keeps the gains large enough."""
+    geometry = FrameGeometry(16, 12)
+    samples = torch.rand(5, 6, *geometry.half, generator=torch.Generator().manual_seed(2)) * 200
+    samples[2] += 800
+    encoded = encode_segment(SegmentSource(samples, geometry, 4), 8, Target(lmbda=0.05), EFFORTS["fast"])
+    assert encoded.psnr > 44
 
 
 def test_symbols_stay_within_the_alphabet() -> None:

@@ -8,9 +8,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nvcodec.encoder.transform import amplitudes, image_energies, symbol_energies
+from nvcodec.encoder.transform import Reach, amplitudes, image_energies, symbol_energies
 from nvcodec.fixedpoint import Rounding
-from nvcodec.model.grid import APPEARANCE_CHANNELS, BANDS, FrameGeometry, expand_grid, expand_steps
+from nvcodec.model.grid import (
+    APPEARANCE_CHANNELS,
+    APPEARANCE_LEVELS,
+    BAND_BOUND,
+    BANDS,
+    SYMBOL_BOUND,
+    FrameGeometry,
+    expand_grid,
+    expand_steps,
+)
+from nvcodec.model.network import CHROMA_GAIN_STEPS
 
 ONE = torch.ones(2, 6)
 
@@ -33,6 +43,30 @@ def test_the_ends_of_a_line_have_nothing_to_do_with_each_other() -> None:
     residual = (ramp[None, :] + torch.zeros(64, 1)).expand(1, 6, -1, -1)
     bands = amplitudes(residual)[1][:, :BANDS]
     assert bands.abs().max() < 25
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.floats(1, 2000), st.integers(0, 5), st.integers(0, APPEARANCE_LEVELS))
+def test_the_least_gains_reach_what_matters(seed: int, size: float, plane: int, k: int) -> None:
+    """What is lost beyond the largest symbol, counted symbol by symbol, is little with the least gain of a level, and
+    much with the one below it."""
+    rng = np.random.default_rng(seed)
+    residual = torch.zeros(2, 6, 16, 24)
+    residual[:, plane] = torch.from_numpy(rng.normal(rng.normal(0, size), size, (2, 16, 24)))
+    reach = Reach.of(residual) + Reach.of(0 * residual)
+    levels = amplitudes(residual)
+    level = levels[k][:, :BANDS] if k < APPEARANCE_LEVELS else levels[-1][:, BANDS:]
+    planes = level.abs().clamp(max=BAND_BOUND).unflatten(1, (3 if k else 1, -1))
+    assert reach.count[k] == 2 * planes.numel()
+
+    def is_little(index: int) -> bool:
+        gains = 4 * 2 ** ((index - torch.tensor([0.0, *2 * [CHROMA_GAIN_STEPS]])) / 8)[: planes.shape[1]]
+        beyond = (planes / gains.reshape(1, -1, 1, 1, 1) - SYMBOL_BOUND).clamp(min=0)
+        return float(beyond.square().sum()) <= 0.1 / 12 * 2 * planes.numel() * 1.001
+
+    least = int(reach.least_gains()[k])
+    assert is_little(least)
+    assert not least or not is_little(least - 1)
 
 
 @pytest.mark.parametrize("half", [(40, 64), (21, 35), (3, 2), (1, 1)])

@@ -379,7 +379,7 @@ def tensor_shapes(w: int) -> dict[str, tuple[tuple[int, ...], int]]:
 
 
 def clip_gain(gain: Array) -> Array:
-    return np.clip(gain, 8 * np.arange(6), 63)
+    return np.clip(gain, (0, 4, 4, 4, 4, 4), 63)
 
 
 def decode_network(coder: RangeDecoder, w: int, gain_offset: int) -> Network:

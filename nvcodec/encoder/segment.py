@@ -23,6 +23,7 @@ from nvcodec.encoder.lookahead import FrameForecast, estimated_bits, importance
 from nvcodec.encoder.motion_search import LevelPrice, search_motion
 from nvcodec.encoder.rate import LevelRate, level_costs
 from nvcodec.encoder.rate_control import next_lambda
+from nvcodec.encoder.transform import Reach
 from nvcodec.encoder.twin import Twin
 from nvcodec.fixedpoint import Rounding
 from nvcodec.gop import CodingUnit, coding_units
@@ -135,7 +136,7 @@ class SegmentFit:
     """The grids of all units, whose motion is carried from pass to pass, and how far the present pass is: ``reports``
     of the units that lie behind it (None for one that was passed over), ``states`` of the frames that those to come
     refer to. ``forecasts``: of all frames, in coding order, once ``look_ahead`` is through. ``importance``: of each
-    frame, (block rows, block columns)."""
+    frame, (block rows, block columns). ``reach``: of each depth, by ``look_ahead``."""
 
     source: SegmentSource
     units: list[CodingUnit] = field(init=False)
@@ -145,6 +146,7 @@ class SegmentFit:
     states: dict[int, FrameState] = field(default_factory=dict)
     forecasts: list[FrameForecast] = field(default_factory=list)
     importance: dict[int, Tensor] = field(default_factory=dict)
+    reach: dict[int, Reach] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.units = coding_units(len(self.source.samples), self.source.gop)
@@ -166,6 +168,7 @@ class SegmentFit:
             grid, inputs, motion_states, motion_bits = self._motion(number, twin, self.states, settings)
             self.grids[number] = grid
             target = self.targets(unit)
+            self.reach[unit.depth] = self.reach.get(unit.depth, Reach.nothing()) + Reach.of(target - inputs.prediction)
             detail = _block_variance(target)
             errors = _block_errors(inputs.prediction, target) if unit.reference_count else _DETAIL * detail
             for b, frame in enumerate(unit.frames):
@@ -276,6 +279,7 @@ class SegmentFit:
             },
             "forecasts": [(f.fields, f.blend, f.error, f.detail) for f in self.forecasts],
             "importance": self.importance,
+            "reach": {depth: vars(reach) for depth, reach in self.reach.items()},
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -292,6 +296,7 @@ class SegmentFit:
         frames = [frame for unit in self.units for frame in unit.frames]
         self.forecasts = [FrameForecast(frame, *kept) for frame, kept in zip(frames, state["forecasts"], strict=False)]
         self.importance = state["importance"]
+        self.reach = {depth: Reach(kept["lost"].cpu(), kept["count"].cpu()) for depth, kept in state["reach"].items()}
 
     def fit_unit(self, number: int, twin: Twin, states: dict[int, FrameState], settings: PassSettings) -> UnitWork:
         """Motion and residual of one unit on the given references; its grid is kept.

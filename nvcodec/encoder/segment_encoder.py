@@ -299,7 +299,10 @@ def _weigh(work: _Work) -> None:
     shifts = torch.zeros_like(work.twin.gain_shifts)
     for depth, ratio in work.fit.importance_of_depths().items():
         shifts[depth] = gain_shift(ratio)
-    work.twin.shift_gains(0, shifts)
+    least = torch.zeros_like(work.twin.least_gains)
+    for depth, reach in work.fit.reach.items():
+        least[depth] = reach.least_gains()
+    work.twin.shift_gains(0, shifts, least)
 
 
 def _affordable(twin: Twin, fit: SegmentFit, wanted: float | None) -> dict[str, TensorChange]:

@@ -7,6 +7,7 @@ there too, but for what the integers of its taps are off. Towards a border symbo
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -14,15 +15,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nvcodec.model.grid import APPEARANCE_LEVELS, grid_filters
+from nvcodec.model.grid import APPEARANCE_GAINS, APPEARANCE_LEVELS, BAND_BOUND, BANDS, SYMBOL_BOUND, grid_filters
+from nvcodec.model.network import CHROMA_GAIN_STEPS, GAIN_STEPS, GAIN_STEPS_PER_OCTAVE, LEAST_GAIN
 from nvcodec.model.wavelet_cpu import source_place
 
-__all__ = ["amplitudes", "image_energies", "line_energies", "symbol_energies"]
+__all__ = ["Reach", "amplitudes", "image_energies", "line_energies", "symbol_energies"]
 
 _LOW = (0.037828455507, -0.023849465019, -0.110624404418, 0.377402855613, 0.852698679009)
 _HIGH = (0.064538882629, -0.040689417609, -0.418092273222, 0.788485616406)
 """From the outermost tap to the one in the middle."""
 _REACH = 4
+_LITTLE = 0.1
+"""Of the noise of a quantiser: what symbols may lose because they cannot be larger."""
 
 
 @lru_cache(maxsize=64)
@@ -64,6 +68,54 @@ def amplitudes(residual: Tensor) -> list[Tensor]:
         levels.append(bands)
     levels[-1] = torch.cat([levels[-1], planes], dim=1)
     return levels
+
+
+@dataclass(frozen=True)
+class Reach:
+    """What symbols fall short of. ``lost``: (APPEARANCE_GAINS, GAIN_STEPS), of each level and the means, at each index
+    of their gain, squared amplitudes beyond the largest symbol, summed. ``count``: (APPEARANCE_GAINS,), symbols."""
+
+    lost: Tensor
+    count: Tensor
+
+    @staticmethod
+    def nothing() -> Reach:
+        """Before the first picture: every gain will do."""
+        return Reach(torch.zeros(APPEARANCE_GAINS, GAIN_STEPS), torch.zeros(APPEARANCE_GAINS))
+
+    @staticmethod
+    def of(residual: Tensor) -> Reach:
+        """For ``residual`` (B, 6, h, w). Chroma, whose gains are finer, counts in the measure of luma's."""
+        levels = amplitudes(residual)
+        finer = 2 ** (CHROMA_GAIN_STEPS / GAIN_STEPS_PER_OCTAVE)
+        lost, count = [], []
+        for k, level in enumerate([*(level[:, :BANDS] for level in levels), levels[-1][:, BANDS:]]):
+            magnitudes = level.abs().clamp(max=BAND_BOUND).transpose(0, 1).flatten(1).cpu()
+            magnitudes[magnitudes.shape[0] // (3 if k else 1) :] *= finer
+            lost.append(_squares_beyond(magnitudes.flatten(), SYMBOL_BOUND * _gain_steps()))
+            count.append(float(magnitudes.numel()))
+        return Reach(torch.stack(lost), torch.tensor(count))
+
+    def __add__(self, other: Reach) -> Reach:
+        return Reach(self.lost + other.lost, self.count + other.count)
+
+    def least_gains(self) -> Tensor:
+        """(APPEARANCE_GAINS,): of each gain the smallest index at which ``lost`` is little beside quantiser noise."""
+        noise = _gain_steps().square() / 12 * self.count[:, None]
+        return (self.lost > _LITTLE * noise).sum(1)
+
+
+def _gain_steps() -> Tensor:
+    """(GAIN_STEPS,): the amplitude of symbol 1 for each gain index, not rounded."""
+    return LEAST_GAIN * torch.exp2(torch.arange(GAIN_STEPS) / GAIN_STEPS_PER_OCTAVE)
+
+
+def _squares_beyond(values: Tensor, limits: Tensor) -> Tensor:
+    """For each of ``limits``, ascending: the sum of the squares of what ``values`` exceed it by."""
+    large = values[values > limits[0]].double().sort().values
+    sums = torch.stack([torch.ones_like(large), large, large.square()]).flip(1).cumsum(1).flip(1)
+    sums = torch.cat([sums, torch.zeros(3, 1)], dim=1)[:, torch.searchsorted(large, limits.double())]
+    return (sums[2] - 2 * limits * sums[1] + limits.double().square() * sums[0]).clamp(min=0).float()
 
 
 def _merging(length: int) -> np.ndarray:

@@ -50,6 +50,7 @@ class Twin:
         self.steps: dict[str, int] = {}
         self.gain_offset = 0
         self.gain_shifts = torch.zeros(len(start["grid.gain"]), 1)
+        self.least_gains = torch.zeros_like(start["grid.gain"])
         self._base_gain = start["grid.gain"]
         self.start = dict(start)
         self.rounding = Rounding.NONE
@@ -83,13 +84,14 @@ class Twin:
             "steps": self.steps,
             "gain_offset": self.gain_offset,
             "gain_shifts": self.gain_shifts,
+            "least_gains": self.least_gains,
             "optimisers": [optimiser.state_dict() for optimiser in optimisers],
         }
 
     @torch.no_grad()
     def restore(self, state: dict[str, Any]) -> None:
         """Take over what ``state`` returned."""
-        self.shift_gains(state["gain_offset"] - self.gain_offset, state["gain_shifts"])
+        self.shift_gains(state["gain_offset"] - self.gain_offset, state["gain_shifts"], state["least_gains"])
         for name, value in state["values"].items():
             self.values[name].copy_(value)
         self.steps = state["steps"]
@@ -130,17 +132,21 @@ class Twin:
         self._context_optimiser[kind].step()
 
     @torch.no_grad()
-    def shift_gains(self, steps: float, by_depth: Tensor | None = None) -> None:
+    def shift_gains(self, steps: float, by_depth: Tensor | None = None, least: Tensor | None = None) -> None:
         """Move all gains by whole steps, and the start with them, so that it costs no bits.
 
-        ``by_depth``: (depths, 1), whole steps from there that cost bits; as before if not given.
+        ``by_depth``: (depths, 1), whole steps from there that cost bits. ``least``: (depths, APPEARANCE_GAINS), gains
+        that are not fallen short of. Both as before if not given.
         """
         self.gain_offset += round(steps)
         if by_depth is not None:
             self.gain_shifts = by_depth
+        if least is not None:
+            self.least_gains = least.to(self._base_gain)
         moved = self._base_gain + self.gain_offset
         self.start["grid.gain"] = limit_gains(moved)
-        self.values["grid.gain"].copy_(limit_gains(moved + self.gain_shifts.to(moved)))
+        wanted = torch.maximum(moved + self.gain_shifts.to(moved), self.least_gains)
+        self.values["grid.gain"].copy_(limit_gains(wanted))
 
     @staticmethod
     def frozen(network: Network) -> Twin:

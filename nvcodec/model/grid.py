@@ -25,6 +25,7 @@ __all__ = [
     "APPEARANCE_GAINS",
     "APPEARANCE_LEVELS",
     "BANDS",
+    "BAND_BOUND",
     "BLEND_CHANNEL",
     "MOTION_LEVELS",
     "RESIDUAL_BOUND",
@@ -59,7 +60,7 @@ SYMBOL_BOUND = 127
 RESIDUAL_BOUND = 1023
 """Magnitude of the residual that the grid expands to."""
 
-_BAND_BOUND = 14336
+BAND_BOUND = 14336
 """Magnitude of a band sample: symbol times gain, and every intermediate plane."""
 _LOW_TAPS = ((0, -21, 404, -21, 0), (0, -33, 214, 214, -33))
 _HIGH_TAPS = ((12, -193, -193, 12, 0), (19, -57, 437, -57, 19))
@@ -155,7 +156,7 @@ def _merge(low: Tensor, high: Tensor, length: int, rounding: Rounding) -> Tensor
     pair = torch.stack([x.index_select(2, at) for x, at in zip((low, high), places, strict=True)], dim=1)
     both = conv2d(pair, _MERGE_KERNEL.to(pair).unsqueeze(2))
     out = both.permute(0, 2, 3, 1).reshape(count, rows, 2 * columns)[:, :, :length]
-    return shift_right(out, _TAP_SHIFT, rounding).clamp(-_BAND_BOUND, _BAND_BOUND)
+    return shift_right(out, _TAP_SHIFT, rounding).clamp(-BAND_BOUND, BAND_BOUND)
 
 
 def _synthesise(low: Tensor, bands: Tensor, size: tuple[int, int], rounding: Rounding) -> Tensor:
@@ -167,7 +168,7 @@ def _synthesise(low: Tensor, bands: Tensor, size: tuple[int, int], rounding: Rou
         from nvcodec.model.wavelet_cpu import SynthesisStep  # brings a compiler: only where frames are made
 
         rounds = rounding is not Rounding.NONE
-        return SynthesisStep.apply(low, bands, _MERGE_KERNEL, size, _TAP_SHIFT, _BAND_BOUND, rounds)
+        return SynthesisStep.apply(low, bands, _MERGE_KERNEL, size, _TAP_SHIFT, BAND_BOUND, rounds)
     return _synthesise_anywhere(low, bands, size, rounding)
 
 
@@ -187,7 +188,7 @@ def grid_filters() -> np.ndarray:
 def expand_steps(levels: list[Tensor], gains: Tensor, rounding: Rounding = Rounding.EXACT) -> list[Tensor]:
     """The images on the way of ``expand_grid``: luma (B, 1, 2 h, 2 w), then the planes of Y, U, V, (B, 3, h, w) and
     smaller, to the means at last. Image k is what the bands of level k are added to."""
-    amplitudes = [(level * channel_gains(gains, k)).clamp(-_BAND_BOUND, _BAND_BOUND) for k, level in enumerate(levels)]
+    amplitudes = [(level * channel_gains(gains, k)).clamp(-BAND_BOUND, BAND_BOUND) for k, level in enumerate(levels)]
     batch = levels[0].shape[0]
     images = [amplitudes[-1][:, BANDS:]]
     for k in reversed(range(1, APPEARANCE_LEVELS)):

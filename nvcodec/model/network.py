@@ -57,8 +57,9 @@ SAMPLE_CHANNELS = 6
 GREY = 512
 GAIN_STEPS = 64
 GAIN_STEPS_PER_OCTAVE = 8
+LEAST_GAIN = 4
 """Gain index i stands for round(4 * 2**(i / 8))."""
-_CHROMA_GAIN_STEPS = 4
+CHROMA_GAIN_STEPS = 4
 """By which the gains of chroma are finer than those of luma: its symbols are few, so that quality is cheap there."""
 DEPTHS = MAX_DEPTH + 1
 CELL_INPUTS = {"key": SAMPLE_CHANNELS, "inter": 3 * SAMPLE_CHANNELS}
@@ -129,12 +130,12 @@ def cell_kind(depth: int) -> str:
 
 
 def limit_gains(index: Tensor) -> Tensor:
-    """Gain indices (..., APPEARANCE_GAINS) clipped to what lets symbols reach every amplitude.
+    """Gain indices (..., APPEARANCE_GAINS) clipped to those that exist: 0 .. GAIN_STEPS - 1.
 
-    At least 8 k at level k and 40 for the means (a level has twice the amplitudes of the next finer one), at most
-    GAIN_STEPS - 1.
+    From level 1 on, where chroma has its own, finer gains, at least CHROMA_GAIN_STEPS.
     """
-    least = torch.arange(APPEARANCE_GAINS, device=index.device, dtype=index.dtype) * GAIN_STEPS_PER_OCTAVE
+    least = torch.full((APPEARANCE_GAINS,), CHROMA_GAIN_STEPS, device=index.device, dtype=index.dtype)
+    least[0] = 0
     return torch.maximum(index, least).clamp(max=GAIN_STEPS - 1)
 
 
@@ -206,9 +207,9 @@ class Network:
     def gains(self, depth: int) -> Tensor:
         """(2, APPEARANCE_GAINS): amplitude of symbol 1 at each level, and of the means, in luma and in chroma."""
         luma = self.tensors["grid.gain"][depth]
-        index = torch.stack([luma, luma - _CHROMA_GAIN_STEPS])
+        index = torch.stack([luma, luma - CHROMA_GAIN_STEPS])
         if index.requires_grad:
-            return 4 * torch.exp2(index / GAIN_STEPS_PER_OCTAVE)
+            return LEAST_GAIN * torch.exp2(index / GAIN_STEPS_PER_OCTAVE)
         table = torch.tensor(_GAINS, dtype=torch.float32, device=index.device)
         return table[index.round().long().clamp(0, GAIN_STEPS - 1)]
 
