@@ -18,7 +18,7 @@ SHAPE = NetworkShape(8)
 BY_NAME = {spec.name: spec for spec in SHAPE.tensors}
 Tensors = dict[str, torch.Tensor]
 
-LEAST_GAINS = np.array([0, 8, 16, 24, 32, 40])
+LEAST_GAINS = (0, 4, 4, 4, 4, 4)
 """Least gain index of each level and of the means, spec chapter 9.3."""
 
 
