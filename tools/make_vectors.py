@@ -247,7 +247,7 @@ def sections_of(data: bytes) -> list[tuple[int, bytes]]:
     return result
 
 
-def assembled(parts: Sequence[tuple[int, bytes]], start: bytes = reference.SIGNATURE + b"\3\0") -> bytes:
+def assembled(parts: Sequence[tuple[int, bytes]], start: bytes = reference.SIGNATURE + b"\4\0") -> bytes:
     """A file of these sections with right CRCs."""
     return start + b"".join(section(kind, payload, b"" if i else start) for i, (kind, payload) in enumerate(parts))
 
@@ -258,7 +258,7 @@ def with_unknown_parts(data: bytes) -> bytes:
     head = head[:3] + bytes([head[3] | 1]) + head[4:] + b"later fields"
     segment = bytes([segment[0] | 15]) + segment[1:]
     unknown = [(0x80, b""), (0x83, b"audio"), (0xFF, bytes(300)), (0x84, b"\0"), (0xFF, b"x")]
-    return assembled([(1, head), index, *unknown, (kind, segment), end], reference.SIGNATURE + b"\3\7")
+    return assembled([(1, head), index, *unknown, (kind, segment), end], reference.SIGNATURE + b"\4\7")
 
 
 def faulty(good: dict[str, Vector]) -> dict[str, Vector]:
@@ -272,7 +272,7 @@ def faulty(good: dict[str, Vector]) -> dict[str, Vector]:
     index_longer = bytes([index[1][0]]) + reference_leb(reference.Reader(index[1], 1).leb128("") + 12)
     cases = {
         "signature": ("line ends translated", data.replace(b"\r\n", b"\n", 1), "signature"),
-        "major": ("major version 2", assembled(sections_of(data), reference.SIGNATURE + b"\2\0"), "unsupported"),
+        "major": ("major version 3", assembled(sections_of(data), reference.SIGNATURE + b"\3\0"), "unsupported"),
         "critical": (
             "unknown critical section",
             assembled([head, index, (5, b""), (kind, segment), end]),

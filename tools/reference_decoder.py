@@ -149,7 +149,7 @@ def read_stream(r: Reader, max_level: int) -> Stream:
     need(r.data[:8] == SIGNATURE, "signature", "not a .cwrv file")
     r.pos = 8
     major, minor = r.u8("the version"), r.u8("the version")
-    need(major == 3, "unsupported", f"version {major}.{minor}")
+    need(major == 4, "unsupported", f"version {major}.{minor}")
     head = parse_head(read_section(r, HEAD, MAX_HEAD_BYTES, crc_from=0)[1], minor, max_level)
     index_limit = MAX_INDEX_ENTRY_BYTES * head["segment_count"]
     counts, sizes = parse_index(read_section(r, INDEX, index_limit)[1], head)
