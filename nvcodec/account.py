@@ -13,8 +13,8 @@ __all__ = ["describe"]
 def describe(decoder: Decoder, name: str) -> dict[str, Any]:
     """Everything about a file as JSON can hold it: properties, ``Decoder.account``, and bytes by purpose.
 
-    The numbers in ``bytes_by_purpose``, those of the list ``levels`` (finest first) included, add up to
-    ``file_bytes``. Entropy-coded parts share bytes, so theirs are fractions.
+    The numbers in ``bytes_by_purpose`` add up to ``file_bytes``. Entropy-coded parts share bytes, so theirs are
+    fractions.
     """
     account = decoder.account()
     p, header = decoder.properties, decoder.header
@@ -43,15 +43,14 @@ def describe(decoder: Decoder, name: str) -> dict[str, Any]:
     }
 
 
-def _purposes(account: dict[str, Any]) -> dict[str, Any]:
+def _purposes(account: dict[str, Any]) -> dict[str, float]:
     """Bytes of the file by purpose; ``coder_end`` is what ending the entropy coder took."""
     segments = account["segments"]
-    parts: dict[str, Any] = {
+    parts: dict[str, float] = {
         "weights": sum(s["weight_bits"] for s in segments) / 8,
         "motion": sum(s["motion_bits"] for s in segments) / 8,
-        "levels": [sum(bits) / 8 for bits in zip(*(s["level_bits"] for s in segments), strict=True)],
+        "blocks": sum(s["block_bits"] for s in segments) / 8,
         "segment_headers": sum(s["header_bytes"] for s in segments),
     }
-    told = parts["weights"] + parts["motion"] + sum(parts["levels"]) + parts["segment_headers"]
-    parts["coder_end"] = account["container"]["payload"] - told
+    parts["coder_end"] = account["container"]["payload"] - sum(parts.values())
     return parts | {purpose: n for purpose, n in account["container"].items() if purpose != "payload"}

@@ -35,9 +35,8 @@ def _properties(info: dict[str, Any]) -> list[str]:
 
 def _totals(info: dict[str, Any]) -> list[str]:
     parts, total = dict(info["bytes_by_purpose"]), info["file_bytes"]
-    rows = [("network weights", parts.pop("weights")), ("grid: motion", parts.pop("motion"))]
-    rows += [(f"grid: stride {2 << level}", count) for level, count in enumerate(parts.pop("levels"))]
-    rows += [("end of entropy coder", parts.pop("coder_end"))]
+    named = {"weights": "network weights", "motion": "motion", "blocks": "blocks", "coder_end": "end of entropy coder"}
+    rows = [(name, parts.pop(purpose)) for purpose, name in named.items()]
     return [
         "bytes by purpose",
         *(_share(name, count, total) for name, count in rows),
@@ -53,14 +52,13 @@ def _share(name: str, count: float, total: int) -> str:
 
 def _segment(number: int, segment: dict[str, Any]) -> list[str]:
     first, last = segment["first_frame"], segment["first_frame"] + segment["frames"] - 1
-    levels = [f"s{2 << level}" for level in range(len(segment["level_bits"]))]
-    table = [["frames", "type", "depth", "bytes", "a frame", "motion", *levels]]
+    table = [["frames", "type", "depth", "bytes", "a frame", "motion", "blocks"]]
     for unit in segment["units"]:
-        numbers = [unit["bits"], unit["bits"] / len(unit["frames"]), unit["motion_bits"], *unit["level_bits"]]
+        numbers = [unit["bits"], unit["bits"] / len(unit["frames"]), unit["motion_bits"], unit["block_bits"]]
         frames = ",".join(map(str, unit["frames"]))
         table += [[frames, unit["type"], str(unit["depth"]), *(f"{bits / 8:.1f}" for bits in numbers)]]
     bits = sum(unit["bits"] for unit in segment["units"])
-    numbers = [bits, bits / segment["frames"], segment["motion_bits"], *segment["level_bits"]]
+    numbers = [bits, bits / segment["frames"], segment["motion_bits"], segment["block_bits"]]
     table += [["all", "", "", *(f"{bits / 8:.1f}" for bits in numbers)]]
     return [
         f"segment {number}: frames {first} to {last}, {segment['bytes']} bytes, GOP {segment['gop']}",

@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 SIGNATURE: Final = b"\x89CWV\r\n\x1a\n"
-MAJOR: Final = 4
+MAJOR: Final = 5
 MINOR: Final = 0
 OPTIONAL: Final = 0x80  # this bit of a type: a reader that does not know the section skips it
 
@@ -55,7 +55,7 @@ class SectionType(IntEnum):
     END = 0x7F
     TIMESTAMPS = 0x81
     METADATA = 0x82
-    AUDIO = 0x83  # reserved: version 4.0 skips it
+    AUDIO = 0x83  # reserved: version 5.0 skips it
 
 
 _NAMES: Final = {kind.value: kind.name for kind in SectionType}

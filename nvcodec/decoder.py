@@ -313,8 +313,8 @@ class Decoder:
     def account(self) -> dict[str, Any]:
         """Where every byte of the file went, for people and JSON. Decodes the whole file.
 
-        ``container``: bytes that are not entropy-coded payload, and ``payload``. ``segments``: bits of weights, motion
-        and each grid level (finest first), per coding unit.
+        ``container``: bytes that are not entropy-coded payload, and ``payload``. ``segments``: bits of the weights,
+        and of motion and blocks per coding unit.
         """
         places = self.container.byte_map()
         segments = []
@@ -339,15 +339,14 @@ class Decoder:
     def _segment_account(self, number: int, segment: Segment, decoder: SegmentDecoder) -> dict[str, Any]:
         units = []
         for unit, bits in decoder.account.units:
-            motion, levels = bits.motion[::-1], bits.appearance[::-1]
             units.append(
                 {
                     "frames": [self.container.segment_starts[number] + f.display for f in unit.frames],
                     "type": "IPB"[min(unit.depth, 2)],
                     "depth": unit.depth,
-                    "motion_bits": sum(motion),
-                    "level_bits": levels,
-                    "bits": sum(motion) + sum(levels),
+                    "motion_bits": sum(bits.motion),
+                    "block_bits": sum(bits.blocks),
+                    "bits": sum(bits.motion) + sum(bits.blocks),
                 }
             )
         return {
@@ -360,7 +359,7 @@ class Decoder:
             "parameters": decoder.network.shape.parameter_count,
             "weight_bits": decoder.account.weight_bits,
             "motion_bits": sum(u["motion_bits"] for u in units),
-            "level_bits": [sum(column) for column in zip(*(u["level_bits"] for u in units), strict=True)],
+            "block_bits": sum(u["block_bits"] for u in units),
             "units": units,
         }
 

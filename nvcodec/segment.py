@@ -17,13 +17,15 @@ import numpy as np
 import torch
 
 from nvcodec.bitio import BitReader, BitWriter
+from nvcodec.blocks.layout import BlockLayout, empty_symbols
+from nvcodec.blocks.picture import BinModels, code_picture
 from nvcodec.entropy.symbols import SymbolReader, SymbolWriter
 from nvcodec.entropy.weights import TensorChange, code_tensors
 from nvcodec.errors import LimitError, SyntaxViolation
 from nvcodec.fixedpoint import exact_inference
 from nvcodec.gop import MAX_DEPTH, CodedFrame, CodingUnit, coding_units
 from nvcodec.model.base import WIDTHS, starting_tensors
-from nvcodec.model.grid import APPEARANCE_LEVELS, MOTION_LEVELS, FrameGeometry
+from nvcodec.model.grid import MOTION_LEVELS, FrameGeometry
 from nvcodec.model.network import Network, NetworkShape
 from nvcodec.model.unit import CodedUnit, Grid, UnitBits, code_unit
 from nvcodec.model.warprnn import FrameState
@@ -94,6 +96,7 @@ class SegmentWriter:
         self._uses = last_uses(self.units)
         self._next = 0
         self._symbols = SymbolWriter()
+        self.models = BinModels()
         start = starting_tensors(header.width)
         shape = NetworkShape(header.width)
         tensors = code_tensors(self._symbols, shape, start, header.gain_offset, changes)
@@ -109,7 +112,8 @@ class SegmentWriter:
     def code(self, grid: Grid) -> dict[int, FrameState]:
         """Code the next unit; returns the exact states of its frames."""
         with exact_inference():
-            coded = code_unit(self._symbols, self.network, self.units[self._next], self.states, self.geometry, grid)
+            unit = self.units[self._next]
+            coded = code_unit(self._symbols, self.network, unit, self.states, self.geometry, self.models, grid)
             decoded = coded.rebuild(self.network, thread_count())
         self.states.update(decoded)
         self._next += 1
@@ -118,10 +122,13 @@ class SegmentWriter:
         return decoded
 
     def code_nothing(self) -> None:
-        """Code the next unit without a symbol. Its frames are not rebuilt: nothing but more of this may follow."""
+        """Code the next unit as it is predicted. Its frames are not rebuilt: nothing but more of this may follow."""
         unit = self.units[self._next]
-        levels = APPEARANCE_LEVELS + (MOTION_LEVELS if unit.reference_count else 0)
-        self._symbols.exchange_flags(np.zeros(levels * len(unit.frames), np.int32), levels * len(unit.frames))
+        levels = (MOTION_LEVELS if unit.reference_count else 0) * len(unit.frames)
+        self._symbols.exchange_flags(np.zeros(levels, np.int32), levels)
+        layout, refers = BlockLayout(*self.geometry.half), unit.reference_count > 0
+        for _ in unit.frames:
+            code_picture(self._symbols, self.models, unit.depth, layout, refers, empty_symbols(layout, refers))
         self._next += 1
 
     def finish(self) -> bytes:
@@ -151,6 +158,7 @@ class SegmentDecoder:
         tensors = code_tensors(self._symbols, shape, starting_tensors(self.header.width), self.header.gain_offset)
         self.network = Network(shape, tensors).to(device)
         self.network.check()
+        self.models = BinModels()
         self.account = SegmentAccount(start, self._symbols.bits)
 
     def decode(self, wanted: Callable[[CodedFrame], bool] = lambda frame: True) -> Iterator[dict[int, FrameState]]:
@@ -171,7 +179,7 @@ class SegmentDecoder:
                 states |= rebuilt
                 bits = UnitBits()
                 with exact_inference():
-                    coded = code_unit(self._symbols, self.network, unit, states, self.geometry, None, bits)
+                    coded = code_unit(self._symbols, self.network, unit, states, self.geometry, self.models, None, bits)
                 self.account.units.append((unit, bits))
                 referenced = [frame.display for frame in unit.frames if uses[frame.display] > number]
                 pending.append(submit(partial(self._rebuild, coded, referenced)))

@@ -47,7 +47,7 @@ def section(kind: int, payload: bytes, *, crc: int = 0) -> bytes:
 
 
 def assemble(
-    head: bytes, index: bytes, *rest: bytes, version: bytes = b"\4\0", end: bytes = b"\x7f\0\xc6\x77\x7e\xe9"
+    head: bytes, index: bytes, *rest: bytes, version: bytes = b"\5\0", end: bytes = b"\x7f\0\xc6\x77\x7e\xe9"
 ) -> bytes:
     """A file with right CRCs around any content."""
     start = container.SIGNATURE + version

@@ -14,19 +14,21 @@ from video_samples import frames, properties
 
 from nvcodec.frame import Frame
 
+BLOCK_BITS = 96.0
+"""Of each coding unit."""
+
 
 def account() -> dict[str, Any]:
     """A file of 160 bytes with two segments: four frames in four coding units."""
 
     def unit(frames: list[int], kind: str, depth: int, motion_bits: float) -> dict[str, Any]:
-        levels = [40.0, 24.0, 16.0, 8.0, 8.0]
         return {
             "frames": frames,
             "type": kind,
             "depth": depth,
             "motion_bits": motion_bits,
-            "level_bits": levels,
-            "bits": motion_bits + sum(levels),
+            "block_bits": BLOCK_BITS,
+            "bits": motion_bits + BLOCK_BITS,
         }
 
     def segment(first: int, frames: int, units: list[dict[str, Any]]) -> dict[str, Any]:
@@ -40,7 +42,7 @@ def account() -> dict[str, Any]:
             "parameters": 3900,
             "weight_bits": 64.0,
             "motion_bits": sum(u["motion_bits"] for u in units),
-            "level_bits": [sum(bits) for bits in zip(*(u["level_bits"] for u in units), strict=True)],
+            "block_bits": BLOCK_BITS * len(units),
             "units": units,
         }
 

@@ -22,6 +22,8 @@ from nvcodec.video_io import VideoReader, write_video
 
 FAST = CodecSettings(effort="fast", device="cpu", threads=1)
 COUNT = 6
+SHARES = {"weights": 0.05, "motion": 0.1, "blocks": 0.7}
+"""Of a stand-in's file."""
 
 
 def moving_clip(path: Path, width: int = 176, height: int = 176, count: int = COUNT) -> Path:
@@ -92,13 +94,12 @@ class FakeDecoder:
 def fake_describe(decoder: FakeDecoder, name: str) -> dict[str, Any]:
     count = len(decoder.source)
     bits = 8 * 0.8 * decoder.size / count
-    levels = [0.3 * decoder.size, 0.2 * decoder.size, 0.1 * decoder.size, 0.05 * decoder.size, 0.05 * decoder.size]
     units = [{"frames": [0], "bits": bits}, {"frames": list(range(1, count)), "bits": bits * (count - 1)}]
     return {
         "file": name,
         "file_bytes": decoder.size,
         "segments": [{"width": 8, "units": units}],
-        "bytes_by_purpose": {"weights": 0.05 * decoder.size, "motion": 0.1 * decoder.size, "levels": levels},
+        "bytes_by_purpose": {purpose: share * decoder.size for purpose, share in SHARES.items()},
     }
 
 

@@ -54,11 +54,11 @@ def test_the_table_compares_with_all_parts_of_the_same_effort(ablation: dict[str
     assert rows[9] == "| without quantisation-aware tuning, medium | +6.2 % | 1.06 | 1.00 |"  # 1.7 / 1.6
 
 
-@pytest.mark.parametrize("channels", [3, 9])
+@pytest.mark.parametrize("channels", [3, 6])
 def test_raster_order_looks_at_nothing_that_comes_later(channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(TOOLS))
     kernels = runpy.run_path(str(TOOLS / "ablation_contexts.py"))["raster_kernels"]
-    layout = ChannelLayout(tuple(c // 3 for c in range(channels)), bands=True)
+    layout = ChannelLayout((0,) * channels)
     seen = 0
     for stage, phases in enumerate(stage_of(channels)):
         magnitude, signed = kernels(layout, stage)

@@ -182,7 +182,7 @@ def test_where_it_lies(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        EncodeOptions(bpp=1.2, effort="medium", segment=2, device="cpu", threads=1),
+        EncodeOptions(bpp=2.4, effort="medium", segment=2, device="cpu", threads=1),
         EncodeOptions(quality=30, effort="fast", segment=2, device="cpu", threads=1),
         EncodeOptions(quality=30, effort="slow", device="cpu", threads=1),
     ],

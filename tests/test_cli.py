@@ -347,23 +347,22 @@ def test_info_text(calls: Calls, source: Path) -> None:
     text = cwrv("info", source).stdout
     assert text.startswith(f"{source}:\n  picture         96x80 yuv420p, 8 bits\n")
     assert numbers(text, "network weights") == [16, 10]
-    assert numbers(text, "grid: motion") == [4.2, 2.66]
-    assert numbers(text, "grid: stride 2") == [20, 12.5]
-    assert numbers(text, "grid: stride 32") == [4, 2.5]
+    assert numbers(text, "motion") == [4.2, 2.66]
+    assert numbers(text, "blocks") == [48, 30]
     assert numbers(text, "end of entropy coder") == [25.8, 16.09]
     assert numbers(text, "container overhead") == [66, 41.25]
     assert numbers(text, "segment headers") == [6, 3.75]
     assert numbers(text, "total") == [160, 100]
     assert "segment 0: frames 0 to 2, 50 bytes, GOP 4\n" in text
     assert "network: width 8, 3900 parameters in 8.0 bytes\n" in text
-    assert numbers(text, "2     P") == [1, 15.8, 15.8, 3.8, 5, 3, 2, 1, 1]
+    assert numbers(text, "2     P") == [1, 15.8, 15.8, 3.8, 12]
+    assert numbers(text, "all") == [40.2, 13.4, 4.2, 36]
 
 
 def test_info_json_adds_up(calls: Calls, source: Path) -> None:
     info = json.loads(cwrv("info", source, "--json").stdout)
     assert info.items() >= account().items()
     parts = info["bytes_by_purpose"]
-    levels = parts.pop("levels")
-    assert sum(parts.values()) + sum(levels) == info["file_bytes"]
+    assert sum(parts.values()) == info["file_bytes"]
     assert info["bitrate"] == 8 * 160 * 25 / 4
     assert info["frame_rate"] == "25"

@@ -43,9 +43,9 @@ CASES: list[tuple[str, bytes, type[BitstreamError], str]] = [
     ("empty", b"", TruncatedError, "signature: needs 1 bytes at byte 0"),
     ("png", b"\x89PNG\r\n\x1a\n", SignatureError, "not a .cwrv file$"),
     ("text mode", b"\x89CWV\n\x1a\n", SignatureError, "transferred as text"),
-    ("major 3", assemble(HEAD, INDEX, SEGMENT, version=b"\3\0"), UnsupportedError, "version 3.0"),
+    ("major 4", assemble(HEAD, INDEX, SEGMENT, version=b"\4\0"), UnsupportedError, "version 4.0"),
     ("major 0", assemble(HEAD, INDEX, SEGMENT, version=b"\0\1"), UnsupportedError, "version 0.1"),
-    ("no HEAD", container.SIGNATURE + b"\4\0" + section(2, b""), SyntaxViolation, "INDEX at byte 10"),
+    ("no HEAD", container.SIGNATURE + b"\5\0" + section(2, b""), SyntaxViolation, "INDEX at byte 10"),
     ("HEAD too long", assemble(bytes(1025), b""), LimitError, "HEAD: length = 1025"),
     ("HEAD and more", assemble(HEAD + b"x", INDEX), SyntaxViolation, "HEAD: 1 bytes too many, from byte 32"),
     ("HEAD too short", assemble(HEAD[:-1], INDEX), TruncatedError, "chroma_location: .* at byte 31"),
@@ -265,7 +265,7 @@ def mutate(data: bytes, changes: Sequence[tuple[str, int, bytes]]) -> bytes:
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=80), st.booleans())
 def test_random_bytes(data: bytes, signed: bool) -> None:
-    data = container.SIGNATURE + b"\4\0" + data if signed else data
+    data = container.SIGNATURE + b"\5\0" + data if signed else data
     with pytest.raises(BitstreamError):
         walk(data)
 

@@ -21,7 +21,7 @@ from nvcodec.cli_interrupt import GRACE_SECONDS
 from nvcodec.output_file import checkpoint_path
 from nvcodec.y4m import write_y4m
 
-OPTIONS = ("--bpp", "1.2", "--effort", "fast", "--segment", "2", "--device", "cpu", "--threads", "1")
+OPTIONS = ("--bpp", "1.2", "--effort", "medium", "--segment", "2", "--device", "cpu", "--threads", "1")
 SIGNALS = [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
 
 
@@ -63,10 +63,10 @@ def identity(path: Path) -> int | None:
 
 
 def test_killed_and_started_again(clip: Path, whole: bytes, tmp_path: Path) -> None:
-    """Killed after the first checkpoint, and twice later; each run goes on from the one before."""
+    """Killed after its first checkpoint, its second, and its first again; each run goes on from the one before."""
     output = tmp_path / "a.cwrv"
     command = encode_command(clip, output, OPTIONS)
-    for times in (1, 3, 2):
+    for times in (1, 2, 1):
         before = identity(checkpoint_path(output))
         assert kill_when(command, renewed(checkpoint_path(output), times)) is not None
         assert identity(checkpoint_path(output)) != before

@@ -325,7 +325,7 @@ def test_where_the_bits_go(page: webdriver.Chrome, report: Any) -> None:
     for row, point in zip(rows, report[2]["clips"][0]["ours"], strict=True):
         widths = [part.size["width"] for part in row.find_elements(By.CSS_SELECTOR, "button")]
         parts = point["bytes_by_purpose"]
-        sizes = [parts["weights"], parts["motion"], *parts["levels"], parts["container"]]
+        sizes = [parts["weights"], parts["motion"], parts["blocks"], parts["container"]]
         assert widths == pytest.approx([row.size["width"] * size / point["bytes"] for size in sizes], abs=4)
     part = rows[0].find_elements(By.CSS_SELECTOR, "button")[1]
     page.execute_script("arguments[0].scrollIntoView({block: 'center'})", part)

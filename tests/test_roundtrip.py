@@ -116,7 +116,7 @@ def test_account_adds_up(demo: Encoded) -> None:
     (segment,) = account["segments"]
     assert sorted(f for unit in segment["units"] for f in unit["frames"]) == [0, 1, 2, 3]
     bits = segment["weight_bits"] + sum(unit["bits"] for unit in segment["units"])
-    assert bits == pytest.approx(segment["weight_bits"] + segment["motion_bits"] + sum(segment["level_bits"]))
+    assert bits == pytest.approx(segment["weight_bits"] + segment["motion_bits"] + segment["block_bits"])
     assert abs(8 * (segment["bytes"] - segment["header_bytes"]) - bits) <= 64 + 0.001 * bits
 
 

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from random import Random
 
+import numpy as np
+import pytest
 import torch
+from draw_blocks import draw_blocks
 
+from nvcodec.blocks.layout import BlockLayout
+from nvcodec.blocks.picture import BinModels, code_picture
 from nvcodec.encoder.lookahead import estimated_bits
 from nvcodec.encoder.rate_control import Target
 from nvcodec.encoder.segment import PassSettings, SegmentFit, SegmentSource
 from nvcodec.encoder.segment_encoder import EFFORTS, encode_segment, gain_shift, smallest_payload
 from nvcodec.encoder.twin import Twin
+from nvcodec.entropy.symbols import SymbolWriter
 from nvcodec.model.base import starting_tensors
-from nvcodec.model.grid import SYMBOL_BOUND, FrameGeometry
+from nvcodec.model.grid import FrameGeometry
 from nvcodec.model.network import NetworkShape
 from nvcodec.model.unit import Grid
 from nvcodec.segment import SegmentHeader, SegmentWriter
@@ -35,19 +42,37 @@ def twin() -> Twin:
     return made
 
 
-def test_residual_of_a_pass_starts_anew() -> None:
-    """What the symbols were before has no part in it."""
+def test_blocks_of_a_pass_start_anew() -> None:
+    """What they were before has no part in it, nor what the probabilities were."""
     results = []
-    for old in (0, 5):
+    for is_first in (True, False):
         fit = segment()
-        for grid in fit.grids:
-            for level in grid.appearance:
-                level += old
+        if not is_first:
+            random = Random(1)
+            for unit, grid in zip(fit.units, fit.grids, strict=True):
+                refers = unit.reference_count > 0
+                layout = BlockLayout(*GEOMETRY.half)
+                grid.blocks = [draw_blocks(random, layout, refers, 0.5, 9, 3) for _ in unit.frames]
+            fit.models.at(0)[:, :2] = 40000
         torch.manual_seed(2)
         fit.run_pass(twin(), SETTINGS)
-        results.append([level for grid in fit.grids for level in grid.appearance])
-    assert any(bool(level.any()) for level in results[0])
-    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
+        results.append([array for grid in fit.grids for symbols in grid.blocks for array in symbols])
+    assert any(array.any() for array in results[0])
+    assert all(map(np.array_equal, *results))
+
+
+def test_a_pass_says_what_its_blocks_cost() -> None:
+    """The probabilities go on from unit to unit, as in the file."""
+    fit = segment()
+    reports = fit.run_pass(twin(), SETTINGS)
+    models, writer = BinModels(), SymbolWriter()
+    for unit, grid, report in zip(fit.units, fit.grids, reports, strict=True):
+        before = writer.bits
+        for symbols in grid.blocks:
+            code_picture(writer, models, unit.depth, BlockLayout(*GEOMETRY.half), unit.reference_count > 0, symbols)
+        assert report is not None
+        assert report.block_bits == pytest.approx(writer.bits - before, rel=1e-4)
+    assert all(map(np.array_equal, models.arrays, fit.models.arrays))
 
 
 def test_lambda_by_looking_ahead_falls_with_the_bits_there_are() -> None:
@@ -81,19 +106,22 @@ def test_a_picture_that_nothing_refers_to_gets_coarser_steps() -> None:
 
 
 def test_gains_are_limited_once() -> None:
-    """Steps back and forth across the limits of the coarse levels: these are where the sum of all steps leaves them."""
+    """Steps back and forth across the limit: they are where the sum of all steps leaves them."""
     there, both = twin(), twin()
-    there.shift_gains(-6)
-    both.shift_gains(-16, torch.full_like(both.gain_shifts, 10))
-    assert torch.equal(both.values["grid.gain"], there.values["grid.gain"])
-    assert not torch.equal(both.start["grid.gain"], there.start["grid.gain"])
+    low = -int(there.values["block.gain"].min()) - 16
+    there.shift_gains(low + 6)
+    both.shift_gains(low - 4, torch.full_like(both.gain_shifts, 10))
+    assert (there.values["block.gain"] == 0).any()
+    assert (there.values["block.gain"] > 0).any()
+    assert torch.equal(both.values["block.gain"], there.values["block.gain"])
+    assert not torch.equal(both.start["block.gain"], there.start["block.gain"])
 
 
 def test_the_smallest_payload_is_that_of_empty_grids() -> None:
     source = SegmentSource(torch.zeros(6, 6, *GEOMETRY.half), GEOMETRY, 4)
     writer = SegmentWriter(SegmentHeader(8, 4, 0), {}, GEOMETRY, 6, torch.device("cpu"))
     for unit in writer.units:
-        writer.code(Grid.zeros(unit, GEOMETRY, torch.device("cpu")))
+        writer.code(Grid.empty(unit, GEOMETRY, torch.device("cpu")))
     assert smallest_payload(source, 8) == len(writer.finish())
 
 
@@ -104,17 +132,6 @@ def test_a_flash_is_within_reach_of_the_smallest_gains() -> None:
     samples[2] += 800
     encoded = encode_segment(SegmentSource(samples, geometry, 4), 8, Target(lmbda=0.05), EFFORTS["fast"])
     assert encoded.psnr > 44
-
-
-def test_symbols_stay_within_the_alphabet() -> None:
-    """Black and white stripes at the smallest steps ask for symbols that cannot be coded."""
-    samples = torch.zeros(1, 6, *GEOMETRY.half)
-    samples[:, :4, :, ::2] = 1023
-    fit = SegmentFit(SegmentSource(samples, GEOMETRY, 1))
-    finest = twin()
-    finest.shift_gains(-100)
-    fit.run_pass(finest, PassSettings(1.0, 1, 1, train=False))
-    assert max(float(level.abs().max()) for level in fit.grids[0].appearance) == SYMBOL_BOUND
 
 
 def test_b_frames_that_are_passed_over_are_believed_to_be_as_those_that_are_not() -> None:

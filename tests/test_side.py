@@ -23,7 +23,7 @@ def integers(seed: int, bound: int, shape: Sequence[int]) -> torch.Tensor:
 @settings(max_examples=40, deadline=None)
 @given(SEEDS, SIDES, SIDES)
 def test_gradient(seed: int, rows: int, columns: int) -> None:
-    planes = integers(seed, 1023, (2, 4, rows, columns))
+    planes = integers(seed, 1023, (2, 2, rows, columns))
     assert torch.equal(warprnn._gradient(planes), warprnn._gradient_anywhere(planes))
 
 
@@ -39,7 +39,7 @@ def test_pooled_logs(seed: int, rows: int, columns: int, level: int, is_more: bo
 
 
 @settings(max_examples=40, deadline=None)
-@given(SEEDS, SIDES, SIDES, st.sampled_from([(3, 9), (9, 9), (9, 12), (7, 6)]), st.sampled_from([1, 127]))
+@given(SEEDS, SIDES, SIDES, st.sampled_from([(3, 3), (5, 4), (6, 5), (5, 5)]), st.sampled_from([1, 127]))
 def test_parent(seed: int, rows: int, columns: int, channels: tuple[int, int], bound: int) -> None:
     coarser = integers(seed, bound, (2, channels[1], (rows + 1) // 2, (columns + 1) // 2))
     found = warprnn._parent([coarser], channels[0], (rows, columns), coarser)

@@ -100,7 +100,7 @@ def test_spec_generated_tables() -> None:
 
 
 def test_spec_constants_of_the_decoding_process() -> None:
-    for taps in (warp._LUMA_TAPS, warp._CHROMA_TAPS, grid._LOW_TAPS, grid._HIGH_TAPS):
+    for taps in (warp._LUMA_TAPS, warp._CHROMA_TAPS):
         for row in taps:
             assert "{ " + ", ".join(map(str, row)) + " }" in SPEC
     assert "STEPS[16] = { " + ", ".join(map(str, weights.STEPS)) + " }" in SPEC

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from nvcodec.blocks import contexts
 from nvcodec.decoder import Decoder, FrameHash
 from nvcodec.errors import BitstreamError
 
@@ -89,19 +90,46 @@ class Seen:
     decoded: dict[str, Any] = field(default_factory=dict)
     widths: set[int] = field(default_factory=set)
     depths: set[int] = field(default_factory=set)
-    levels: set[tuple[str, int, int]] = field(default_factory=set)
+    motion: set[tuple[int, int]] = field(default_factory=set)
+    sizes: set[int] = field(default_factory=set)
+    modes: set[tuple[int, int]] = field(default_factory=set)
+    choices: set[int] = field(default_factory=set)
+    offsets: set[int] = field(default_factory=set)
+    largest: int = 0
+    contexts: set[int] = field(default_factory=set)
     changed: set[str] = field(default_factory=set)
 
 
 @pytest.fixture(scope="module")
 def seen() -> Seen:
     result = Seen()
-    read_level, read_network = reference.grid_level, reference.decode_network
+    read_level, read_network = reference.motion_level, reference.decode_network
+    read_bin, read_blocks = reference.BlockReader.c, reference.BlockReader.read
 
-    def level(coder: Any, net: Any, frames: Any, kind: str, k: int) -> None:
-        read_level(coder, net, frames, kind, k)
+    def level(coder: Any, net: Any, frames: Any, k: int) -> None:
+        read_level(coder, net, frames, k)
+        result.motion.update((k, len(f.references)) for f in frames if f.grid[k].any())
+
+    def one_bin(reader: Any, context: int, name: str) -> int:
+        result.contexts.add(context)
+        return int(read_bin(reader, context, name))
+
+    def blocks(reader: Any) -> Any:
+        found = read_blocks(reader)
+        result.sizes.update(found.size.ravel().tolist())
+        result.modes.update(
+            (n, int(found.mode[r + i // 2, q + i % 2])) for r, q, n in found.leaves for i in range(4 if n == 2 else 1)
+        )
+        result.choices.update(found.chroma_choice.ravel().tolist())
+        result.offsets.update(found.step_offset.ravel().tolist())
+        result.largest = max([result.largest, *(int(abs(plane).max()) for plane in found.level)])
+        return found
+
+    def unit(coder: Any, net: Any, probabilities: Any, frames: Any) -> None:
         result.depths.add(frames[0].depth)
-        result.levels.update((kind, k, len(f.references)) for f in frames if f.grid[kind][k].any())
+        decode_unit(coder, net, probabilities, frames)
+
+    decode_unit = reference.decode_unit
 
     def network(coder: Any, width: int, offset: int) -> Any:
         net = read_network(coder, width, offset)
@@ -111,7 +139,10 @@ def seen() -> Seen:
         return net
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reference, "grid_level", level)
+        patch.setattr(reference, "motion_level", level)
+        patch.setattr(reference, "decode_unit", unit)
+        patch.setattr(reference.BlockReader, "c", one_bin)
+        patch.setattr(reference.BlockReader, "read", blocks)
         patch.setattr(reference, "decode_network", network)
         for name in GOOD:
             result.decoded[name] = reference_decode(path_of(name).read_bytes())
@@ -146,16 +177,36 @@ def sections_of(data: bytes) -> set[int]:
 
 
 def test_vectors_use_the_whole_format(seen: Seen) -> None:
-    """Every width, depth, level of the grid, tensor, kind of section and name of an error occurs."""
+    """Every width, depth, level of motion, size, mode and context of blocks, tensor, kind of section and name of an
+    error occurs."""
     kinds = set().union(*(sections_of(path_of(name).read_bytes()) for name in GOOD))
     assert kinds == {0x01, 0x02, 0x03, 0x7F, 0x80, 0x81, 0x82, 0x83, 0x84, 0xFF}
     assert seen.widths == set(reference.WIDTHS)
     assert seen.depths == set(range(8))
-    assert seen.levels == {("motion", k, r) for k in range(5) for r in (1, 2)} | {
-        ("appearance", k, r) for k in range(5) for r in range(3)
-    }
+    assert seen.motion == {(k, r) for k in range(5) for r in (1, 2)}
+    assert seen.sizes == {2, 3, 4, 5}
+    assert {mode for _, mode in seen.modes} == set(range(37))
+    assert {(n, mode) for n in (2, 3, 4, 5) for mode in (0, 1, 10, 26, 35, 36)} <= seen.modes
+    assert seen.choices == set(range(6))
+    assert {-63, 0, 63} <= seen.offsets
+    assert seen.largest > 32000
+    assert seen.contexts == reachable_contexts()
     assert seen.changed == set(reference.tensor_shapes(8))
     assert set(FAULTY.values()) == {error.reason for error in BitstreamError.__subclasses__()}
+
+
+def reachable_contexts() -> set[int]:
+    """All but those of coordinates that no block of their size has."""
+    groups = {2: 3, 3: 5, 4: 7, 5: 9}
+    unused = {
+        contexts.LAST + 80 * chroma + 20 * (n - 2) + 10 * axis + group
+        for chroma in range(2)
+        for n in groups
+        for axis in range(2)
+        for group in range(10)
+        if group >= groups[n] or (chroma and n == 5)
+    }
+    return set(range(contexts.CONTEXTS)) - unused
 
 
 @pytest.mark.parametrize("name", ["segments", "p_only"])

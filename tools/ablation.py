@@ -7,8 +7,8 @@ same part). BD-rate is that of the variant against the encoder with all its part
 encodes and of decoding in a loop, as a multiple of those with all parts, summed over clips and targets. What is
 finished in DIR is not computed again.
 
-The context features from the references, and raster order in the place of the four stages, are measured by
-``tools/ablation_contexts.py``: their context models have to be trained first.
+The context features of the motion from the references, and raster order in the place of the four stages, are measured
+by ``tools/ablation_contexts.py``: their context models have to be trained first.
 """
 
 from __future__ import annotations

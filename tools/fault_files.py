@@ -10,14 +10,19 @@ import io
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from random import Random
 from typing import Final
 
 import numpy as np
 import torch
 import zstandard
+from draw_blocks import draw_blocks
 
 from nvcodec import container, limits, syntax
 from nvcodec.bitio import BitReader, BitWriter
+from nvcodec.blocks.contexts import initial_probabilities
+from nvcodec.blocks.layout import LEVEL_BOUND, STEP_BOUND, BlockLayout, empty_symbols
+from nvcodec.blocks.picture import noted_bins
 from nvcodec.container import SectionType, Segment, write_container
 from nvcodec.decoder import Decoder, FrameHash, output_planes
 from nvcodec.entropy.symbols import SymbolWriter
@@ -62,11 +67,11 @@ def small_file(
 
     ``optional``: with TIMESTAMPS, METADATA and a section of an unknown type.
     """
-    generator = torch.Generator().manual_seed(width * height)
+    generator, random = torch.Generator().manual_seed(width * height), Random(width * height)
     frames: list[Planes] = []
     segments = []
     for count in counts:
-        segment, decoded = _noise_segment(width, height, count, generator)
+        segment, decoded = _noise_segment(width, height, count, generator, random)
         segments.append(segment)
         frames += decoded
     total = sum(counts)
@@ -80,8 +85,8 @@ def small_file(
 
 
 def _noise_segment(
-    width: int, height: int, count: int, generator: torch.Generator
-) -> tuple[Segment, list[Planes]]:  # fmt: skip
+    width: int, height: int, count: int, generator: torch.Generator, random: Random
+) -> tuple[Segment, list[Planes]]:
     geometry = FrameGeometry(width, height)
     spec = next(s for s in NetworkShape(8).tensors if s.name == "cell.key.leave.bias")
     symbols = torch.randint(-9, 10, spec.shape, generator=generator).numpy()
@@ -90,9 +95,11 @@ def _noise_segment(
     writer = SegmentWriter(SegmentHeader(8, 4, 0), {spec.name: change}, geometry, count, CPU)
     frames: dict[int, Planes] = {}
     for unit in writer.units:
-        grid = Grid.zeros(unit, geometry, CPU)
-        for level in (*grid.motion, *grid.appearance):
+        grid = Grid.empty(unit, geometry, CPU)
+        for level in grid.motion:
             level += torch.randint(-3, 4, level.shape, generator=generator)
+        layout, refers = BlockLayout(*geometry.half), unit.reference_count > 0
+        grid.blocks = [draw_blocks(random, layout, refers, 0.25, 3, 3) for _ in unit.frames]
         for display, state in writer.code(grid).items():
             frames[display] = output_planes(state.appearance.packed, width, height)
     digest = FrameHash()
@@ -255,6 +262,16 @@ def _breaking_weights(width: int) -> bytes:
     return header.write() + writer.finish()
 
 
+def _breaking_blocks(level: int, step: int) -> bytes:
+    """A segment payload whose first block has one level, in a root with another quantiser step."""
+    writer = SymbolWriter()
+    code_tensors(writer, NetworkShape(8), starting_tensors(8), 0, {})
+    symbols = empty_symbols(BlockLayout(6, 8), False)
+    symbols[3][0, 0], symbols[4][0, 0, 0] = step, level
+    writer.exchange_bins(noted_bins(initial_probabilities(0), symbols, False))
+    return SegmentHeader(8, 4, 0).write() + writer.finish()
+
+
 def _many_segments(count: int) -> bytes:
     head = _fields(frame_count=limits.MAX_FRAMES, segment_count=count)
     return _file(head, _lebs(limits.MAX_FRAMES // count, len(_SEGMENT)) * count, _SEGMENT, _END)
@@ -345,6 +362,8 @@ HOSTILE: Final[dict[str, tuple[Callable[[], bytes], type[BitstreamError]]]] = {
     "gop 2^31-1": (lambda: _with_payload(b"\0\xff\xff\xff\xff\x07\0"), LimitError),
     "network of width 15": (lambda: _with_payload(b"\xf0\x04\0"), LimitError),
     "entropy-coded data of three bytes": (lambda: _with_payload(b"\0\x04\0abc"), SyntaxViolation),
+    "a level beyond its bound": (lambda: _with_payload(_breaking_blocks(LEVEL_BOUND + 1, 0)), TruncatedError),
+    "a quantiser step beyond its bound": (lambda: _with_payload(_breaking_blocks(1, STEP_BOUND + 1)), TruncatedError),
     "payload that ends in its header, at 8192x8192": (lambda: _with_payload(b"\0", **_BIG), TruncatedError),
     "a symbol that no table has, at 8192x8192": (
         lambda: _with_payload(b"\0\x04\0" + b"\xff" * 8, **_BIG),

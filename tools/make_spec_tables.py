@@ -1,8 +1,9 @@
-"""Write the generated tables of bitstream_spec.md: tensors, starting networks, constants of the decoder.
+"""Write the generated tables of bitstream_spec.md: tensors, starting networks, contexts, constants of the decoder.
 
     python tools/make_spec_tables.py
 
-Run it after the starting networks or a normative constant have changed; tests/test_spec.py holds the two equal.
+Run it after the starting networks, the starting probabilities of the contexts, or a normative constant have changed;
+tests/test_spec.py holds the two equal.
 """
 
 from __future__ import annotations
@@ -15,16 +16,36 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from nvcodec.blocks import contexts
+from nvcodec.blocks.layout import scans
+from nvcodec.blocks.picture import MODEL_DEPTHS
+from nvcodec.blocks.transform_cpu import cosines
 from nvcodec.entropy.context import LOG_BOUND, log_feature
 from nvcodec.entropy.tables import FRACTIONS, SCALES, TABLE_BOUND, table_frequencies
 from nvcodec.fixedpoint import Rounding
 from nvcodec.model.base import TRAINED_WIDTHS, WIDTHS, starting_tensors
-from nvcodec.model.network import NetworkShape, gain_values
+from nvcodec.model.network import CHROMA_GAIN_STEPS, NetworkShape, gain_values, quantiser_steps
 
 SPEC = Path(__file__).parent.parent / "bitstream_spec.md"
 SHOWN_TABLES = (0, 1, 8, 112, 114, 224, 255)
 SHOWN_SYMBOLS = (-127, -2, -1, 0, 1, 2, 127)
 SHOWN_LOGARITHMS = 32
+CONTEXTS = (
+    ("SPLIT", "SPLIT", "is_split"),
+    ("KIND", "KIND", "has_own_modes"),
+    ("ANY", "ANY", "has_levels"),
+    ("LIKELY", "LIKELY", "is_likely, not_first, not_second"),
+    ("MODE", "MODE", "other_mode"),
+    ("CHROMA", "CHROMA_MODE", "not_luma_mode, not_linear, listed_mode"),
+    ("CODED", "CODED", "is_coded"),
+    ("LAST", "LAST", "group_goes_on"),
+    ("PRESENT", "PRESENT", "is_present"),
+    ("ABOVE_ONE", "ABOVE_ONE", "above_one"),
+    ("ABOVE_TWO", "ABOVE_TWO", "above_two"),
+    ("REST", "REST", "rest_goes_on"),
+    ("STEP", "STEP", "step_changes, step_goes_on"),
+)
+"""Names of the contexts in ``nvcodec.blocks.contexts`` and in the specification, and the elements that they code."""
 
 
 def _rows(rows: Iterable[Iterable[object]], *, head: int = 1) -> str:
@@ -71,6 +92,36 @@ def probability_table() -> str:
     )
 
 
+def contexts_table() -> str:
+    """Numbers of the contexts, and SHA-256 of what each is at first."""
+    starts = [getattr(contexts, name) for name, _, _ in CONTEXTS]
+    counts = [b - a for a, b in zip(starts, [*starts[1:], contexts.CONTEXTS], strict=True)]
+    rows: list[tuple[object, ...]] = [("Name", "First context", "Contexts", "Elements")]
+    for (_, name, elements), start, count in zip(CONTEXTS, starts, counts, strict=True):
+        rows.append((f"`{name}`", start, count, ", ".join(f"`{element}`" for element in elements.split(", "))))
+    first = np.stack([contexts.initial_probabilities(depth)[:, 0] >> 8 for depth in range(MODEL_DEPTHS)])
+    data = first.astype(np.uint8).tobytes()
+    digest = hashlib.sha256(data).hexdigest()
+    return (
+        _rows(rows) + f"\n\nThere are {contexts.CONTEXTS} contexts. The file of starting probabilities has {len(data)} "
+        f"bytes and the SHA-256\n`{digest}`."
+    )
+
+
+def quantiser_steps_table() -> str:
+    """Steps of luma by their index; those of chroma are the same, some indices finer."""
+    values = gain_values()
+    expected = [(v, values[max(i - CHROMA_GAIN_STEPS, 0)]) for i, v in enumerate(values)]
+    if quantiser_steps().tolist() != [list(pair) for pair in expected]:
+        raise SystemExit("the steps of chroma are not those of luma at another index")
+    return _numbers(values, 16)
+
+
+def scan_table() -> str:
+    """Places of the levels of a 4x4 block, in coding order."""
+    return "```\n" + " ".join(f"({y},{x})" for y, x in scans()[0][:16].tolist()) + "\n```"
+
+
 def logarithms_table() -> str:
     """The first values of the table of logarithms, and SHA-256 of all."""
     values = log_feature(torch.arange(LOG_BOUND + 1, dtype=torch.float32), Rounding.EXACT).numpy().astype(np.uint8)
@@ -87,7 +138,10 @@ def generated_tables() -> dict[str, str]:
     return {
         "tensors": tensors_table(),
         "starting networks": starting_networks_table(),
-        "gains": _numbers(gain_values(), 16),
+        "contexts": contexts_table(),
+        "quantiser steps": quantiser_steps_table(),
+        "scan": scan_table(),
+        "cosines": _numbers(cosines(), 11),
         "logarithms": logarithms_table(),
         "probability tables": probability_table(),
     }

@@ -24,7 +24,9 @@ from typing import Any
 import numpy as np
 import reference_decoder as reference
 import torch
+from draw_blocks import draw_blocks
 
+from nvcodec.blocks.layout import BlockLayout
 from nvcodec.container import Segment, StreamHeader, write_container
 from nvcodec.decoder import FrameHash, output_planes
 from nvcodec.entropy.weights import TensorChange, best_scales
@@ -63,16 +65,19 @@ class Vector:
 
 @dataclass(frozen=True)
 class Plan:
-    """One segment: how it is coded, and with what chance and amplitude its symbols are not 0."""
+    """One segment: how it is coded, and with what chance and amplitude its symbols are not 0. ``steps``: how far the
+    quantiser step of a root lies from that of the one before."""
 
     frames: int
     width: int = 8
     gop: int = 4
     gain_offset: int = 0
     motion: tuple[float, int] = (0.2, 6)
-    appearance: tuple[float, int] = (0.1, 3)
+    blocks: tuple[float, int] = (0.1, 3)
+    steps: int = 3
     changes: Callable[[Random, NetworkShape], dict[str, TensorChange]] = lambda random, shape: {}
-    means_only: bool = False
+    is_empty: bool = False  # nothing but what is predicted
+    means_only: bool = False  # three levels, the mean of each plane
     drift: bool = False  # all motion symbols 127: fields grow to their bound
 
 
@@ -108,7 +113,7 @@ CHANGED = tuple(
 
 def context_at_bound(random: Random, shape: NetworkShape) -> dict[str, TensorChange]:
     """Weights just below the bound of 9.3: with biases of 4096 instead of their own they would be beyond it."""
-    (spec,) = [s for s in shape.tensors if s.name == "context.motion.output.weight"]
+    (spec,) = [s for s in shape.tensors if s.name == "context.output.weight"]
     start = starting_tensors(shape.width)[spec.name].numpy().astype(np.int64)
     symbols = (np.tile([950, -950], 16).reshape(spec.shape) - start) // 11
     return {spec.name: TensorChange(symbols, reference.STEPS.index(11), best_scales(symbols, spec))}
@@ -116,7 +121,7 @@ def context_at_bound(random: Random, shape: NetworkShape) -> dict[str, TensorCha
 
 def clipped_weights(random: Random, shape: NetworkShape) -> dict[str, TensorChange]:
     """Context weights beyond their bounds, and scales of rows beyond 63."""
-    contexts = ("context.appearance.hidden", "context.motion.hidden", "context.appearance.output.bias")
+    contexts = ("context.hidden", "context.output.bias", "context.group.bias")
     result: dict[str, TensorChange] = change_all(0.3, contexts, 127, 15)(random, shape)
     names = ("cell.key.leave.weight", "cell.inter.leave.weight", "cell.inter.enter.weight")
     result |= change_all(0.3, names, 8, 7)(random, shape)
@@ -131,17 +136,18 @@ def make_segment(random: Random, plan: Plan, geometry: FrameGeometry) -> tuple[S
     writer = SegmentWriter(header, plan.changes(random, shape), geometry, plan.frames, CPU)
     outputs: dict[int, Planes] = {}
     for unit in writer.units:
-        grid = Grid.zeros(unit, geometry, CPU)
-        for levels, amount in ((grid.motion, plan.motion), (grid.appearance, plan.appearance)):
-            for k, level in enumerate(levels):
-                levels[k] = torch.from_numpy(draw(random, tuple(level.shape), *amount).astype(np.float32))
+        grid = Grid.empty(unit, geometry, CPU)
+        if plan.means_only:
+            grid.blocks[0][-1][:, 0, 0] = -3, 2, 1
+        elif not plan.is_empty:
+            for k, level in enumerate(grid.motion):
+                grid.motion[k] = torch.from_numpy(draw(random, tuple(level.shape), *plan.motion).astype(np.float32))
+            layout, refers = BlockLayout(*geometry.half), unit.reference_count > 0
+            grid.blocks = [draw_blocks(random, layout, refers, *plan.blocks, plan.steps) for _ in unit.frames]
         if plan.drift:
             for level in grid.motion:
                 level[:, :2] = 127.0
                 level[:, 2:4] = -127.0
-        if plan.means_only:
-            grid = Grid.zeros(unit, geometry, CPU)
-            grid.appearance[4][:, 9:] = torch.tensor([-3.0, 2.0, 1.0])[:, None, None]
         for display, state in writer.code(grid).items():
             outputs[display] = output_planes(state.appearance.packed, geometry.width, geometry.height)
     frames = [outputs[n] for n in range(plan.frames)]
@@ -185,16 +191,15 @@ def conforming() -> dict[str, Vector]:
     def add(name: str, description: str, size: tuple[int, int], *plans: Plan, **options: Any) -> None:
         vectors[name] = make_file(name, description, size, plans, **options)
 
-    add(WORKED, "1 frame of 1x1, three symbols that are not 0 (chapter 17)", (1, 1), Plan(1, means_only=True))
+    add(WORKED, "1 frame of 1x1, three levels that are not 0 (chapter 17)", (1, 1), Plan(1, means_only=True))
     add("one_frame", "1 frame of odd size", (35, 21), Plan(1))
-    add("two_frames", "key frame and P frame of 2x1", (2, 1), Plan(2, appearance=(0.5, 9)))
-    add("empty", "no level of the grid is used: no symbol is read", (35, 21),
-        Plan(6, motion=(0, 0), appearance=(0, 0)))  # fmt: skip
+    add("two_frames", "key frame and P frame of 2x1", (2, 1), Plan(2, blocks=(0.5, 9)))
+    add("empty", "nothing but what is predicted", (35, 21), Plan(6, is_empty=True))
     add("p_only", "gop 1: P frames only", (35, 21), Plan(5, 24, gop=1))
     add("two_p", "gop 3 with a shorter last one: B frames of unlike distances", (33, 40), Plan(9, 24, gop=3))
-    add("deep", "gop 16: B frames of depth 2 to 5", (17, 9), Plan(17, 24, gop=16, appearance=(0.03, 3)))
+    add("deep", "gop 16: B frames of depth 2 to 5", (17, 9), Plan(17, 24, gop=16, blocks=(0.03, 3)))
     add("deepest", "gop 64: B frames down to depth 7", (3, 2),
-        Plan(34, gop=64, motion=(0.05, 4), appearance=(0.05, 4)))  # fmt: skip
+        Plan(34, gop=64, motion=(0.05, 4), blocks=(0.05, 4)))  # fmt: skip
     add("segments", "three segments of unlike width, gop and length", (24, 18),
         Plan(3, 8, gop=2), Plan(1, 24, gop=1), Plan(4, 48, gop=8))  # fmt: skip
     for width in reference.WIDTHS:
@@ -206,16 +211,19 @@ def conforming() -> dict[str, Vector]:
     add("context_bound", "context weights just within the bound of 9.3", (20, 12),
         Plan(3, 8, gop=2, changes=context_at_bound))  # fmt: skip
     add("borders", "motion of up to 127 at every level: vectors far outside, and clipped", (26, 19),
-        Plan(6, 24, gop=4, motion=(1.0, 127), appearance=(0.02, 9)))  # fmt: skip
-    add("extreme", "all symbols within -127..127, largest gains: results are clipped", (18, 11),
-        Plan(3, 24, gop=2, gain_offset=127, motion=(0.5, 127), appearance=(1.0, 127)))  # fmt: skip
+        Plan(6, 24, gop=4, motion=(1.0, 127), blocks=(0.02, 9)))  # fmt: skip
+    add("extreme", "levels within -32767..32767, largest gains and steps: results are clipped", (38, 11),
+        Plan(3, 24, gop=2, gain_offset=127, motion=(0.5, 127), blocks=(1.0, 32767), steps=63))  # fmt: skip
     add("drift", "vectors that grow to their bound within a wide picture", (600, 2),
-        Plan(9, gop=1, drift=True, appearance=(0.3, 9)), Plan(14, gop=3, drift=True, appearance=(0.3, 9)))  # fmt: skip
+        Plan(9, gop=1, drift=True, blocks=(0.02, 5)), Plan(14, gop=3, drift=True, blocks=(0.02, 5)))  # fmt: skip
     add("search", "texture that tells apart the trials of the motion search", (41, 27),
-        Plan(5, gop=4, motion=(0.3, 3), appearance=(0.6, 12)))  # fmt: skip
+        Plan(5, gop=4, motion=(0.3, 3), blocks=(0.6, 12)))  # fmt: skip
+    add("blocks", "roots on all sides of one another: every size, kind and mode of blocks", (132, 131),
+        Plan(4, gop=3, blocks=(0.01, 9), steps=63))  # fmt: skip
     add("clipped_weights", "weights, scales and features beyond their bounds", (20, 12),
-        Plan(4, 8, gop=3, changes=clipped_weights, appearance=(0.3, 30)))  # fmt: skip
-    add("low_gain", "smallest gains", (18, 11), Plan(3, 24, gop=2, gain_offset=-128, appearance=(0.5, 40)))
+        Plan(4, 8, gop=3, changes=clipped_weights, blocks=(0.3, 30)))  # fmt: skip
+    add("low_gain", "smallest gains", (38, 11),
+        Plan(3, 24, gop=2, gain_offset=-128, blocks=(0.5, 40), steps=63))  # fmt: skip
     add("head", "fields of HEAD away from their usual values, level 6 declared", (7, 8), Plan(2),
         level=6, time_base_num=1001, time_base_den=90000, frame_duration=3003, sar_num=16, sar_den=11, color_range=2,
         color_primaries=255, transfer=0, matrix=9, chroma_location=6)  # fmt: skip
@@ -247,7 +255,7 @@ def sections_of(data: bytes) -> list[tuple[int, bytes]]:
     return result
 
 
-def assembled(parts: Sequence[tuple[int, bytes]], start: bytes = reference.SIGNATURE + b"\4\0") -> bytes:
+def assembled(parts: Sequence[tuple[int, bytes]], start: bytes = reference.SIGNATURE + b"\5\0") -> bytes:
     """A file of these sections with right CRCs."""
     return start + b"".join(section(kind, payload, b"" if i else start) for i, (kind, payload) in enumerate(parts))
 
@@ -258,7 +266,7 @@ def with_unknown_parts(data: bytes) -> bytes:
     head = head[:3] + bytes([head[3] | 1]) + head[4:] + b"later fields"
     segment = bytes([segment[0] | 15]) + segment[1:]
     unknown = [(0x80, b""), (0x83, b"audio"), (0xFF, bytes(300)), (0x84, b"\0"), (0xFF, b"x")]
-    return assembled([(1, head), index, *unknown, (kind, segment), end], reference.SIGNATURE + b"\4\7")
+    return assembled([(1, head), index, *unknown, (kind, segment), end], reference.SIGNATURE + b"\5\7")
 
 
 def faulty(good: dict[str, Vector]) -> dict[str, Vector]:
@@ -272,7 +280,7 @@ def faulty(good: dict[str, Vector]) -> dict[str, Vector]:
     index_longer = bytes([index[1][0]]) + reference_leb(reference.Reader(index[1], 1).leb128("") + 12)
     cases = {
         "signature": ("line ends translated", data.replace(b"\r\n", b"\n", 1), "signature"),
-        "major": ("major version 3", assembled(sections_of(data), reference.SIGNATURE + b"\3\0"), "unsupported"),
+        "major": ("major version 4", assembled(sections_of(data), reference.SIGNATURE + b"\4\0"), "unsupported"),
         "critical": (
             "unknown critical section",
             assembled([head, index, (5, b""), (kind, segment), end]),
@@ -377,42 +385,38 @@ def worked_file_table(data: bytes) -> str:
 
 def worked_symbols_table(data: bytes) -> str:
     """What the entropy-coded data of the file of chapter 17 hold, in the order of the file."""
-    steps: list[tuple[str, str]] = []
+    payload = sections_of(data)[2][1][:-16]
+    coder = reference.RangeDecoder(payload[3:])
+    net = reference.decode_network(coder, 8, 0)
+    steps: list[tuple[str, str, int]] = []
 
-    class Tracing(reference.RangeDecoder):
-        def bits(self, n: int) -> int:
-            value = super().bits(n)
-            steps.append(("b(1)", str(value)))
+    class Tracing(reference.BlockReader):
+        def c(self, context: int, name: str) -> int:
+            fast, slow, _ = self.probabilities[context]
+            ones = min(max((fast + slow) >> 5, 3), 4093)
+            value = super().c(context, name)
+            steps.append((name, f"c({context}), {ones} of 4096 are 1", value))
             return value
 
-        def run(self, tables: reference.Array) -> reference.Array:
-            symbols = super().run(tables)
-            steps.append((f"run, tables {', '.join(map(str, tables))}", ", ".join(map(str, symbols))))
-            return symbols
+        def b(self, n: int, name: str) -> int:
+            value = super().b(n, name)
+            steps.append((name, f"b({n})", value))
+            return value
 
-    payload = sections_of(data)[2][1][:-16]
-    coder = Tracing(payload[3:])
-    net = reference.decode_network(coder, 8, 0)
-    names = [f"tensor_changed, {len(steps)} times"]
-    assert {value for _, value in steps} == {"0"}
-    del steps[1:]
     frame = reference.UnitFrame(0, 0, [], [], 1, 1)
-    reference.compensate(frame)
-    for k in (4, 3, 2, 1, 0):
-        before = len(steps)
-        reference.grid_level(coder, net, [frame], reference.APPEARANCE, k)
-        names.append(f"level_used, k = {k}")
-        names += [f"k = {k}, stage {stage}: c = {stage}, {stage + 4}, {stage + 8}" for stage in
-                  range(len(steps) - before - 1)]  # fmt: skip
+    frame.blocks = Tracing(coder, reference.starting_probabilities(0), frame).read()
     coder.finish()
+    reference.compensate(frame)
+    rebuilt = reference.rebuild(frame, net)
+    reference.synthesise(frame, net, rebuilt)
     rows = [("Element", "Read as", "Value")]
-    rows += [(name, how, value) for name, (how, value) in zip(names, steps, strict=True)]
-    channels = ", ".join(str(int(v)) for v in frame.grid[reference.APPEARANCE][4].ravel())
-    reference.synthesise(frame, net)
-    samples = ", ".join(str(int(v)) for v in frame.samples.ravel())
+    rows.append((f"tensor_changed, {len(net)} times", "b(1)", "0"))
+    rows += [(name, how, str(value)) for name, how, value in steps]
+    levels = ", ".join(str(int(level[0, 0])) for level in frame.blocks.level)
     planes = ", ".join(str(int(p.ravel()[0])) for p in reference.output_planes(frame))
-    rows.append(("g[4], c = 0..11", "", channels))
-    rows.append(("samples, c = 0..5", "", samples))
+    rows.append(("level[p][0][0], p = 0..2", "", levels))
+    rows.append(("rebuilt, c = 0..5", "", ", ".join(str(int(v)) for v in rebuilt.ravel())))
+    rows.append(("samples, c = 0..5", "", ", ".join(str(int(v)) for v in frame.samples.ravel())))
     rows.append(("output Y, U, V", "", planes))
     return rows_of(rows)
 

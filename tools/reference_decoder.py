@@ -3,8 +3,8 @@
     python tools/reference_decoder.py FILE.cwrv [-o OUT.y4m] [--hash]
 
 It is plain and slow on purpose: one function for each clause, in the order of the specification, integers only, and
-nothing shared with the product but the starting networks, which belong to the specification. It needs numpy, and
-zstandard for files with optional sections. A file with an error ends in one line and exit status 1.
+nothing shared with the product but the starting networks and probabilities, which belong to the specification. It
+needs numpy, and zstandard for files with optional sections. A file with an error ends in one line and exit status 1.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ def read_stream(r: Reader, max_level: int) -> Stream:
     need(r.data[:8] == SIGNATURE, "signature", "not a .cwrv file")
     r.pos = 8
     major, minor = r.u8("the version"), r.u8("the version")
-    need(major == 4, "unsupported", f"version {major}.{minor}")
+    need(major == 5, "unsupported", f"version {major}.{minor}")
     head = parse_head(read_section(r, HEAD, MAX_HEAD_BYTES, crc_from=0)[1], minor, max_level)
     index_limit = MAX_INDEX_ENTRY_BYTES * head["segment_count"]
     counts, sizes = parse_index(read_section(r, INDEX, index_limit)[1], head)
@@ -321,8 +321,7 @@ def frame_hash(frames: list[Planes]) -> bytes:
 
 # ---------------------------------------------------------------- chapter 9: segment payload
 
-MOTION, APPEARANCE = "motion", "appearance"
-LEVEL_COUNT = {MOTION: 5, APPEARANCE: 5}
+MOTION_LEVELS = 5
 WIDTHS = (8, 24, 48, 96, 160, 288)
 FILE_WIDTHS = (8, 24)
 STEPS = (1, 2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64, 91, 128, 181, 256)
@@ -341,11 +340,12 @@ def decode_segment(payload: bytes, count: int, height: int, width: int) -> list[
     need(r.left % 4 == 0, "syntax", "the entropy-coded data are no whole number of words")
     coder = RangeDecoder(r.take(r.left, "a segment"))
     net = decode_network(coder, WIDTHS[width_index], gain_offset)
+    probabilities = [starting_probabilities(d) for d in range(4)]
     states: dict[int, State] = {}
     outputs: dict[int, Planes] = {}
     for unit in coding_units(count, gop):
         frames = [UnitFrame(n, depth, refs, [states[x] for x in refs], height, width) for n, depth, refs in unit]
-        decode_unit(coder, net, frames)
+        decode_unit(coder, net, probabilities, frames)
         for f in frames:
             states[f.number] = State(f.samples, f.fields, f.distances)
             outputs[f.number] = output_planes(f)
@@ -367,19 +367,13 @@ def tensor_shapes(w: int) -> dict[str, tuple[tuple[int, ...], int]]:
             shapes[f"cell.{kind}.{layer}.bias"] = ((rows, out), 8192)
         shapes[f"cell.{kind}.enter.slope"] = ((biases, w), 1024)
         shapes[f"cell.{kind}.leave.scale"] = ((biases, 6), 31)
-    shapes["grid.gain"] = ((8, 6), 63)
-    for kind in (APPEARANCE, MOTION):
-        levels = LEVEL_COUNT[kind]
-        shapes[f"context.{kind}.hidden.weight"] = ((16, 8), 2048)
-        shapes[f"context.{kind}.hidden.bias"] = ((4, 16), 2048)
-        shapes[f"context.{kind}.output.weight"] = ((2, 16), 2048)
-        shapes[f"context.{kind}.output.bias"] = ((8 * levels, 2), 2048)
-        shapes[f"context.{kind}.group.bias"] = ((4 * levels, 2), 2048)
+    shapes["block.gain"] = ((8, 1), 63)
+    shapes["context.hidden.weight"] = ((16, 8), 2048)
+    shapes["context.hidden.bias"] = ((4, 16), 2048)
+    shapes["context.output.weight"] = ((2, 16), 2048)
+    shapes["context.output.bias"] = ((8 * MOTION_LEVELS, 2), 2048)
+    shapes["context.group.bias"] = ((4 * MOTION_LEVELS, 2), 2048)
     return shapes
-
-
-def clip_gain(gain: Array) -> Array:
-    return np.clip(gain, (0, 4, 4, 4, 4, 4), 63)
 
 
 def decode_network(coder: RangeDecoder, w: int, gain_offset: int) -> Network:
@@ -388,10 +382,11 @@ def decode_network(coder: RangeDecoder, w: int, gain_offset: int) -> Network:
     starting = starting_network(w)
     for name, (_shape, bound) in tensor_shapes(w).items():
         start = starting[name]
-        if name == "grid.gain":
-            start = clip_gain(start + gain_offset)
-        changed = tensor_change(coder, start)
-        net[name] = clip_gain(changed) if name == "grid.gain" else clip3(-bound, bound, changed)
+        least = -bound
+        if name == "block.gain":
+            least = 0
+            start = clip3(0, bound, start + gain_offset)
+        net[name] = clip3(least, bound, tensor_change(coder, start))
     check_bounds(net)
     return net
 
@@ -419,10 +414,9 @@ def check_bounds(net: Network) -> None:
         m = enter[: weight.shape[1]] if name == "enter" else np.array(1023)
         sums = (abs(weight).sum((2, 3)) * m).sum(1) + bias.max(0)
         need(bool((sums < 15728640).all()), "limit", f"cell.{cell}.{name} is beyond its bound")
-    for kind in (APPEARANCE, MOTION):
-        largest = [abs(net[f"context.{kind}.{part}.bias"]).max(0) for part in ("output", "group")]
-        sums = 1023 * abs(net[f"context.{kind}.output.weight"]).sum(1) + 64 * (largest[0] + largest[1])
-        need(bool((sums < 15728640).all()), "limit", f"context.{kind} is beyond its bound")
+    largest = [abs(net[f"context.{part}.bias"]).max(0) for part in ("output", "group")]
+    sums = 1023 * abs(net["context.output.weight"]).sum(1) + 64 * (largest[0] + largest[1])
+    need(bool((sums < 15728640).all()), "limit", "context is beyond its bound")
 
 
 @lru_cache(maxsize=2)
@@ -466,6 +460,233 @@ def scattered(count: int, inputs: int) -> Array:
     return ((x * np.uint64(2 * m + 1)) >> np.uint64(32)).astype(np.int64) - m
 
 
+# 9.5 Blocks
+
+SPLIT, KIND, ANY, LIKELY, MODE, CHROMA_MODE, CODED = 0, 9, 12, 24, 27, 58, 63  # contexts, 12.6
+LAST, PRESENT, ABOVE_ONE, ABOVE_TWO, REST, STEP = 76, 236, 286, 326, 366, 430
+CONTEXTS = 438
+PLANAR, DC, HORIZONTAL, VERTICAL = 0, 1, 10, 26
+SKIPPED, COMPENSATED = 35, 36
+MAX_MAGNITUDE, MAX_STEP_OFFSET = 32767, 63
+Probabilities = list[list[int]]  # 12.5: fast, slow, count of each context
+
+
+@dataclass
+class Blocks:
+    """The blocks of a frame; rows and columns of units are 2 * bh and 2 * bw."""
+
+    size: Array  # of each unit
+    mode: Array  # of each unit
+    chroma_choice: Array  # of each unit
+    step_offset: Array  # of each root
+    level: list[Array]  # Y, U, V
+    leaves: list[tuple[int, int, int]] = field(default_factory=list)  # (r, q, n), in the order of the stream
+
+
+def new_blocks(bh: int, bw: int) -> Blocks:
+    size, mode, choice = (np.zeros((2 * bh, 2 * bw), np.int64) for _ in range(3))
+    level = [np.zeros((side * bh, side * bw), np.int64) for side in (8, 4, 4)]
+    return Blocks(size, mode, choice, np.zeros((half(bh, 2), half(bw, 2)), np.int64), level)
+
+
+class BlockReader:
+    """9.5 blocks(f)."""
+
+    def __init__(self, coder: RangeDecoder, probabilities: Probabilities, f: UnitFrame) -> None:
+        self.coder, self.probabilities = coder, probabilities
+        self.refers = bool(f.references)
+        self.blocks = new_blocks(*f.block_size)
+        self.rows, self.columns = self.blocks.size.shape
+        self.step_before = 0
+        self.step_known = False
+
+    def c(self, context: int, name: str) -> int:
+        """c(context): the element ``name``."""
+        return self.coder.bin(self.probabilities[context])
+
+    def b(self, n: int, name: str) -> int:
+        """b(n)."""
+        return self.coder.bits(n)
+
+    def t(self, context: int, n: int, name: str) -> int:
+        """t(context, n)."""
+        node = 1
+        for _ in range(n):
+            node = 2 * node + self.c(context + node - 1, name)
+        return node - 2**n
+
+    def read(self) -> Blocks:
+        for r in range(0, self.rows, 8):
+            for q in range(0, self.columns, 8):
+                self.step_known = False
+                self.node(r, q, 5)
+                self.blocks.step_offset[r // 8, q // 8] = self.step_before
+        return self.blocks
+
+    def node(self, r: int, q: int, n: int) -> None:
+        u = 2 ** (n - 2)
+        if r >= self.rows or q >= self.columns:
+            return
+        is_split = 1
+        if r + u <= self.rows and q + u <= self.columns:
+            around = [self.blocks.size[place] for place in self.neighbours(r, q)]
+            is_split = self.c(SPLIT + 3 * (n - 3) + sum(int(size < n) for size in around), "is_split")
+        if is_split and n > 3:
+            for i in range(4):
+                self.node(r + i // 2 * (u // 2), q + i % 2 * (u // 2), n - 1)
+        else:
+            self.leaf(r, q, 2 if is_split else n)
+
+    def neighbours(self, r: int, q: int) -> list[tuple[int, int]]:
+        """The units on the left and above, as far as they exist."""
+        return [(r, q - 1)] * (q > 0) + [(r - 1, q)] * (r > 0)
+
+    def leaf(self, r: int, q: int, n: int) -> None:
+        m, b = max(n, 3), self.blocks
+        of_leaf = (slice(r, r + 2 ** (m - 2)), slice(q, q + 2 ** (m - 2)))
+        b.size[of_leaf] = n
+        b.leaves.append((r, q, n))
+        own = True
+        if self.refers:
+            around = [int(b.mode[place]) for place in self.neighbours(r, q)]
+            own = self.c(KIND + sum(mode < 35 for mode in around), "has_own_modes") == 1
+            if not own:
+                busy = sum(mode != SKIPPED for mode in around)
+                has_levels = self.c(ANY + 3 * (n - 2) + busy, "has_levels")
+                b.mode[of_leaf] = COMPENSATED if has_levels else SKIPPED
+                if not has_levels:
+                    return
+        for i in range(4 if n == 2 else 1):
+            y, x = r + i // 2, q + i % 2
+            if own:
+                b.mode[y : y + 2 ** (n - 2), x : x + 2 ** (n - 2)] = self.luma_mode(y, x)
+            self.levels(0, 4 * y, 4 * x, n, CODED + n - 2)
+        if own:
+            b.chroma_choice[of_leaf] = self.chroma_choice()
+        u_coded = self.levels(1, 2 * r, 2 * q, m - 1, CODED + 4 + m - 3)
+        self.levels(2, 2 * r, 2 * q, m - 1, CODED + 7 + m - 3 + 3 * u_coded)
+
+    def luma_mode(self, y: int, x: int) -> int:
+        likely = self.likely_modes(y, x)
+        if self.c(LIKELY, "is_likely"):
+            if not self.c(LIKELY + 1, "not_first"):
+                return likely[0]
+            return likely[1 + self.c(LIKELY + 2, "not_second")]
+        mode = self.t(MODE, 5, "other_mode")
+        for other in sorted(likely):
+            mode += int(mode >= other)
+        return mode
+
+    def likely_modes(self, y: int, x: int) -> list[int]:
+        left = int(self.blocks.mode[y, x - 1]) if x > 0 else DC
+        above = int(self.blocks.mode[y - 1, x]) if y > 0 else DC
+        left, above = left if left < 35 else DC, above if above < 35 else DC
+        if left == above:
+            if left < 2:
+                return [PLANAR, DC, VERTICAL]
+            return [left, 2 + (left + 29) % 32, 2 + (left - 1) % 32]
+        return [left, above, next(mode for mode in (PLANAR, DC, VERTICAL) if mode not in (left, above))]
+
+    def chroma_choice(self) -> int:
+        if not self.c(CHROMA_MODE, "not_luma_mode"):
+            return 0
+        if not self.c(CHROMA_MODE + 1, "not_linear"):
+            return 1
+        return 2 + self.t(CHROMA_MODE + 2, 2, "listed_mode")
+
+    def levels(self, p: int, top: int, left: int, n: int, context: int) -> int:
+        if not self.c(context, "is_coded"):
+            return 0
+        if not self.step_known:
+            self.step_known = True
+            self.step_change()
+        chroma, level = min(p, 1), self.blocks.level[p]
+        last_y = self.coordinate(LAST + 80 * chroma + 20 * (n - 2), n)
+        last_x = self.coordinate(LAST + 80 * chroma + 20 * (n - 2) + 10, n)
+        order = scan(n)
+        last = order.index((last_y, last_x))
+        for k in range(last, -1, -1):
+            y, x = order[k]
+            present, above_one, above_two, rest = self.level_contexts(level, top, left, n, y, x, chroma)
+            if k < last and not self.c(present, "is_present"):
+                continue
+            magnitude = 1
+            if self.c(above_one, "above_one"):
+                magnitude = 2
+                if self.c(above_two, "above_two"):
+                    magnitude = 3 + self.rest(rest)
+            sign = self.b(1, "is_negative")
+            need(magnitude <= MAX_MAGNITUDE, "truncated", "a level is too large")
+            level[top + y, left + x] = -magnitude if sign else magnitude
+        return 1
+
+    def step_change(self) -> None:
+        size = 0
+        if self.c(STEP, "step_changes"):
+            sign = self.b(1, "step_falls")
+            size = 1
+            while size < 2 * MAX_STEP_OFFSET and self.c(STEP + min(size, 7), "step_goes_on"):
+                size += 1
+            size = -size if sign else size
+        self.step_before += size
+        need(abs(self.step_before) <= MAX_STEP_OFFSET, "truncated", "a step is too far from that of the frame")
+
+    def coordinate(self, context: int, n: int) -> int:
+        group = 0
+        while group < 2 * n - 1 and self.c(context + group, "group_goes_on"):
+            group += 1
+        if group < 4:
+            return group
+        bits = (group >> 1) - 1
+        return ((2 + group % 2) << bits) + self.b(bits, "group_place")
+
+    def rest(self, context: int) -> int:
+        k = 0
+        while k < 12 and self.c(context + min(k, 7), "rest_goes_on"):
+            k += 1
+        if k < 12:
+            return k
+        length = 0
+        while length < 15 and self.b(1, "length_goes_on"):
+            length += 1
+        return 11 + 2**length + self.b(length, "rest_place")
+
+    @staticmethod
+    def level_contexts(level: Array, top: int, left: int, n: int, y: int, x: int, chroma: int) -> tuple[int, ...]:
+        """12.6: of is_present, above_one, above_two, rest_goes_on."""
+        around = [(y, x + 1), (y, x + 2), (y + 1, x + 1), (y + 1, x), (y + 2, x)]
+        sizes = [abs(int(level[top + i, left + j])) for i, j in around if i < 2**n and j < 2**n]
+        total, count = sum(min(size, 5) for size in sizes), sum(size > 0 for size in sizes)
+        more, d = total - count, y + x
+        zone = bisect_right((1, 2, 5, 10), d)
+        present = PRESENT + 25 * chroma + 5 * zone + min((total + 1) >> 1, 4)
+        place = 20 * chroma + 5 * bisect_right((1, 3, 10), d) + min(more, 4)
+        return present, ABOVE_ONE + place, ABOVE_TWO + place, REST + 32 * chroma + 8 * min(more >> 1, 3)
+
+
+@lru_cache
+def scan(n: int) -> list[tuple[int, int]]:
+    """9.6 SCAN: (y, x) of the levels of a block of 2**n samples squared."""
+    side = 2**n
+    return [(d - x, x) for d in range(2 * side - 1) for x in range(side) if 0 <= d - x < side]
+
+
+@lru_cache(maxsize=1)
+def probabilities_file() -> bytes:
+    """12.5: the starting probabilities of all contexts at all depths; 128 everywhere while there is no file."""
+    path = ROOT_FOLDER / "nvcodec/blocks/contexts.bin"
+    data = path.read_bytes() if path.exists() else bytes([128] * (4 * CONTEXTS))
+    found = re.search(r"<!-- table: contexts -->.*?`([0-9a-f]{64})`.*?<!-- end -->", SPEC.read_text("utf-8"), re.DOTALL)
+    if len(data) != 4 * CONTEXTS or found is None or found[1] != hashlib.sha256(data).hexdigest():
+        raise SystemExit(f"the starting probabilities are not those of {SPEC.name}")
+    return data
+
+
+def starting_probabilities(d: int) -> Probabilities:
+    """12.5: of all contexts, for frames of the depths that share probabilities d."""
+    return [[256 * value, 256 * value, 0] for value in probabilities_file()[d * CONTEXTS : (d + 1) * CONTEXTS]]
+
+
 # ---------------------------------------------------------------- chapter 10: decoding process
 
 
@@ -504,13 +725,14 @@ class UnitFrame:
     states: list[State]
     height: int
     width: int
-    grid: dict[str, dict[int, Array]] = field(default_factory=lambda: {MOTION: {}, APPEARANCE: {}})
-    mismatch: dict[str, Array] = field(default_factory=dict)
-    activity: dict[str, Array] = field(default_factory=dict)
+    grid: dict[int, Array] = field(default_factory=dict)
+    mismatch: Array = field(init=False)
+    activity: Array = field(init=False)
     predicted: list[Array] = field(default_factory=list)
     fields: list[Array] = field(default_factory=list)
     prediction: Array = field(init=False)
     difference: Array = field(init=False)
+    blocks: Blocks = field(init=False)
     samples: Array = field(init=False)
 
     @property
@@ -525,15 +747,13 @@ class UnitFrame:
     def block_size(self) -> tuple[int, int]:
         return half(self.height, 3), half(self.width, 3)
 
-    def level_shape(self, kind: str, k: int) -> tuple[int, int, int]:
-        """10.1 sizes and 10.3 channels of a level of the grid."""
-        rows, columns = self.block_size if kind == MOTION else self.working_size
-        return len(self.groups(kind, k)), half(rows, k), half(columns, k)
+    def level_shape(self, k: int) -> tuple[int, int, int]:
+        """10.1 sizes and 10.3 channels of a motion level."""
+        rows, columns = self.block_size
+        return len(self.groups(k)), half(rows, k), half(columns, k)
 
-    def groups(self, kind: str, k: int) -> tuple[int, ...]:
+    def groups(self, k: int) -> tuple[int, ...]:
         """10.3: the group of each channel."""
-        if kind == APPEARANCE:
-            return tuple(c // 3 for c in range((3, 9, 9, 9, 12)[k]))
         if len(self.references) == 1:
             return (0, 0, 2) if k < 4 else (0, 0)
         return {0: (0, 0, 1, 1, 2, 3), 4: (0, 0, 1, 1)}.get(k, (0, 0, 1, 1, 2))
@@ -559,19 +779,18 @@ def coding_units(n: int, gop: int) -> list[list[tuple[int, int, list[int]]]]:
     return units + later
 
 
-def decode_unit(coder: RangeDecoder, net: Network, frames: list[UnitFrame]) -> None:
+def decode_unit(coder: RangeDecoder, net: Network, probabilities: list[Probabilities], frames: list[UnitFrame]) -> None:
     """9.1 coding_unit(), 10.3."""
     if frames[0].references:
         for f in frames:
             predict_motion(f)
         for k in (4, 3, 2, 1, 0):
-            grid_level(coder, net, frames, MOTION, k)
+            motion_level(coder, net, frames, k)
+    for f in frames:
+        f.blocks = BlockReader(coder, probabilities[min(f.depth, 3)], f).read()
     for f in frames:
         compensate(f)
-    for k in (4, 3, 2, 1, 0):
-        grid_level(coder, net, frames, APPEARANCE, k)
-    for f in frames:
-        synthesise(f, net)
+        synthesise(f, net, rebuild(f, net))
 
 
 # 10.4 Motion prediction
@@ -598,8 +817,8 @@ def predict_motion(f: UnitFrame) -> None:
         )
         f.predicted = [best, scale(best, dist[1], dist[0])]
         disagreement = search.near(best) >> 6
-    f.mismatch[MOTION] = disagreement
-    f.activity[MOTION] = edge(f.predicted[0][0]) + edge(f.predicted[0][1])
+    f.mismatch = disagreement
+    f.activity = edge(f.predicted[0][0]) + edge(f.predicted[0][1])
 
 
 class Search:
@@ -678,7 +897,7 @@ def moved(v: Array, dy: int, dx: int) -> Array:
 
 
 def compensate(f: UnitFrame) -> None:
-    """10.5 to 10.7: prediction, difference; and what 12.3 takes from them."""
+    """10.5 to 10.7: prediction, difference."""
     h, w = f.working_size
     if not f.states:
         f.prediction = np.full((6, h, w), 512, np.int64)
@@ -687,13 +906,11 @@ def compensate(f: UnitFrame) -> None:
         blend_plane = motion(f)
         warped = [warp(s, v) for s, v in zip(f.states, f.fields, strict=True)]
         blend(f, warped, blend_plane)
-    f.mismatch[APPEARANCE] = abs(f.difference[:4]).sum(0)
-    f.activity[APPEARANCE] = np.sum([edge(f.prediction[c]) for c in range(4)], axis=0)
 
 
 def motion(f: UnitFrame) -> Array:
     """10.5: sets the fields, gives the blend (0 for P frames)."""
-    g, dist = f.grid[MOTION], f.distances
+    g, dist = f.grid, f.distances
     total = correction(f, 0)
     forward = total[:2]
     f.fields = [clip3(-2047, 2047, f.predicted[0] + forward)]
@@ -706,8 +923,8 @@ def motion(f: UnitFrame) -> Array:
 
 def correction(f: UnitFrame, k: int) -> Array:
     """10.5 T[k]."""
-    g, count = f.grid[MOTION][k], 2 * len(f.references)
-    if k == LEVEL_COUNT[MOTION] - 1:
+    g, count = f.grid[k], 2 * len(f.references)
+    if k == MOTION_LEVELS - 1:
         return g
     _, rows, columns = g.shape
     choice = g[count]
@@ -790,11 +1007,7 @@ def blend(f: UnitFrame, warped: list[Array], blend_plane: Array) -> None:
     f.difference = warped[0] - warped[1]
 
 
-# 10.8 Grid expansion
-
-MAX_BAND = 14336
-LOW = ((0, -21, 404, -21, 0), (0, -33, 214, 214, -33))
-HIGH = ((12, -193, -193, 12, 0), (19, -57, 437, -57, 19))
+# 10.8 Rebuilding the blocks
 
 
 @lru_cache
@@ -809,56 +1022,192 @@ def gains() -> tuple[int, ...]:
     return tuple(values)
 
 
-def mirror(t: int, n: int) -> int:
-    """mirror(t, n)."""
-    t = t % (2 * n - 2) if n > 1 else 0
-    return min(t, 2 * n - 2 - t)
+def rebuild(f: UnitFrame, net: Network) -> Array:
+    """10.8: rebuilt (6, h, w)."""
+    (h, w), (bh, bw), b = f.working_size, f.block_size, f.blocks
+    planes = []
+    for plane, side in ((luma(f.prediction), 8), (f.prediction[4], 4), (f.prediction[5], 4)):
+        more = [(0, side * count - size) for count, size in zip((bh, bw), plane.shape, strict=True)]
+        planes.append(np.pad(plane, more, mode="edge"))
+    known = np.zeros(b.size.shape, bool)
+    for r, q, n in b.leaves:
+        index = int(clip3(0, 63, net["block.gain"][f.depth, 0] + b.step_offset[r // 8, q // 8]))
+        steps = (gains()[index], gains()[max(index - 4, 0)])
+        for i in range(4 if n == 2 else 1):
+            y, x = r + i // 2, q + i % 2
+            rebuild_luma(b, planes[0], known, y, x, n, steps[0])
+            known[y : y + 2 ** (n - 2), x : x + 2 ** (n - 2)] = True
+        for p in (1, 2):
+            rebuild_chroma(b, planes, known, p, r, q, max(n, 3) - 1, steps[1])
+    return np.concatenate([pack(planes[0][: 2 * h, : 2 * w]), np.stack([plane[:h, :w] for plane in planes[1:]])])
 
 
-def merge(low: Array, high: Array, n: int) -> Array:
-    """merge() of the last axis of two arrays."""
-    out = np.zeros((*low.shape[:-1], n), np.int64)
-    for t in range(n):
-        i, p = divmod(t, 2)
-        a = sum(
-            LOW[p][j] * low[..., mirror(2 * (i + j - 2), n) // 2]
-            + HIGH[p][j] * high[..., mirror(2 * (i + j - 2) + 1, n) // 2]
-            for j in range(5)
-        )
-        out[..., t] = clip3(-MAX_BAND, MAX_BAND, round2(a, 9))
+def rebuild_luma(b: Blocks, plane: Array, known: Array, y: int, x: int, n: int, step: int) -> None:
+    mode, place = int(b.mode[y, x]), (slice(4 * y, 4 * y + 2**n), slice(4 * x, 4 * x + 2**n))
+    if mode == SKIPPED:
+        return
+    if mode == COMPENSATED:
+        block = plane[place]
+    else:
+        line = surroundings(plane, known, 4 * y, 4 * x, 2**n, 4)
+        block = predict(mode, smooth(line) if wants_smoothing(mode, n) else line, n)
+    plane[place] = clip3(0, 1023, block + inverse_transform(b.level[0][place], n, step))
+
+
+def rebuild_chroma(b: Blocks, planes: list[Array], known: Array, p: int, r: int, q: int, n: int, step: int) -> None:
+    mode, choice = int(b.mode[r, q]), int(b.chroma_choice[r, q])
+    plane, place = planes[p], (slice(2 * r, 2 * r + 2**n), slice(2 * q, 2 * q + 2**n))
+    if mode == SKIPPED:
+        return
+    if mode == COMPENSATED:
+        block = plane[place]
+    elif choice == 1:
+        block = predict_linear(planes[0], plane, 2 * r, 2 * q, 2**n)
+    else:
+        if choice >= 2:
+            listed = (PLANAR, VERTICAL, HORIZONTAL, DC)[choice - 2]
+            mode = 34 if listed == mode else listed
+        block = predict(mode, surroundings(plane, known, 2 * r, 2 * q, 2**n, 2), n)
+    plane[place] = clip3(0, 1023, block + inverse_transform(b.level[p][place], n, step))
+
+
+# 10.9 Prediction from the samples around
+
+ANGLES = (
+    *(0, 0, 32, 26, 21, 17, 13, 9, 5, 2, 0, -2, -5, -9, -13, -17, -21, -26),
+    *(-32, -26, -21, -17, -13, -9, -5, -2, 0, 2, 5, 9, 13, 17, 21, 26, 32),
+)
+INVERSE_ANGLES = (0, 4096, 1638, 910, 630, 482, 390, 315, 256)
+Line = dict[int, int]  # samples around a block, by their place
+
+
+def surroundings(plane: Array, known: Array, top: int, left: int, side: int, unit: int) -> Line:
+    """10.9 line: -2 * side .. 2 * side."""
+    line: dict[int, int | None] = {}
+    for k in range(-2 * side, 2 * side + 1):
+        y, x = (top - 1 - k, left - 1) if k < 0 else (top - 1, left - 1 + k)
+        i, j = y // unit, x // unit
+        inside = y >= 0 and x >= 0 and i < known.shape[0] and j < known.shape[1]
+        line[k] = int(plane[y, x]) if inside and known[i, j] else None
+    value = next((v for v in line.values() if v is not None), 512)
+    for k, v in line.items():
+        value = value if v is None else v
+        line[k] = value
+    return {k: v for k, v in line.items() if v is not None}
+
+
+def smooth(line: Line) -> Line:
+    return {
+        k: (line[k - 1] + 2 * v + line[k + 1] + 2) >> 2 if k - 1 in line and k + 1 in line else v
+        for k, v in line.items()
+    }
+
+
+def axis_distance(mode: int) -> int:
+    return min(abs(mode - HORIZONTAL), abs(mode - VERTICAL))
+
+
+def wants_smoothing(mode: int, n: int) -> bool:
+    return mode != DC and n > 2 and axis_distance(mode) > {3: 7, 4: 1, 5: 0}[n]
+
+
+def predict(mode: int, line: Line, n: int) -> Array:
+    """10.9, for a block of 2**n samples squared."""
+    side = 2**n
+    out = np.zeros((side, side), np.int64)
+    for y, x in product(range(side), repeat=2):
+        if mode == PLANAR:
+            across = (side - 1 - x) * line[-1 - y] + (x + 1) * line[1 + side]
+            out[y, x] = (across + (side - 1 - y) * line[1 + x] + (y + 1) * line[-1 - side] + side) >> (n + 1)
+        elif mode == DC:
+            out[y, x] = (sum(line[1 + k] + line[-1 - k] for k in range(side)) + side) >> (n + 1)
+        else:
+            out[y, x] = along(mode, line, y, x)
+    return blend_borders(mode, line, n, out) if mode in (PLANAR, DC, HORIZONTAL, VERTICAL) else out
+
+
+def along(mode: int, line: Line, y: int, x: int) -> int:
+    """Modes 2 .. 34."""
+    forward = 1 if mode >= 18 else -1
+    i, j = (x, y) if mode >= 18 else (y, x)
+    angle = ANGLES[mode]
+    whole, part = ((j + 1) * angle) >> 5, ((j + 1) * angle) & 31
+
+    def ref(k: int) -> int:
+        return line[forward * k if k >= 0 else -forward * ((128 - k * INVERSE_ANGLES[axis_distance(mode)]) >> 8)]
+
+    at = i + whole + 1
+    return ((32 - part) * ref(at) + part * ref(at + 1) + 16) >> 5 if part else ref(at)
+
+
+def blend_borders(mode: int, line: Line, n: int, out: Array) -> Array:
+    shift = (n - 1) >> 1
+    y, x = np.mgrid[: len(out), : len(out)]
+    by_y, by_x = (32 >> np.minimum((2 * v) >> shift, 31) for v in (y, x))
+    above = np.array([line[1 + k] for k in range(len(out))])[x]
+    beside = np.array([line[-1 - k] for k in range(len(out))])[y]
+    if mode == VERTICAL:
+        out = out + round2(by_x * (beside - line[0]), 6)
+    elif mode == HORIZONTAL:
+        out = out + round2(by_y * (above - line[0]), 6)
+    else:
+        out = round2(by_x * beside + by_y * above + (64 - by_x - by_y) * out, 6)
+    return clip3(0, 1023, out)
+
+
+def predict_linear(luma_plane: Array, plane: Array, top: int, left: int, side: int) -> Array:
+    """10.9 Linear prediction of chroma."""
+
+    def mean_luma(y: int, x: int) -> int:
+        return (int(luma_plane[2 * y : 2 * y + 2, 2 * x : 2 * x + 2].sum()) + 2) >> 2
+
+    places = [(top - 1, left + k) for k in range(side) if top > 0] + [(top + k, left - 1) for k in range(side) if left]
+    pairs = [(mean_luma(y, x), int(plane[y, x])) for y, x in places]
+    count, sx, sy = len(pairs), sum(a for a, _ in pairs), sum(b for _, b in pairs)
+    slope, mean_x, mean_y = 0, 0, 512
+    if pairs:
+        spread = count * sum(a * a for a, _ in pairs) - sx * sx
+        if spread > 0:
+            slope = ((count * sum(a * b for a, b in pairs) - sx * sy) * 256) // spread
+            slope = min(max(slope, -1024), 1024)
+        mean_x, mean_y = (sx + count // 2) // count, (sy + count // 2) // count
+    values = [
+        [mean_y + round2(slope * (mean_luma(top + y, left + x) - mean_x), 8) for x in range(side)] for y in range(side)
+    ]
+    return clip3(0, 1023, np.array(values))
+
+
+# 10.10 Transform
+
+COSINES = (
+    *(8192, 8182, 8153, 8103, 8035, 7946, 7839, 7713, 7568, 7405, 7225, 7027, 6811, 6580, 6333, 6070, 5793),
+    *(5501, 5197, 4880, 4551, 4212, 3862, 3503, 3135, 2760, 2378, 1990, 1598, 1202, 803, 402, 0),
+)
+
+
+@lru_cache
+def matrix(n: int) -> Array:
+    """T_n."""
+    side = 2**n
+    out = np.full((side, side), COSINES[16], np.int64)
+    for k, i in product(range(1, side), range(side)):
+        angle = (2 * i + 1) * k * 2 ** (5 - n) % 128
+        angle = min(angle, 128 - angle)
+        out[k, i] = COSINES[angle] if angle <= 32 else -COSINES[64 - angle]
     return out
 
 
-def synthesise_level(low: Array, bands: Array, rows: int, columns: int) -> Array:
-    upper = merge(low, bands[0], columns)
-    lower = merge(bands[1], bands[2], columns)
-    return merge(upper.T, lower.T, rows).T
+def inverse_transform(level: Array, n: int, step: int) -> Array:
+    amplitude = clip3(-524287, 524287, level * step)
+    columns = round2(matrix(n).T @ amplitude, 9)
+    return np.asarray(round2(columns @ matrix(n), 16 + n))
 
 
-def expand(f: UnitFrame, gain: Array) -> Array:
-    """10.8: the residual (6, h, w)."""
-
-    def amplitude(p: int, k: int, q: Array) -> Array:
-        return clip3(-MAX_BAND, MAX_BAND, q * gains()[gain[f.depth, k] - (4 if p else 0)])
-
-    bands = f.grid[APPEARANCE]
-    planes = []
-    for p in range(3):
-        plane = amplitude(p, 5, bands[4][9 + p])
-        for k in (4, 3, 2, 1):
-            details = amplitude(p, k, bands[k][3 * p : 3 * p + 3])
-            plane = synthesise_level(plane, details, *f.level_shape(APPEARANCE, k - 1)[1:])
-        planes.append(plane)
-    h, w = f.working_size
-    top = synthesise_level(planes[0], amplitude(0, 0, bands[0]), 2 * h, 2 * w)
-    return clip3(-1023, 1023, np.concatenate([pack(top), np.stack(planes[1:])]))
-
-
-# 10.9 Cell, 10.10 Output
+# 10.11 Cell, 10.12 Output
 
 
 def layer(v: Array, weight: Array, offset: Array) -> Array:
-    """10.9 layer. Sums stay below 2^24 (10.10), so that the products of binary64 matrices are exact."""
+    """10.11 layer. Sums stay below 2^24 (10.12), so that the products of binary64 matrices are exact."""
     _, h, w = v.shape
     padded = np.pad(v, ((0, 0), (1, 1), (1, 1))).astype(np.float64)
     a = np.zeros((len(weight), h * w))
@@ -871,22 +1220,22 @@ def leaky(n: Array) -> Array:
     return clip3(-1023, 1023, np.where(n >= 0, n, n >> 3))
 
 
-def synthesise(f: UnitFrame, net: Network) -> None:
-    """10.8 and 10.9."""
-    residual = expand(f, net["grid.gain"])
+def synthesise(f: UnitFrame, net: Network, rebuilt: Array) -> None:
+    """10.11."""
+    residual = rebuilt - f.prediction
     cell, row = ("cell.inter", min(f.depth, 3) - 1) if f.references else ("cell.key", 0)
     v = np.concatenate([residual, f.prediction - 512, f.difference]) if f.references else residual
-    offset = 128 * net[f"{cell}.enter.bias"][row] + 16 * net["grid.gain"][f.depth, 0] * net[f"{cell}.enter.slope"][row]
+    offset = 128 * net[f"{cell}.enter.bias"][row] + 16 * net["block.gain"][f.depth, 0] * net[f"{cell}.enter.slope"][row]
     v = leaky(layer(v, net[f"{cell}.enter.weight"], offset))
     for name in ("mix0", "mix1"):
         v = leaky(layer(v, net[f"{cell}.{name}.weight"], 128 * net[f"{cell}.{name}.bias"][0]))
     v = layer(v, net[f"{cell}.leave.weight"], 128 * net[f"{cell}.leave.bias"][0])
     correction = round2(v * net[f"{cell}.leave.scale"][row][:, None, None], 4)
-    f.samples = clip3(0, 1023, f.prediction + residual + correction)
+    f.samples = clip3(0, 1023, rebuilt + correction)
 
 
 def output_planes(f: UnitFrame) -> Planes:
-    """10.10."""
+    """10.12."""
     out = np.minimum(255, (f.samples + 2) >> 2)
     y = luma(out)[: f.height, : f.width]
     return [np.ascontiguousarray(plane, np.uint8) for plane in (y, out[4], out[5])]
@@ -979,6 +1328,16 @@ class RangeDecoder:
             value = 2 * value + self.decode([0, 2**23, 2**24])
         return value
 
+    def bin(self, p: list[int]) -> int:
+        """c(context), whose probabilities are p (12.5); they follow."""
+        fast, slow, count = p
+        ones = min(max((fast + slow) >> 5, 3), 4093)
+        bit = self.decode([0, (4096 - ones) << 12, 2**24])
+        p[0] = fast + ((65535 * bit - fast) >> 4)
+        p[1] = slow + ((65535 * bit - slow) >> min(4 + (count >> 3), 7))
+        p[2] = min(count + 1, 24)
+        return bit
+
     def symbol(self, t: int) -> int:
         """s(t)."""
         return self.decode(table(t)) - 127
@@ -1006,19 +1365,19 @@ def stage_of(c: int, y: int, x: int) -> int:
     return (PHASE[y % 2, x % 2] + c) % 4
 
 
-def grid_level(coder: RangeDecoder, net: Network, frames: list[UnitFrame], kind: str, k: int) -> None:
-    """9.1 grid_level(kind, k)."""
-    shape = frames[0].level_shape(kind, k)
+def motion_level(coder: RangeDecoder, net: Network, frames: list[UnitFrame], k: int) -> None:
+    """9.1 motion_level(k)."""
+    shape = frames[0].level_shape(k)
     for f in frames:
-        f.grid[kind][k] = np.zeros(shape, np.int64)
+        f.grid[k] = np.zeros(shape, np.int64)
     used = [f for f in frames if coder.bits(1)]
     for stage in range(4 if used else 0):
         places, tables, locations = [], [], []
         for f, c in product(used, range(shape[0])):
             y0, x0 = next(place for place in PHASE if stage_of(c, *place) == stage)
             place = (c, slice(y0, None, 2), slice(x0, None, 2))
-            location, scale_index = location_and_scale(net, f, kind, k, c, stage, y0, x0)
-            places.append((f.grid[kind][k], place))
+            location, scale_index = location_and_scale(net, f, k, c, stage, y0, x0)
+            places.append((f.grid[k], place))
             locations.append(location)
             tables.append((4 * scale_index + location % 4).ravel())
         symbols = coder.run(np.concatenate(tables))
@@ -1029,7 +1388,7 @@ def grid_level(coder: RangeDecoder, net: Network, frames: list[UnitFrame], kind:
             at += location.size
 
 
-def neighbour_sums(kind: str, g: Array, c: int, stage: int, y0: int, x0: int) -> list[Array]:
+def neighbour_sums(g: Array, c: int, stage: int, y0: int, x0: int) -> list[Array]:
     """12.2: near, wide, cross and mean at the samples (c, y0 + 2i, x0 + 2j)."""
     channels, rows, columns = g.shape
     padded = np.pad(g, ((0, 0), (2, 2), (2, 2)))
@@ -1040,11 +1399,10 @@ def neighbour_sums(kind: str, g: Array, c: int, stage: int, y0: int, x0: int) ->
         if stage_of(d, y0 + dy, x0 + dx) >= stage:
             continue
         reach = max(abs(dy), abs(dx))
-        related = kind == MOTION or c // 3 == d // 3 or c % 3 == d % 3
         weight = (
             int(d == c and reach == 1),
             int(d == c),
-            int(d != c and related and reach <= 1) * (2 if reach == 0 else 1),
+            int(d != c and reach <= 1) * (2 if reach == 0 else 1),
             int(d == c and reach == 1) * (2 if 0 in (dy, dx) else 1),
         )
         if not any(weight):
@@ -1086,25 +1444,23 @@ def pool(a: Array, k: int) -> Array:
     return np.asarray(round2(full.reshape(rows, 1 << k, columns, 1 << k).sum((1, 3)), 2 * k))
 
 
-def parent(f: UnitFrame, kind: str, k: int, c: int) -> Array:
+def parent(f: UnitFrame, k: int, c: int) -> Array:
     """12.3 Parent, at all places of the level."""
-    _, rows, columns = f.level_shape(kind, k)
-    if k == LEVEL_COUNT[kind] - 1 or c >= len(f.grid[kind][k + 1]):
+    _, rows, columns = f.level_shape(k)
+    if k == MOTION_LEVELS - 1 or c >= len(f.grid[k + 1]):
         return np.zeros((rows, columns), np.int64)
-    m = np.pad(abs(f.grid[kind][k + 1][c]), 1)
+    m = np.pad(abs(f.grid[k + 1][c]), 1)
     y, x = np.mgrid[:rows, :columns]
     y, x = (y >> 1) + 1, (x >> 1) + 1
     return lg(4 * (8 * m[y, x] + sum(m[y + p, x + q] for p, q in product((-1, 0, 1), repeat=2))))
 
 
-def location_and_scale(
-    net: Network, f: UnitFrame, kind: str, k: int, c: int, stage: int, y0: int, x0: int
-) -> tuple[Array, Array]:
+def location_and_scale(net: Network, f: UnitFrame, k: int, c: int, stage: int, y0: int, x0: int) -> tuple[Array, Array]:
     """12.3 Features and 12.4, for the samples (c, y0 + 2i, x0 + 2j)."""
-    near, wide, cross, mean = neighbour_sums(kind, f.grid[kind][k], c, stage, y0, x0)
+    near, wide, cross, mean = neighbour_sums(f.grid[k], c, stage, y0, x0)
     own = (slice(y0, None, 2), slice(x0, None, 2))
-    activity = pool(f.activity[kind], k)
-    if kind == MOTION and k < 4:
+    activity = pool(f.activity, k)
+    if k < MOTION_LEVELS - 1:
         candidates = merge_candidates(f, k, *activity.shape)
         activity = activity + abs(candidates[1:] - candidates[0]).sum((0, 1))
     features = [
@@ -1113,18 +1469,16 @@ def location_and_scale(
         lg(cross),
         mean,
         lg(abs(mean)),
-        parent(f, kind, k, c)[own],
-        lg(pool(f.mismatch[kind], k)[own]),
+        parent(f, k, c)[own],
+        lg(pool(f.mismatch, k)[own]),
         lg(activity[own]),
     ]
-    group = f.groups(kind, k)[c]
-    weights = {name: net[f"context.{kind}.{name}"] for name in ("hidden.weight", "hidden.bias", "output.weight")}
     columns = np.stack([feature.ravel() for feature in features])
-    hid = weights["hidden.weight"] @ columns + 64 * weights["hidden.bias"][stage][:, None]
+    hid = net["context.hidden.weight"] @ columns + 64 * net["context.hidden.bias"][stage][:, None]
     hid = clip3(0, 1023, round2(hid, 6))
-    bias = net[f"context.{kind}.output.bias"][LEVEL_COUNT[kind] * f.depth + k]
-    bias = bias + net[f"context.{kind}.group.bias"][4 * k + group]
-    out = round2(weights["output.weight"] @ hid + 64 * bias[:, None], 10)
+    bias = net["context.output.bias"][MOTION_LEVELS * f.depth + k]
+    bias = bias + net["context.group.bias"][4 * k + f.groups(k)[c]]
+    out = round2(net["context.output.weight"] @ hid + 64 * bias[:, None], 10)
     shape = near.shape
     return clip3(-400, 400, out[0]).reshape(shape), clip3(0, 63, out[1]).reshape(shape)
 

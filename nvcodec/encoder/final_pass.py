@@ -133,7 +133,8 @@ class FinalPass:
             is_new = number >= self.units_done
             if is_new:
                 settings = replace(self.settings, lmbda=used[-1])
-                work = fit.fit_unit(number, twin, writer.states, settings)
+                models = writer.models.copy()
+                work = fit.fit_unit(number, twin, writer.states, models, settings)
             start = writer.bits
             decoded = writer.code(fit.grids[number])
             spent.append(writer.bits - start)

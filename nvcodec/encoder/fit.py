@@ -1,9 +1,8 @@
-"""Fit the grid of a coding unit, and with it the network, by direct rate-distortion optimisation.
+"""Fit the blocks of a coding unit by rate-distortion search, and with them the cell that mends what they leave.
 
-Symbols are integers throughout. In every iteration the gradient of the distortion and its curvature predict
-what moving a symbol would do; a random half of the symbols take the neighbouring value with the lowest
-rate-distortion cost. The network takes an Adam step on the same integers. No rounding is simulated, so
-what is optimised is what is coded.
+The search decides on integers, by the exact error of what they come to and by the bits of the contexts as they stand.
+Then the cell takes Adam steps on the rebuilt frames of the unit: no rounding is simulated, what is optimised is what is
+coded.
 """
 
 from __future__ import annotations
@@ -12,57 +11,44 @@ import math
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from nvcodec.encoder.decisions import best_symbols
-from nvcodec.encoder.descent import descended_levels
-from nvcodec.encoder.rate import LevelRate, level_costs
-from nvcodec.encoder.transform import amplitudes, symbol_energies
+from nvcodec.blocks.layout import BlockLayout, decoding_order
+from nvcodec.blocks.picture import BinModels, noted_bins
+from nvcodec.encoder.rate import level_costs
 from nvcodec.encoder.twin import Twin
+from nvcodec.entropy.tables import bits_of_bins
 from nvcodec.gop import CodingUnit
-from nvcodec.model.grid import SYMBOL_BOUND, FrameGeometry, channel_gains, expand_grid
-from nvcodec.model.network import cell_kind
-from nvcodec.model.unit import Grid
+from nvcodec.model.grid import FrameGeometry
+from nvcodec.model.network import GAIN_STEPS, GAIN_STEPS_PER_OCTAVE, LEAST_GAIN, cell_kind, quantiser_steps
 from nvcodec.model.warp import SAMPLE_MAX
-from nvcodec.model.warprnn import AppearanceSide, Compensated, MotionSide
-from nvcodec.parallel import beside
+from nvcodec.model.warprnn import Compensated, MotionSide
+from nvcodec.parallel import run_all
 
-__all__ = ["FitSettings", "UnitFit", "UnitResult", "context_sensitivity"]
+__all__ = ["SAMPLE_STEP", "FitSettings", "UnitFit", "UnitResult", "context_sensitivity"]
 
 SAMPLE_STEP = 4.0
 """Working samples have 10 bits: four steps are one 8-bit grey level."""
-
-
-_DESCENTS = 2
-"""Visits of every symbol after the moves of many."""
-_LEAST_ENERGY = 0.05
-"""Of a symbol, in the curvature: high samples behind the end of a line of odd length have none at all."""
-_RESTRAINT = 2.0
-"""By how much moves are damped more after some that overshot."""
-_DEAD_ZONE = 0.66
-"""Of a quantiser step: smaller coefficients start as zero."""
+_LAMBDA_OF_STEP = 0.13
+"""Lambda over the squared quantiser step that goes best with it."""
+_STEP_INERTIA = 2
+"""A root keeps the quantiser step of the one before it unless it is off by more indices than this."""
 
 
 @dataclass(frozen=True)
 class FitSettings:
-    """``lmbda``: squared 8-bit error per bit. ``iterations``: of symbols and network together. ``through_cell``:
-    whether the symbols' gradients go back through the cell; otherwise what the cell adds is taken as given."""
+    """``lmbda``: squared 8-bit error per bit. ``iterations``: of the cell, 0 where it does not learn."""
 
     lmbda: float
     iterations: int
-    train_network: bool = True
-    through_cell: bool = True
-    share: float = 0.55
-    damping: float = 1.2
 
 
 @dataclass
 class UnitResult:
-    """Of each frame of a unit, (B,): weighted squared error (8-bit), and bits."""
+    """Of each frame of a unit, (B,): bits of its blocks."""
 
-    error: Tensor
     bits: Tensor
 
 
@@ -71,6 +57,8 @@ CHROMA_WEIGHT = 2.6
 which is 3 to 4 in most videos."""
 _BLOCK_BITS = 2
 """A block has 2**_BLOCK_BITS samples of the working domain on a side."""
+_ROOT_BLOCKS = 4
+"""Of 8x8 luma samples, on a side of a root of the quadtree."""
 
 
 def _sample_weights(importance: Tensor, size: tuple[int, int]) -> Tensor:
@@ -81,24 +69,12 @@ def _sample_weights(importance: Tensor, size: tuple[int, int]) -> Tensor:
     return torch.cat([dense.expand(-1, 4, -1, -1), CHROMA_WEIGHT * dense.expand(-1, 2, -1, -1)], dim=1)
 
 
-def _level_importance(importance: Tensor, level: int, size: tuple[int, int]) -> Tensor:
-    """(B, 1, *size): importance where each sample of an appearance level lies, the mean of the blocks around it."""
-    cells = importance[:, None]
-    if level > _BLOCK_BITS:
-        cells = F.avg_pool2d(cells, 1 << (level - _BLOCK_BITS), ceil_mode=True)
-    around = F.avg_pool2d(F.pad(cells, (1, 1, 1, 1), mode="replicate"), 3, 1)
-    repeats = 1 << max(_BLOCK_BITS - level, 0)
-    return around.repeat_interleave(repeats, 2).repeat_interleave(repeats, 3)[:, :, : size[0], : size[1]]
-
-
-def context_sensitivity(
-    twin: Twin, kind: str, levels: list[Tensor], side: AppearanceSide | MotionSide, depth: int
-) -> dict[str, Tensor]:
-    """Bits lost per squared unit of a context model's parameters: the Fisher information of the symbols, by one random
-    probe."""
-    names = [n for n in twin.values if n.startswith(f"context.{kind}.")]
+def context_sensitivity(twin: Twin, levels: list[Tensor], side: MotionSide, depth: int) -> dict[str, Tensor]:
+    """Bits lost per squared unit of the context model's parameters: the Fisher information of the symbols, by one
+    random probe."""
+    names = [n for n in twin.values if n.startswith("context.")]
     signs = [torch.randint(0, 2, level.shape, device=level.device) * 2.0 - 1 for level in levels]
-    _, slopes = level_costs(levels, side, twin.network().context(kind), depth, slopes=True, signs=signs)
+    _, slopes = level_costs(levels, side, twin.network().context(), depth, slopes=True, signs=signs)
     assert slopes is not None
     return {
         n: g.reshape(twin.values[n].shape).square() * (0.5 * math.log(2))
@@ -107,7 +83,7 @@ def context_sensitivity(
 
 
 class UnitFit:
-    """The grid of one unit while it is being fitted."""
+    """The blocks of one unit while they are being fitted."""
 
     def __init__(
         self,
@@ -122,125 +98,103 @@ class UnitFit:
         self.unit = unit
         self.target = target
         self.inputs = inputs
-        self.levels = Grid.zeros(unit, geometry, target.device).appearance
+        self.layout = BlockLayout(*geometry.half)
         self.importance = importance
         self.weights = _sample_weights(importance, geometry.half)
-        self.side = AppearanceSide(inputs.prediction, inputs.difference, geometry)
+        self.blocks: list[list[np.ndarray]] = []
+        self.rebuilt = inputs.prediction
 
-    def start(self, twin: Twin) -> None:
-        """Begin with the transform of the prediction's error, every symbol rounded towards zero."""
-        gains = twin.network().gains(self.unit.depth).detach()
-        goal = amplitudes(self.target - self.inputs.prediction)
-        levels = [level / channel_gains(gains, k) for k, level in enumerate(goal)]
-        rounded = [torch.sign(x) * torch.floor(x.abs() + 1 - _DEAD_ZONE) for x in levels]
-        self.levels = [x.clamp(-SYMBOL_BOUND, SYMBOL_BOUND) for x in rounded]
-
-    def run(self, twin: Twin, settings: FitSettings) -> UnitResult:
-        """Optimise the levels in place (and the network behind ``twin``).
-
-        Moves that overshoot are taken back: when the cost rises, the best symbols so far return and the curvature is
-        taken for larger. Where the importance of blocks differs much, the bands are far from orthogonal.
-        """
+    def run(self, twin: Twin, models: BinModels, settings: FitSettings) -> UnitResult:
+        """Search the blocks, then let the cell behind ``twin`` learn. ``models`` follow what the blocks would code."""
+        self._search(twin.network().gain(self.unit.depth), models, settings.lmbda)
         kind = cell_kind(self.unit.depth)
-        best_cost, best = float("inf"), self.levels
-        damping = settings.damping
         for _ in range(settings.iterations):
-            with beside(partial(self._rates, twin, settings.train_network)) as priced:
-                leaves = [level.detach().requires_grad_() for level in self.levels]
-                error = self._error(twin, leaves, settings.through_cell).sum()
-                parameters = twin.synthesis[kind] if settings.train_network else []
-                gradients = torch.autograd.grad(error, [*leaves, *parameters])
-            rates, neighbours = priced.result()
-            cost = float(error.detach()) + settings.lmbda * sum(float(r.bits.sum()) for r in rates)
-            if cost > best_cost * 1.01:
-                self.levels, damping = best, _RESTRAINT * damping
-                continue
-            if cost < best_cost:
-                best_cost, best = cost, self.levels
-            if settings.train_network:
-                twin.step_synthesis(kind, gradients[len(leaves) :], settings.lmbda)
-            curvature = self._curvature(twin, damping)
-            slopes = [g + settings.lmbda * n for g, n in zip(gradients, neighbours, strict=False)]
-            self.levels = best_symbols(self.levels, slopes, curvature, rates, settings.lmbda, settings.share)
-        self._descend(twin, settings.lmbda)
-        result = self.measure(twin)
-        if float(result.error.sum() + settings.lmbda * result.bits.sum()) > best_cost:
-            self.levels = best
-            result = self.measure(twin)
-        return result
+            gradients = torch.autograd.grad(self._error(twin).sum(), twin.synthesis[kind])
+            twin.step_synthesis(kind, gradients, settings.lmbda)
+        refers = self.unit.reference_count > 0
+        bits = []
+        for symbols in self.blocks:
+            noted = noted_bins(models.at(self.unit.depth), symbols, refers)
+            bits.append(bits_of_bins(noted))
+        return UnitResult(torch.tensor(bits))
 
-    @torch.no_grad()
-    def _descend(self, twin: Twin, lmbda: float) -> None:
-        network = twin.network()
-        gains = network.gains(self.unit.depth).detach()
-        for _ in range(_DESCENTS):
-            samples = self._synthesise(twin, self.levels)
-            rest = samples - expand_grid(self.levels, gains, twin.rounding) - self.target
-            self.levels = descended_levels(
-                self.levels, gains, rest, self.weights * (1 / SAMPLE_STEP**2), self.side,
-                network.context("appearance"), self.unit.depth, lmbda,
-            )  # fmt: skip
+    def _search(self, gain: int, models: BinModels, lmbda: float) -> None:
+        found: dict[int, tuple[list[np.ndarray], Tensor]] = {}
 
-    @torch.no_grad()
-    def measure(self, twin: Twin) -> UnitResult:
-        """Error and bits of the present integers."""
-        rates, _ = level_costs(self.levels, self.side, twin.network().context("appearance"), self.unit.depth)
-        return UnitResult(self._error(twin, self.levels), torch.stack([r.bits for r in rates]).sum(0))
+        def search(b: int) -> None:
+            found[b] = self._searched(b, gain, models.at(self.unit.depth).copy(), lmbda)
+
+        run_all([partial(search, b) for b in range(len(self.target))])
+        self.blocks = [found[b][0] for b in range(len(found))]
+        self.rebuilt = torch.stack([found[b][1] for b in range(len(found))]).to(self.target.device)
+
+    def _searched(self, b: int, gain: int, model: np.ndarray, lmbda: float) -> tuple[list[np.ndarray], Tensor]:
+        """The symbols of one frame, and what they come to, (6, h, w)."""
+        from nvcodec.blocks.bins_cpu import new_coder
+        from nvcodec.encoder import block_kernels as kernels  # brings a compiler: only where frames are encoded
+
+        layout = self.layout
+        source = layout.unpacked(self.target[b].cpu().numpy())
+        foreseen = np.zeros((3, 0, 0), np.int32)
+        if self.unit.reference_count:
+            foreseen = layout.unpacked(self.inputs.prediction[b].cpu().numpy())
+        symbols = [np.zeros(shape, np.int32) for shape in layout.shapes]
+        sizes, modes, choices, offsets, levels = symbols
+        offsets[:] = _offsets(self.importance[b].cpu().numpy(), lmbda, gain)
+        planes = np.zeros(layout.planes, np.int32)
+        kernels.search_picture(
+            source, self._plane_weights(b), planes, levels, sizes, modes, choices, offsets,
+            decoding_order(*sizes.shape), gain, quantiser_steps(), np.float32(lmbda), new_coder(model), foreseen,
+        )  # fmt: skip
+        return symbols, torch.from_numpy(layout.packed(planes))
+
+    def _plane_weights(self, b: int) -> np.ndarray:
+        """float32 (2, rows, columns): of squared errors of 10 bits in luma and chroma; 0 outside of the picture."""
+        weights = self.weights[b].cpu().numpy() * (1 / SAMPLE_STEP**2)
+        rows, columns = weights.shape[1:]
+        out = np.zeros((2, *self.layout.planes[1:]), np.float32)
+        out[0, : 2 * rows, : 2 * columns] = weights[0].repeat(2, 0).repeat(2, 1)
+        out[1, :rows, :columns] = weights[4]
+        return out
 
     @torch.no_grad()
     def samples(self, twin: Twin) -> Tensor:
         """The reconstruction (B, 6, h, w) as references hold it: integers 0 .. 1023."""
-        return torch.floor(self._synthesise(twin, self.levels) + 0.5).clamp(0, SAMPLE_MAX)
+        return torch.floor(self._synthesise(twin) + 0.5).clamp(0, SAMPLE_MAX)
 
-    def _error(self, twin: Twin, levels: list[Tensor], through_cell: bool = True) -> Tensor:
-        samples = self._synthesise(twin, levels, through_cell)
+    def _error(self, twin: Twin) -> Tensor:
+        samples = self._synthesise(twin)
         return ((samples - self.target).square() * self.weights).flatten(1).sum(1) * (1 / SAMPLE_STEP**2)
 
-    def _synthesise(self, twin: Twin, levels: list[Tensor], through_cell: bool = True) -> Tensor:
+    def _synthesise(self, twin: Twin) -> Tensor:
         network, inputs = twin.network(), self.inputs
-        residual = expand_grid(levels, network.gains(self.unit.depth), twin.rounding)
-        seen = residual if through_cell else residual.detach()
-        samples = network.cell(seen, inputs.prediction, inputs.difference, self.unit.depth, twin.rounding, twin.dtype)
-        return samples if through_cell else samples + (residual - seen)
-
-    def _rates(self, twin: Twin, train: bool) -> tuple[list[LevelRate], list[Tensor]]:
-        """Rates of all levels, and what a step of each symbol adds to the bits of the symbols that it is context of."""
-        context = twin.network().context("appearance")
-        rates, slopes = level_costs(
-            self.levels, self.side, context, self.unit.depth, free_empty=False, slopes=True, learns=train
-        )
-        assert slopes is not None
-        if train:
-            twin.step_context("appearance", slopes.parameters)
-        return rates, slopes.symbols
+        residual = self.rebuilt - inputs.prediction
+        return network.cell(residual, inputs.prediction, inputs.difference, self.unit.depth, twin.rounding, twin.dtype)
 
     def sensitivity(self, twin: Twin, lmbda: float) -> dict[str, Tensor]:
-        """Bits lost per squared unit of each parameter, one random probe (Hutchinson's estimator)."""
-        samples = self._synthesise(twin, self.levels)
+        """Bits lost per squared unit of each parameter of the cell, one random probe (Hutchinson's estimator)."""
+        samples = self._synthesise(twin)
         signs = torch.randint(0, 2, samples.shape, device=samples.device) * 2.0 - 1
         probe = (samples * signs * self.weights.sqrt()).sum() * (1 / SAMPLE_STEP)
         leaves = {n: twin.values[n] for n in twin.synthesis_names(cell_kind(self.unit.depth))}
         found = dict(zip(leaves, torch.autograd.grad(probe, list(leaves.values())), strict=True))
-        result = {name: g.square() / lmbda for name, g in found.items()}
-        result.update(context_sensitivity(twin, "appearance", self.levels, self.side, self.unit.depth))
-        return result
+        return {name: g.square() / lmbda for name, g in found.items()}
 
-    @torch.no_grad()
-    def _curvature(self, twin: Twin, factor: float) -> list[Tensor]:
-        """``factor`` times the second derivative of the error by each symbol, of the shape of the levels.
 
-        The bands are all but orthogonal, so each symbol counts for itself; the cell's own gain is left to ``factor``.
-        """
-        gains = twin.network().gains(self.unit.depth)
-        energies = symbol_energies((self.target.shape[2], self.target.shape[3]))
-        result = []
-        for k, level in enumerate(self.levels):
-            gain = channel_gains(gains, k).flatten()
-            plane = torch.ones_like(gain)
-            if k:
-                plane[3:9] = CHROMA_WEIGHT
-                plane[10:] = CHROMA_WEIGHT
-            channels = (2 * factor / SAMPLE_STEP**2 * gain.square() * plane).reshape(1, -1, 1, 1)
-            place = _level_importance(self.importance, k, (level.shape[2], level.shape[3]))
-            result.append((channels * place * energies[k].clamp(min=_LEAST_ENERGY).to(place.device)).contiguous())
-        return result
+def _offsets(importance: np.ndarray, lmbda: float, gain: int) -> np.ndarray:
+    """(root rows, root columns): by how many indices each root's quantiser step should lie above that of the frame.
+
+    ``importance``: of 8x8 blocks. A root's step follows from its lambda, that of the frame over its mean importance.
+    """
+    rows, columns = importance.shape
+    padded = np.pad(importance, [(0, -rows % _ROOT_BLOCKS), (0, -columns % _ROOT_BLOCKS)], mode="edge")
+    roots = padded.reshape(-1, _ROOT_BLOCKS, padded.shape[1] // _ROOT_BLOCKS, _ROOT_BLOCKS)
+    mean = np.log2(roots).mean((1, 3))
+    by_lambda = 0.5 * GAIN_STEPS_PER_OCTAVE * (math.log2(lmbda / _LAMBDA_OF_STEP) - mean)
+    wanted = by_lambda - GAIN_STEPS_PER_OCTAVE * math.log2(LEAST_GAIN / SAMPLE_STEP) - gain
+    out, before = np.zeros(mean.shape, np.int32), 0
+    for place in np.ndindex(*mean.shape):
+        if abs(wanted[place] - before) > _STEP_INERTIA:
+            before = round(float(wanted[place]))
+        out[place] = before = min(max(before, -gain), GAIN_STEPS - 1 - gain)
+    return out

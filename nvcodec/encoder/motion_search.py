@@ -43,7 +43,7 @@ _CELL = 4
 """A block in samples of the working domain."""
 _HALF = BLOCK // 2
 
-_KNEE = 0.5
+_KNEE = 0.2
 """Of lambda: squared error a sample above which the residual mends most of it, so that more error matters less."""
 _NEAR_BITS = 2.0
 _APART_BITS = 4.0

@@ -42,7 +42,7 @@ def quantise_network(twin: Twin, sensitivity: dict[str, Tensor], price: float = 
 
 def gain_changes(twin: Twin) -> dict[str, TensorChange]:
     """What makes the starting gains those of ``twin``, whole steps; empty where they are the same."""
-    name = "grid.gain"
+    name = "block.gain"
     symbols = (twin.values[name] - twin.start[name]).detach().round().int().cpu().numpy()
     if not symbols.any():
         return {}

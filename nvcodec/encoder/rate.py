@@ -30,7 +30,7 @@ from nvcodec.entropy.context import (
 from nvcodec.entropy.symbols import pad_even
 from nvcodec.entropy.tables import FRACTIONS, WIDE_SCALE, WIDE_SHARE_BITS
 from nvcodec.fixedpoint import Rounding
-from nvcodec.model.warprnn import AppearanceSide, MotionSide
+from nvcodec.model.warprnn import MotionSide
 from nvcodec.parallel import run_all
 
 __all__ = [
@@ -96,7 +96,7 @@ def _from_stages(x: Tensor, rows: int, columns: int) -> Tensor:
 
 def level_rates(
     levels: list[Tensor],
-    side: AppearanceSide | MotionSide,
+    side: MotionSide,
     weights: ContextWeights,
     depth: int,
     *,
@@ -137,7 +137,7 @@ class RateSlopes(NamedTuple):
 
 def level_costs(
     levels: list[Tensor],
-    side: AppearanceSide | MotionSide,
+    side: MotionSide,
     weights: ContextWeights,
     depth: int,
     *,
@@ -178,7 +178,7 @@ def level_costs(
 
 def _costs_by_autograd(
     levels: list[Tensor],
-    side: AppearanceSide | MotionSide,
+    side: MotionSide,
     weights: ContextWeights,
     depth: int,
     free_empty: bool,
@@ -220,8 +220,8 @@ def model_arrays(weights: ContextWeights) -> ModelArrays:
 
 class Neighbourhood(NamedTuple):
     """Which symbols of a level know which, as the compiled code takes it. ``stage_at``: (C, 2, 2), the stage that reads
-    each phase of a channel. ``reaches``: (C, C), how far a symbol of one channel counts in another one, -1 where it
-    does not. ``weights``: (STAGES, C, C, 6, 6, 4), near, wide, cross and mean of ``stage_kernels``."""
+    each phase of a channel. ``reaches``: (C, C), how far a symbol of one channel counts in another one.
+    ``weights``: (STAGES, C, C, 6, 6, 4), near, wide, cross and mean of ``stage_kernels``."""
 
     stage_at: np.ndarray
     reaches: np.ndarray
@@ -239,10 +239,7 @@ def neighbourhood(layout: ChannelLayout) -> Neighbourhood:
         magnitude, signed = stage_kernels(layout, stage)
         kernels = torch.cat([magnitude.reshape(3, channels, channels, 6, 6), signed[None]])
         weights[stage] = kernels.movedim(0, -1).numpy()
-    reaches = [
-        [MARGIN if other == c else (1 if layout.related(other, c) else -1) for other in range(channels)]
-        for c in range(channels)
-    ]
+    reaches = [[MARGIN if other == c else 1 for other in range(channels)] for c in range(channels)]
     return Neighbourhood(stage_at, np.array(reaches), weights)
 
 

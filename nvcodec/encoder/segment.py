@@ -18,23 +18,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from nvcodec.blocks.picture import BinModels
 from nvcodec.encoder.fit import SAMPLE_STEP, FitSettings, UnitFit, context_sensitivity
 from nvcodec.encoder.lookahead import FrameForecast, estimated_bits, importance
 from nvcodec.encoder.motion_search import LevelPrice, search_motion
 from nvcodec.encoder.rate import LevelRate, level_costs
 from nvcodec.encoder.rate_control import next_lambda
-from nvcodec.encoder.transform import Reach
 from nvcodec.encoder.twin import Twin
-from nvcodec.fixedpoint import Rounding
 from nvcodec.gop import CodingUnit, coding_units
-from nvcodec.model.grid import (
-    BLEND_CHANNEL,
-    MOTION_LEVELS,
-    FrameGeometry,
-    expand_grid,
-)
+from nvcodec.model.grid import BLEND_CHANNEL, MOTION_LEVELS, FrameGeometry
 from nvcodec.model.motion import MotionPrediction, MotionState
-from nvcodec.model.network import Network
 from nvcodec.model.unit import (
     Grid,
     compensate_unit,
@@ -70,17 +63,16 @@ def _usual_importance(depth: int) -> float:
 
 @dataclass(frozen=True)
 class PassSettings:
-    """``lmbda``: price of a bit in a key frame of the usual importance. ``searches``: how often motion is looked for,
-    each time with prices by what the last search found. ``through_cell``: see ``FitSettings``. ``collect``: gather the
-    sensitivity of the parameters on the way. ``stride``: of so many GOPs one has its B frames visited; those of the
-    others are passed over."""
+    """``lmbda``: price of a bit in a key frame of the usual importance. ``iterations``, ``key_iterations``: of the
+    cell. ``searches``: how often motion is looked for, each time with prices by what the last search found.
+    ``collect``: gather the sensitivity of the parameters on the way. ``stride``: of so many GOPs one has its B frames
+    visited; those of the others are passed over."""
 
     lmbda: float
     iterations: int
     key_iterations: int
     train: bool = True
     searches: int = 2
-    through_cell: bool = True
     collect: bool = False
     stride: int = 1
 
@@ -109,12 +101,12 @@ class UnitReport:
 
     unit: CodingUnit
     motion_bits: float
-    appearance_bits: float
+    block_bits: float
     errors: Tensor
 
     @property
     def bits(self) -> float:
-        return self.motion_bits + self.appearance_bits
+        return self.motion_bits + self.block_bits
 
 
 @dataclass(frozen=True)
@@ -125,10 +117,10 @@ class UnitWork:
     fit: UnitFit
     motion_states: list[MotionState]
     motion_bits: float
-    appearance_bits: float
+    block_bits: float
 
     def report(self, samples: Tensor) -> UnitReport:
-        return UnitReport(self.unit, self.motion_bits, self.appearance_bits, plane_errors(samples, self.fit.target))
+        return UnitReport(self.unit, self.motion_bits, self.block_bits, plane_errors(samples, self.fit.target))
 
 
 @dataclass
@@ -136,7 +128,7 @@ class SegmentFit:
     """The grids of all units, whose motion is carried from pass to pass, and how far the present pass is: ``reports``
     of the units that lie behind it (None for one that was passed over), ``states`` of the frames that those to come
     refer to. ``forecasts``: of all frames, in coding order, once ``look_ahead`` is through. ``importance``: of each
-    frame, (block rows, block columns). ``reach``: of each depth, by ``look_ahead``."""
+    frame, (block rows, block columns). ``models``: the probabilities behind the units that the pass has coded."""
 
     source: SegmentSource
     units: list[CodingUnit] = field(init=False)
@@ -146,13 +138,13 @@ class SegmentFit:
     states: dict[int, FrameState] = field(default_factory=dict)
     forecasts: list[FrameForecast] = field(default_factory=list)
     importance: dict[int, Tensor] = field(default_factory=dict)
-    reach: dict[int, Reach] = field(default_factory=dict)
+    models: BinModels = field(default_factory=BinModels)
 
     def __post_init__(self) -> None:
         self.units = coding_units(len(self.source.samples), self.source.gop)
         self._uses = last_uses(self.units)
         device = self.source.samples.device
-        self.grids = [Grid.zeros(u, self.source.geometry, device) for u in self.units]
+        self.grids = [Grid.empty(u, self.source.geometry, device) for u in self.units]
         for unit in self.units:
             for frame in unit.frames:
                 self.importance[frame.display] = torch.full(self.source.geometry.blocks, _usual_importance(unit.depth))
@@ -168,7 +160,6 @@ class SegmentFit:
             grid, inputs, motion_states, motion_bits = self._motion(number, twin, self.states, settings)
             self.grids[number] = grid
             target = self.targets(unit)
-            self.reach[unit.depth] = self.reach.get(unit.depth, Reach.nothing()) + Reach.of(target - inputs.prediction)
             detail = _block_variance(target)
             errors = _block_errors(inputs.prediction, target) if unit.reference_count else _DETAIL * detail
             for b, frame in enumerate(unit.frames):
@@ -241,7 +232,7 @@ class SegmentFit:
 
     def start_pass(self) -> None:
         """Forget the pass before, except for its grids."""
-        self.states, self.reports, self.sensitivity = {}, [], {}
+        self.states, self.reports, self.sensitivity, self.models = {}, [], {}, BinModels()
 
     def continue_pass(self, twin: Twin, settings: PassSettings, on_unit: Callable[[UnitReport], None]) -> None:
         """The units of the present pass that are still to come."""
@@ -250,8 +241,8 @@ class SegmentFit:
             if unit.reference_count == 2 and self._gop(unit) % settings.stride:
                 self.reports.append(None)
                 continue
-            work = self.fit_unit(number, twin, self.states, settings)
-            samples = reconstruct(twin.network(), unit, work.fit.inputs, work.fit.levels)
+            work = self.fit_unit(number, twin, self.states, self.models, settings)
+            samples = work.fit.samples(twin)
             for b, frame in enumerate(unit.frames):
                 self.states[frame.display] = FrameState(Reference(samples[b]), work.motion_states[b])
             self._drop_states(number)
@@ -272,14 +263,14 @@ class SegmentFit:
         return {
             "grids": [vars(grid) for grid in self.grids],
             "sensitivity": self.sensitivity,
-            "reports": [r and (r.motion_bits, r.appearance_bits, r.errors) for r in self.reports],
+            "reports": [r and (r.motion_bits, r.block_bits, r.errors) for r in self.reports],
             "states": {
                 display: (state.appearance.packed, state.motion.fields, state.motion.distances)
                 for display, state in self.states.items()
             },
             "forecasts": [(f.fields, f.blend, f.error, f.detail) for f in self.forecasts],
             "importance": self.importance,
-            "reach": {depth: vars(reach) for depth, reach in self.reach.items()},
+            "models": self.models.arrays,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -296,13 +287,14 @@ class SegmentFit:
         frames = [frame for unit in self.units for frame in unit.frames]
         self.forecasts = [FrameForecast(frame, *kept) for frame, kept in zip(frames, state["forecasts"], strict=False)]
         self.importance = state["importance"]
-        self.reach = {depth: Reach(kept["lost"].cpu(), kept["count"].cpu()) for depth, kept in state["reach"].items()}
+        self.models = BinModels(state["models"])
 
-    def fit_unit(self, number: int, twin: Twin, states: dict[int, FrameState], settings: PassSettings) -> UnitWork:
-        """Motion and residual of one unit on the given references; its grid is kept.
+    def fit_unit(
+        self, number: int, twin: Twin, states: dict[int, FrameState], models: BinModels, settings: PassSettings
+    ) -> UnitWork:
+        """Motion and blocks of one unit on the given references; its grid is kept, and ``models`` follow it.
 
-        The motion goes on from that of the pass before. The residual starts anew: other references, weights and
-        quantiser steps have made its old symbols a bad start.
+        The motion goes on from that of the pass before, the blocks start anew.
         """
         unit = self.units[number]
         grid, inputs, motion_states, motion_bits = self._motion(number, twin, states, settings)
@@ -311,11 +303,10 @@ class SegmentFit:
         fit = UnitFit(unit, self.source.geometry, target, inputs, relative)
         lmbda = settings.highest_lmbda / mean
         iterations = settings.iterations if unit.reference_count else settings.key_iterations
-        fit.start(twin)
-        result = fit.run(twin, FitSettings(lmbda, iterations, settings.train, settings.through_cell))
+        result = fit.run(twin, models, FitSettings(lmbda, iterations if settings.train else 0))
         if settings.collect:
             self._collect(fit.sensitivity(twin, lmbda))
-        self.grids[number] = Grid(grid.motion, fit.levels)
+        self.grids[number] = Grid(grid.motion, fit.blocks)
         return UnitWork(unit, fit, motion_states, motion_bits, float(result.bits.sum()))
 
     def _collect(self, found: dict[str, Tensor]) -> None:
@@ -363,28 +354,20 @@ class SegmentFit:
             mean, relative = self.unit_importance(unit)
             lmbda = settings.highest_lmbda / mean
             for _ in range(settings.searches):
-                rates, _ = level_costs(motion, side, twin.network().context("motion"), unit.depth)
+                rates, _ = level_costs(motion, side, twin.network().context(), unit.depth)
                 motion = self._searched(unit, states, predictions, motion, rates, lmbda, relative)
             inputs, motion_states = compensate_unit(unit, states, predictions, motion)
         for _ in range(MOTION_CONTEXT_STEPS if settings.train else 1):
-            context = twin.network().context("motion")
+            context = twin.network().context()
             rates, slopes = level_costs(
                 motion, side, context, unit.depth, free_empty=not settings.train, slopes=settings.train
             )
             if slopes:
-                twin.step_context("motion", slopes.parameters)
+                twin.step_context(slopes.parameters)
         if settings.collect:
-            self._collect(context_sensitivity(twin, "motion", motion, side, unit.depth))
+            self._collect(context_sensitivity(twin, motion, side, unit.depth))
         bits = sum(float(r.bits.sum()) for r in rates)
-        return Grid(motion, grid.appearance), inputs, motion_states, bits
-
-
-@torch.no_grad()
-def reconstruct(network: Network, unit: CodingUnit, inputs: Compensated, levels: list[Tensor]) -> Tensor:
-    """Samples by float parameters, rounded to the integers that references are made of."""
-    residual = expand_grid(levels, network.gains(unit.depth))
-    samples = network.cell(residual, inputs.prediction, inputs.difference, unit.depth, Rounding.NONE)
-    return torch.floor(samples + 0.5).clamp(0, 1023)
+        return Grid(motion, grid.blocks), inputs, motion_states, bits
 
 
 def _block_errors(prediction: Tensor, target: Tensor) -> Tensor:

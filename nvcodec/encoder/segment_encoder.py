@@ -45,13 +45,12 @@ _WEIGHT_GUESS = 0.06
 
 @dataclass(frozen=True)
 class PassEffort:
-    """How much work a pass takes: iterations on a key frame and on other units, searches for motion, whether gradients
-    go through the cell, and of how many GOPs one has its B frames visited."""
+    """How much work a pass takes: iterations of the cell on a key frame and on other units, searches for motion, and of
+    how many GOPs one has its B frames visited."""
 
     key_iterations: int
     iterations: int
     searches: int
-    through_cell: bool
     stride: int = 1
 
 
@@ -71,9 +70,9 @@ class Effort:
 
 
 EFFORTS = {
-    "fast": Effort(PassEffort(16, 6, 1, False, stride=3), 0, False, 0.3, PassEffort(16, 2, 1, False), 6),
-    "medium": Effort(PassEffort(16, 6, 1, False), 1, True, 0.5, PassEffort(24, 10, 3, True), 7),
-    "slow": Effort(PassEffort(24, 10, 3, True), 2, True, 0.5, PassEffort(48, 20, 3, True), 8, gops=(4, 2, 8)),
+    "fast": Effort(PassEffort(16, 6, 1, stride=3), 0, False, 0.3, PassEffort(0, 0, 1), 6),
+    "medium": Effort(PassEffort(16, 6, 1), 1, True, 0.5, PassEffort(0, 0, 3), 7),
+    "slow": Effort(PassEffort(24, 10, 3), 2, True, 0.5, PassEffort(0, 0, 3), 8, gops=(4, 2, 8)),
 }
 
 
@@ -299,10 +298,7 @@ def _weigh(work: _Work) -> None:
     shifts = torch.zeros_like(work.twin.gain_shifts)
     for depth, ratio in work.fit.importance_of_depths().items():
         shifts[depth] = gain_shift(ratio)
-    least = torch.zeros_like(work.twin.least_gains)
-    for depth, reach in work.fit.reach.items():
-        least[depth] = reach.least_gains()
-    work.twin.shift_gains(0, shifts, least)
+    work.twin.shift_gains(0, shifts)
 
 
 def _affordable(twin: Twin, fit: SegmentFit, wanted: float | None) -> dict[str, TensorChange]:

@@ -38,7 +38,7 @@ def _part(name: str) -> str:
 class Twin:
     """Float parameters in the units of the integer network, with their optimisers.
 
-    ``synthesis[kind]`` and ``context[kind]`` list the leaves of each cell and context model. The gains are
+    ``synthesis[kind]`` lists the leaves of each cell, ``context`` those of the context model. The gains are
     not among them: on integer symbols a smaller gain always lowers the distortion, and the bits it costs have no
     gradient. They follow lambda instead (``shift_gains``).
     """
@@ -49,18 +49,14 @@ class Twin:
         self.values = {spec.name: start[spec.name].clone().float().requires_grad_() for spec in shape.tensors}
         self.steps: dict[str, int] = {}
         self.gain_offset = 0
-        self.gain_shifts = torch.zeros(len(start["grid.gain"]), 1)
-        self.least_gains = torch.zeros_like(start["grid.gain"])
-        self._base_gain = start["grid.gain"]
+        self.gain_shifts = torch.zeros_like(start["block.gain"])
+        self._base_gain = start["block.gain"]
         self.start = dict(start)
         self.rounding = Rounding.NONE
-        self.dtype = dtype or training_dtype(start["grid.gain"].device)
+        self.dtype = dtype or training_dtype(start["block.gain"].device)
         names = [spec.name for spec in shape.tensors]
         self.synthesis = {kind: [self.values[n] for n in self.synthesis_names(kind)] for kind in CELL_INPUTS}
-        self.context = {
-            kind: [self.values[n] for n in names if n.startswith(f"context.{kind}.")]
-            for kind in ("appearance", "motion")
-        }
+        self.context = [self.values[n] for n in names if n.startswith("context.")]
         self._synthesis_optimiser = {
             kind: torch.optim.Adam(
                 [{"params": [self.values[n]], "lr": _RATES[_part(n)]} for n in self.synthesis_names(kind)],
@@ -68,9 +64,7 @@ class Twin:
             )
             for kind in CELL_INPUTS
         }
-        self._context_optimiser = {
-            kind: torch.optim.Adam(leaves, lr=_CONTEXT_RATE, betas=(0.9, 0.99)) for kind, leaves in self.context.items()
-        }
+        self._context_optimiser = torch.optim.Adam(self.context, lr=_CONTEXT_RATE, betas=(0.9, 0.99))
 
     def synthesis_names(self, kind: str) -> list[str]:
         """The tensors of a cell that a segment may change: the slopes by gain stay as they were trained."""
@@ -78,24 +72,23 @@ class Twin:
 
     def state(self) -> dict[str, Any]:
         """All that training has changed: a twin of the same shape and start, given this, goes on in the same way."""
-        optimisers = (*self._synthesis_optimiser.values(), *self._context_optimiser.values())
+        optimisers = (*self._synthesis_optimiser.values(), self._context_optimiser)
         return {
             "values": self.values,
             "steps": self.steps,
             "gain_offset": self.gain_offset,
             "gain_shifts": self.gain_shifts,
-            "least_gains": self.least_gains,
             "optimisers": [optimiser.state_dict() for optimiser in optimisers],
         }
 
     @torch.no_grad()
     def restore(self, state: dict[str, Any]) -> None:
         """Take over what ``state`` returned."""
-        self.shift_gains(state["gain_offset"] - self.gain_offset, state["gain_shifts"], state["least_gains"])
+        self.shift_gains(state["gain_offset"] - self.gain_offset, state["gain_shifts"])
         for name, value in state["values"].items():
             self.values[name].copy_(value)
         self.steps = state["steps"]
-        optimisers = (*self._synthesis_optimiser.values(), *self._context_optimiser.values())
+        optimisers = (*self._synthesis_optimiser.values(), self._context_optimiser)
         for optimiser, kept in zip(optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(kept)
 
@@ -115,9 +108,8 @@ class Twin:
         for kind, optimiser in self._synthesis_optimiser.items():
             for name, group in zip(self.synthesis_names(kind), optimiser.param_groups, strict=True):
                 group["lr"] = _RATES[_part(name)] * factor
-        for optimiser in self._context_optimiser.values():
-            for group in optimiser.param_groups:
-                group["lr"] = _CONTEXT_RATE * factor
+        for group in self._context_optimiser.param_groups:
+            group["lr"] = _CONTEXT_RATE * factor
 
     def step_synthesis(self, kind: str, gradients: Sequence[Tensor], lmbda: float) -> None:
         """One step on a cell; gradients of the distortion, made comparable by ``lmbda``."""
@@ -125,28 +117,24 @@ class Twin:
             leaf.grad = gradient * (1.0 / lmbda)
         self._synthesis_optimiser[kind].step()
 
-    def step_context(self, kind: str, gradients: Sequence[Tensor]) -> None:
-        """One step on a context model; gradients of the bits."""
-        for leaf, gradient in zip(self.context[kind], gradients, strict=True):
+    def step_context(self, gradients: Sequence[Tensor]) -> None:
+        """One step on the context model; gradients of the bits."""
+        for leaf, gradient in zip(self.context, gradients, strict=True):
             leaf.grad = gradient.reshape(leaf.shape)
-        self._context_optimiser[kind].step()
+        self._context_optimiser.step()
 
     @torch.no_grad()
-    def shift_gains(self, steps: float, by_depth: Tensor | None = None, least: Tensor | None = None) -> None:
+    def shift_gains(self, steps: float, by_depth: Tensor | None = None) -> None:
         """Move all gains by whole steps, and the start with them, so that it costs no bits.
 
-        ``by_depth``: (depths, 1), whole steps from there that cost bits. ``least``: (depths, APPEARANCE_GAINS), gains
-        that are not fallen short of. Both as before if not given.
+        ``by_depth``: (depths, 1), whole steps from there that cost bits; as before if not given.
         """
         self.gain_offset += round(steps)
         if by_depth is not None:
             self.gain_shifts = by_depth
-        if least is not None:
-            self.least_gains = least.to(self._base_gain)
         moved = self._base_gain + self.gain_offset
-        self.start["grid.gain"] = limit_gains(moved)
-        wanted = torch.maximum(moved + self.gain_shifts.to(moved), self.least_gains)
-        self.values["grid.gain"].copy_(limit_gains(wanted))
+        self.start["block.gain"] = limit_gains(moved)
+        self.values["block.gain"].copy_(limit_gains(moved + self.gain_shifts.to(moved)))
 
     @staticmethod
     def frozen(network: Network) -> Twin:
@@ -154,6 +142,6 @@ class Twin:
         twin = Twin(network.shape, network.tensors, torch.float32)
         twin.values = {name: t.detach() for name, t in network.tensors.items()}
         twin.synthesis = {kind: [] for kind in twin.synthesis}
-        twin.context = {kind: [] for kind in twin.context}
+        twin.context = []
         twin.rounding = Rounding.STRAIGHT_THROUGH
         return twin

@@ -20,7 +20,6 @@ __all__ = ["RangeDecoder", "read_in_order"]
 _WORD_BITS = 32
 _STATE_BITS = 64
 _LOWER, _RANGE, _POINT, _TAKEN = range(4)
-_SYMBOLS = 2 * TABLE_BOUND + 1
 _BIT = np.array([[0, 1 << (PRECISION_BITS - 1), 1 << PRECISION_BITS]], dtype=np.uint32)
 
 _WORD = np.uint64(_WORD_BITS)

@@ -26,7 +26,7 @@ from nvcodec.entropy.context import (
     stage_of,
 )
 from nvcodec.entropy.range_decoder import RangeDecoder
-from nvcodec.entropy.tables import FRACTIONS, TABLE_BOUND, model, table_bits
+from nvcodec.entropy.tables import FRACTIONS, TABLE_BOUND, bin_model, bits_of_bins, model, table_bits
 from nvcodec.fixedpoint import Rounding
 from nvcodec.model.grid import SYMBOL_BOUND
 
@@ -47,6 +47,9 @@ class SymbolChannel(Protocol):
 
     def exchange_flags(self, flags: np.ndarray | None, count: int) -> np.ndarray:
         """Code ``count`` equiprobable bits."""
+
+    def exchange_bins(self, noted: np.ndarray) -> None:
+        """Write bins, as ``nvcodec.blocks.bins_cpu`` notes them; what reads takes them one by one."""
 
 
 class SymbolWriter:
@@ -76,6 +79,11 @@ class SymbolWriter:
         self._bits += count
         return flags
 
+    def exchange_bins(self, noted: np.ndarray) -> None:
+        for bin_ in noted.tolist():
+            self._coder.encode(bin_ & 1, bin_model(bin_ >> 1))
+        self._bits += bits_of_bins(noted)
+
     def finish(self) -> bytes:
         """The coded words, little endian."""
         return bytes(self._coder.get_compressed().astype("<u4").tobytes())
@@ -97,6 +105,9 @@ class SymbolReader:
 
     def exchange_flags(self, flags: np.ndarray | None, count: int) -> np.ndarray:
         return self.decoder.flags(count)
+
+    def exchange_bins(self, noted: np.ndarray) -> None:
+        raise TypeError("bins are read one by one")
 
     def finish(self) -> None:
         """Raise SyntaxViolation unless all data has been used."""

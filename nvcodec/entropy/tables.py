@@ -15,12 +15,15 @@ import constriction
 import numpy as np
 
 __all__ = [
+    "BIN_TOTAL",
     "FRACTIONS",
     "PRECISION_BITS",
     "SCALES",
     "TABLE_BOUND",
     "WIDE_SCALE",
     "WIDE_SHARE_BITS",
+    "bin_model",
+    "bits_of_bins",
     "cumulative_frequencies",
     "derived_frequencies",
     "model",
@@ -37,6 +40,8 @@ WIDE_SHARE_BITS = 4
 FRACTIONS = 4
 """The location has quarter-symbol steps."""
 TABLE_BOUND = 127
+BIN_TOTAL = 4096
+"""Probabilities of bins are counted in parts of so many."""
 
 _FIXED_BITS = 60
 _ONE = 1 << _FIXED_BITS
@@ -111,6 +116,21 @@ def model(table: int) -> constriction.stream.model.Categorical:
     """
     frequencies = table_frequencies(table // FRACTIONS, table % FRACTIONS)
     return constriction.stream.model.Categorical((frequencies - 1).astype(np.float64), perfect=False)
+
+
+@cache
+def bin_model(ones: int) -> constriction.stream.model.Categorical:
+    """The entropy model of a bin that is 1 in ``ones`` cases of BIN_TOTAL; its integers are exact, as in ``model``."""
+    unit = (1 << PRECISION_BITS) // BIN_TOTAL
+    return constriction.stream.model.Categorical(
+        np.array([(BIN_TOTAL - ones) * unit - 1, ones * unit - 1], dtype=np.float64), perfect=False
+    )
+
+
+def bits_of_bins(noted: np.ndarray) -> float:
+    """What bins cost; ``noted``: of each twice the probability of 1 in BIN_TOTAL, and the bin."""
+    ones = np.where(noted & 1, noted >> 1, BIN_TOTAL - (noted >> 1))
+    return float(-np.log2(ones / BIN_TOTAL).sum())
 
 
 @lru_cache(maxsize=1)

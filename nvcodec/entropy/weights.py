@@ -66,7 +66,7 @@ def code_tensors(
     tensors = {}
     for spec in shape.tensors:
         values = start[spec.name]
-        if spec.name == "grid.gain":
+        if spec.name == "block.gain":
             values = limit_gains(values + gain_offset)
         change = None
         if changes is not None:
@@ -78,7 +78,7 @@ def code_tensors(
             symbols, step = _code_change(channel, spec, change)
             moved = torch.from_numpy(np.multiply(symbols, STEPS[step], dtype=np.float32)).reshape(spec.shape)
             values = moved.add_(values).clamp_(-spec.bound, spec.bound)
-        tensors[spec.name] = limit_gains(values) if spec.name == "grid.gain" else values
+        tensors[spec.name] = limit_gains(values) if spec.name == "block.gain" else values
     return tensors
 
 

@@ -7,8 +7,9 @@ times ``2**fraction_bits`` in float32 and calls the same code.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -24,7 +25,7 @@ from nvcodec.entropy.context import (
 )
 from nvcodec.fixedpoint import LEAKY_SHIFT, Rounding, check_exact_bound, conv2d, leaky_relu, shift_right
 from nvcodec.gop import MAX_DEPTH
-from nvcodec.model.grid import APPEARANCE_GAINS, APPEARANCE_LEVELS, MOTION_LEVELS, RESIDUAL_BOUND
+from nvcodec.model.grid import MOTION_LEVELS
 
 __all__ = [
     "ACTIVATION_BOUND",
@@ -40,6 +41,7 @@ __all__ = [
     "cell_kind",
     "gain_values",
     "limit_gains",
+    "quantiser_steps",
 ]
 
 CONV_BITS = 9
@@ -60,7 +62,7 @@ GAIN_STEPS_PER_OCTAVE = 8
 LEAST_GAIN = 4
 """Gain index i stands for round(4 * 2**(i / 8))."""
 CHROMA_GAIN_STEPS = 4
-"""By which the gains of chroma are finer than those of luma: its symbols are few, so that quality is cheap there."""
+"""By which the gains of chroma are finer than those of luma: its levels are few, so that quality is cheap there."""
 DEPTHS = MAX_DEPTH + 1
 CELL_INPUTS = {"key": SAMPLE_CHANNELS, "inter": 3 * SAMPLE_CHANNELS}
 """Input channels of the two cells: of frames without references, and of all others."""
@@ -108,15 +110,14 @@ class NetworkShape:
                 TensorSpec(f"cell.{kind}.enter.slope", (rows, self.width), SLOPE_BITS, 1 << 10),
                 TensorSpec(f"cell.{kind}.leave.scale", (rows, SAMPLE_CHANNELS), SCALE_BITS, 31),
             ]
-        specs.append(TensorSpec("grid.gain", (DEPTHS, APPEARANCE_GAINS), 0, GAIN_STEPS - 1))
-        for kind, levels in (("appearance", APPEARANCE_LEVELS), ("motion", MOTION_LEVELS)):
-            specs += [
-                TensorSpec(f"context.{kind}.hidden.weight", (HIDDEN, FEATURES), 6, 1 << 11),
-                TensorSpec(f"context.{kind}.hidden.bias", (STAGES, HIDDEN), 0, 1 << 11),
-                TensorSpec(f"context.{kind}.output.weight", (2, HIDDEN), 6, 1 << 11),
-                TensorSpec(f"context.{kind}.output.bias", (DEPTHS * levels, 2), 0, 1 << 11),
-                TensorSpec(f"context.{kind}.group.bias", (levels * GROUPS, 2), 0, 1 << 11),
-            ]
+        specs += [
+            TensorSpec("block.gain", (DEPTHS, 1), 0, GAIN_STEPS - 1),
+            TensorSpec("context.hidden.weight", (HIDDEN, FEATURES), 6, 1 << 11),
+            TensorSpec("context.hidden.bias", (STAGES, HIDDEN), 0, 1 << 11),
+            TensorSpec("context.output.weight", (2, HIDDEN), 6, 1 << 11),
+            TensorSpec("context.output.bias", (DEPTHS * MOTION_LEVELS, 2), 0, 1 << 11),
+            TensorSpec("context.group.bias", (MOTION_LEVELS * GROUPS, 2), 0, 1 << 11),
+        ]
         return tuple(specs)
 
     @property
@@ -130,13 +131,8 @@ def cell_kind(depth: int) -> str:
 
 
 def limit_gains(index: Tensor) -> Tensor:
-    """Gain indices (..., APPEARANCE_GAINS) clipped to those that exist: 0 .. GAIN_STEPS - 1.
-
-    From level 1 on, where chroma has its own, finer gains, at least CHROMA_GAIN_STEPS.
-    """
-    least = torch.full((APPEARANCE_GAINS,), CHROMA_GAIN_STEPS, device=index.device, dtype=index.dtype)
-    least[0] = 0
-    return torch.maximum(index, least).clamp(max=GAIN_STEPS - 1)
+    """Gain indices clipped to those that exist: 0 .. GAIN_STEPS - 1."""
+    return index.clamp(0, GAIN_STEPS - 1)
 
 
 def gain_values() -> tuple[int, ...]:
@@ -151,7 +147,11 @@ def gain_values() -> tuple[int, ...]:
     return tuple(values)
 
 
-_GAINS = gain_values()
+@cache
+def quantiser_steps() -> np.ndarray:
+    """int64 (GAIN_STEPS, 2): of each gain index, what level 1 comes to in luma and in chroma, in samples of 10 bits."""
+    values = gain_values()
+    return np.array([(v, values[max(i - CHROMA_GAIN_STEPS, 0)]) for i, v in enumerate(values)], np.int64)
 
 
 class Network:
@@ -176,42 +176,34 @@ class Network:
                 bounds = self.input_bounds(kind) if layer == "enter" else [float(ACTIVATION_BOUND)] * self.shape.width
                 check_exact_bound(weight, bias, torch.tensor(bounds).to(weight), f"cell.{kind}.{layer}")
 
-        for kind in ("appearance", "motion"):
-            output = self.tensors[f"context.{kind}.output.weight"]
-            context = self.context(kind)
-            most = context.output_bias.abs().amax((0, 1)) + context.group_bias.abs().amax((0, 1))
-            check_exact_bound(
-                output, most * (1 << OUTPUT_SHIFT), torch.full((HIDDEN,), float(HIDDEN_BOUND)), f"context.{kind}"
-            )
+        context = self.context()
+        most = context.output_bias.abs().amax((0, 1)) + context.group_bias.abs().amax((0, 1))
+        check_exact_bound(
+            context.output, most * (1 << OUTPUT_SHIFT), torch.full((HIDDEN,), float(HIDDEN_BOUND)), "context"
+        )
 
     def input_bounds(self, kind: str) -> list[float]:
         """The largest magnitude of each input channel of the cell ``kind``."""
-        bounds = [RESIDUAL_BOUND] * SAMPLE_CHANNELS + [GREY] * SAMPLE_CHANNELS + [2 * GREY - 1] * SAMPLE_CHANNELS
+        bounds = [2 * GREY - 1] * SAMPLE_CHANNELS + [GREY] * SAMPLE_CHANNELS + [2 * GREY - 1] * SAMPLE_CHANNELS
         return [float(bound) for bound in bounds[: CELL_INPUTS[kind]]]
 
-    def context(self, kind: str) -> ContextWeights:
-        """``kind``: "appearance" or "motion"."""
-        levels = APPEARANCE_LEVELS if kind == "appearance" else MOTION_LEVELS
+    def context(self) -> ContextWeights:
+        """The context model of motion."""
         get = {
-            part: self.tensors[f"context.{kind}.{part}"]
+            part: self.tensors[f"context.{part}"]
             for part in ("hidden.weight", "hidden.bias", "output.weight", "output.bias", "group.bias")
         }
         return ContextWeights(
             get["hidden.weight"],
             get["hidden.bias"],
             get["output.weight"],
-            get["output.bias"].reshape(DEPTHS, levels, 2),
-            get["group.bias"].reshape(levels, GROUPS, 2),
+            get["output.bias"].reshape(DEPTHS, MOTION_LEVELS, 2),
+            get["group.bias"].reshape(MOTION_LEVELS, GROUPS, 2),
         )
 
-    def gains(self, depth: int) -> Tensor:
-        """(2, APPEARANCE_GAINS): amplitude of symbol 1 at each level, and of the means, in luma and in chroma."""
-        luma = self.tensors["grid.gain"][depth]
-        index = torch.stack([luma, luma - CHROMA_GAIN_STEPS])
-        if index.requires_grad:
-            return LEAST_GAIN * torch.exp2(index / GAIN_STEPS_PER_OCTAVE)
-        table = torch.tensor(_GAINS, dtype=torch.float32, device=index.device)
-        return table[index.round().long().clamp(0, GAIN_STEPS - 1)]
+    def gain(self, depth: int) -> int:
+        """Index of the quantiser step of frames at ``depth``, see ``quantiser_steps``."""
+        return int(self.tensors["block.gain"][depth, 0].detach().round())
 
     def cell(
         self,
@@ -224,9 +216,9 @@ class Network:
     ) -> Tensor:
         """The appearance cell: (B, 6, h, w) inputs to samples (B, 6, h, w), clipped to 0 .. 1023.
 
-        ``residual``: the expanded grid. ``prediction``: blended warped references, 0 .. 1023 (GREY for a key frame).
-        ``difference``: first minus second warped reference (0 where there is one). ``depth``: of the frames in the
-        hierarchy; 0 is a key frame. ``dtype`` is for training only, where samples are not clipped.
+        ``residual``: the blocks less the prediction. ``prediction``: blended warped references, 0 .. 1023 (GREY for a
+        key frame). ``difference``: first minus second warped reference (0 where there is one). ``depth``: of the frames
+        in the hierarchy; 0 is a key frame. ``dtype`` is for training only, where samples are not clipped.
         """
         kind = cell_kind(depth)
         inputs = [residual] if kind == "key" else [residual, prediction - GREY, difference]
@@ -263,7 +255,7 @@ class Network:
         name = f"cell.{kind}.{layer}"
         bias = self._row(f"{name}.bias", depth) * (1 << (CONV_BITS - BIAS_BITS))
         if layer == "enter":
-            gain = self.tensors["grid.gain"][depth, 0].detach().round()
+            gain = self.tensors["block.gain"][depth, 0].detach().round()
             bias = bias + self._row(f"{name}.slope", depth) * (gain * (1 << (CONV_BITS - SLOPE_BITS)))
         return bias
 

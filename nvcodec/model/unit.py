@@ -11,22 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nvcodec.blocks.layout import BlockLayout, empty_symbols
+from nvcodec.blocks.picture import BinModels, code_picture, rebuild_picture
 from nvcodec.entropy.context import ContextWeights
 from nvcodec.entropy.symbols import SymbolChannel, code_level
 from nvcodec.gop import CodedFrame, CodingUnit
-from nvcodec.model.grid import (
-    APPEARANCE_CHANNELS,
-    APPEARANCE_LEVELS,
-    MOTION_LEVELS,
-    FrameGeometry,
-    expand_grid,
-    motion_layout,
-)
+from nvcodec.model.grid import MOTION_LEVELS, FrameGeometry, motion_layout
 from nvcodec.model.motion import MotionPrediction, MotionState, add_grid_motion, predict_motion
-from nvcodec.model.network import CELL_REACH, Network
+from nvcodec.model.network import CELL_REACH, Network, quantiser_steps
 from nvcodec.model.warp import Reference
 from nvcodec.model.warprnn import (
-    AppearanceSide,
     Compensated,
     FrameState,
     MotionSide,
@@ -44,6 +38,7 @@ __all__ = [
     "key_unit_inputs",
     "motion_context",
     "predict_unit",
+    "rebuild_blocks",
     "synthesise",
 ]
 
@@ -54,13 +49,15 @@ _STRIPE_ROWS = 24
 
 @dataclass
 class Grid:
-    """The mixed residual grid of a coding unit, finest level first, each (B, channels, rows, columns)."""
+    """What is coded of a unit's frames. ``motion``: levels, finest first, (B, channels, rows, columns) each.
+    ``blocks``: of each frame what ``nvcodec.blocks.layout.BlockLayout.shapes`` lists, int32 arrays."""
 
     motion: list[Tensor]
-    appearance: list[Tensor]
+    blocks: list[list[np.ndarray]]
 
     @staticmethod
-    def zeros(unit: CodingUnit, geometry: FrameGeometry, device: torch.device) -> Grid:
+    def empty(unit: CodingUnit, geometry: FrameGeometry, device: torch.device) -> Grid:
+        """No motion but the predicted one, and nothing that is not predicted."""
         batch = len(unit.frames)
         motion = []
         if unit.reference_count:
@@ -68,19 +65,16 @@ class Grid:
                 torch.zeros(batch, len(motion_layout(unit.reference_count, k)), *geometry.motion_size(k), device=device)
                 for k in range(MOTION_LEVELS)
             ]
-        appearance = [
-            torch.zeros(batch, channels, *geometry.appearance_size(k), device=device)
-            for k, channels in enumerate(APPEARANCE_CHANNELS)
-        ]
-        return Grid(motion, appearance)
+        layout = BlockLayout(*geometry.half)
+        return Grid(motion, [empty_symbols(layout, unit.reference_count > 0) for _ in unit.frames])
 
 
 @dataclass
 class UnitBits:
-    """Bits of each motion and appearance level of a coding unit, coarsest first."""
+    """Bits of a coding unit: of each motion level, coarsest first, and of the blocks of each frame."""
 
     motion: list[float] = field(default_factory=list)
-    appearance: list[float] = field(default_factory=list)
+    blocks: list[float] = field(default_factory=list)
 
 
 def predict_unit(unit: CodingUnit, states: Mapping[int, FrameState], geometry: FrameGeometry) -> list[MotionPrediction]:
@@ -145,12 +139,24 @@ def motion_context(predictions: list[MotionPrediction], geometry: FrameGeometry)
     )
 
 
-def synthesise(
-    network: Network, unit: CodingUnit, inputs: Compensated, appearance: list[Tensor], stripes: int = 1
+def rebuild_blocks(
+    network: Network, unit: CodingUnit, inputs: Compensated, blocks: list[list[np.ndarray]], layout: BlockLayout
 ) -> Tensor:
-    """Samples (B, 6, h, w) of a unit, exactly. ``stripes``: how many pieces of the pictures go through the cell side by
-    side, if they are high enough."""
-    residual = expand_grid(appearance, network.gains(unit.depth))
+    """(B, 6, h, w): the frames of a unit as their blocks make them, before the cell."""
+    gain, steps = network.gain(unit.depth), quantiser_steps()
+    made: dict[int, Tensor] = {}
+
+    def rebuild(b: int) -> None:
+        made[b] = rebuild_picture(blocks[b], layout, inputs.prediction[b], gain, steps)
+
+    run_all([partial(rebuild, b) for b in range(len(blocks))])
+    return torch.stack([made[b] for b in range(len(blocks))])
+
+
+def synthesise(network: Network, unit: CodingUnit, inputs: Compensated, rebuilt: Tensor, stripes: int = 1) -> Tensor:
+    """Samples (B, 6, h, w) of a unit, exactly, from what ``rebuild_blocks`` gave. ``stripes``: how many pieces of the
+    pictures go through the cell side by side, if they are high enough."""
+    residual = rebuilt - inputs.prediction
     rows = residual.shape[2]
     stripes = min(stripes, rows // _STRIPE_ROWS)
     if stripes <= 1:
@@ -181,7 +187,9 @@ class CodedUnit:
 
     def rebuild(self, network: Network, stripes: int = 1) -> dict[int, FrameState]:
         """The states of the unit's frames, by display position. ``stripes``: see ``synthesise``."""
-        samples = synthesise(network, self.unit, self.inputs, self.grid.appearance, stripes)
+        layout = BlockLayout(*self.inputs.prediction.shape[2:])
+        rebuilt = rebuild_blocks(network, self.unit, self.inputs, self.grid.blocks, layout)
+        samples = synthesise(network, self.unit, self.inputs, rebuilt, stripes)
         return {
             frame.display: FrameState(Reference(samples[b]), self.motion_states[b])
             for b, frame in enumerate(self.unit.frames)
@@ -194,16 +202,18 @@ def code_unit(
     unit: CodingUnit,
     states: Mapping[int, FrameState],
     geometry: FrameGeometry,
+    models: BinModels,
     grid: Grid | None = None,
     account: UnitBits | None = None,
 ) -> CodedUnit:
     """Code one unit: read its grid from ``channel``, or write ``grid`` to it.
 
-    ``states``: at least the references of the unit, by display position. ``account`` is told what each level cost.
+    ``states``: at least the references of the unit, by display position. ``models`` follow what is coded. ``account``
+    is told what each part cost.
     """
     account = account if account is not None else UnitBits()
     batch = len(unit.frames)
-    device = network.tensors["grid.gain"].device
+    device = network.tensors["block.gain"].device
     motion: list[Tensor] = []
     motion_states = [MotionState((), ())] * batch
     if unit.reference_count:
@@ -214,24 +224,21 @@ def code_unit(
             MOTION_LEVELS,
             batch,
             motion_context(predictions, geometry),
-            network.context("motion"),
+            network.context(),
             unit.depth,
             account.motion,
         )
         inputs, motion_states = compensate_unit(unit, states, predictions, motion)
     else:
         inputs = key_unit_inputs(unit, geometry, device)
-    appearance = _code_levels(
-        channel,
-        grid.appearance if grid else None,
-        APPEARANCE_LEVELS,
-        batch,
-        AppearanceSide(inputs.prediction, inputs.difference, geometry),
-        network.context("appearance"),
-        unit.depth,
-        account.appearance,
-    )
-    return CodedUnit(unit, Grid(motion, appearance), inputs, motion_states)
+    layout, refers = BlockLayout(*geometry.half), unit.reference_count > 0
+    blocks = []
+    for b in range(batch):
+        before = channel.bits
+        given = grid.blocks[b] if grid else None
+        blocks.append(code_picture(channel, models, unit.depth, layout, refers, given))
+        account.blocks.append(channel.bits - before)
+    return CodedUnit(unit, Grid(motion, blocks), inputs, motion_states)
 
 
 def _code_levels(
@@ -239,7 +246,7 @@ def _code_levels(
     given: list[Tensor] | None,
     count: int,
     batch: int,
-    side: AppearanceSide | MotionSide,
+    side: MotionSide,
     weights: ContextWeights,
     depth: int,
     bits: list[float],

@@ -2,10 +2,10 @@
 
 ::
 
-    states of the references          grid, motion levels              grid, appearance levels
-       motion      appearance                 |                                 |
-         |             |                      v                                 v
-         +--> predict_motion --> (+) --> add_grid_motion --> compensate --> cell --> samples
+    states of the references          motion levels                         blocks
+       motion      appearance               |                                  |
+         |             |                    v                                  v
+         +--> predict_motion --> (+) --> add_grid_motion --> compensate --> rebuild --> cell --> samples
                  ^  warped references disagree here               |
                  +------ (motion follows appearance) -------------+ (appearance follows motion)
 """
@@ -22,14 +22,12 @@ from torch.nn import functional as F
 
 from nvcodec.entropy.context import log_feature, log_table
 from nvcodec.fixedpoint import Rounding, shift_right
-from nvcodec.model.grid import APPEARANCE_LEVELS, FrameGeometry, appearance_layout, motion_layout
+from nvcodec.model.grid import FrameGeometry, motion_layout
 from nvcodec.model.motion import MotionState, merge_unrest
 from nvcodec.model.network import GREY, SAMPLE_CHANNELS
 from nvcodec.model.warp import Reference
 
-__all__ = ["AppearanceSide", "Compensated", "FrameState", "MotionSide", "compensate", "key_frame_inputs"]
-
-_LUMA_CHANNELS = 4
+__all__ = ["Compensated", "FrameState", "MotionSide", "compensate", "key_frame_inputs"]
 
 
 @dataclass(frozen=True)
@@ -145,27 +143,6 @@ def _gradient_anywhere(plane: Tensor) -> Tensor:
 @cache
 def _logarithms() -> np.ndarray:
     return log_table(torch.device("cpu")).numpy()
-
-
-class AppearanceSide:
-    """Side features of the appearance levels of a coding unit, (B, channels + 2, rows, columns) for each level."""
-
-    def __init__(self, prediction: Tensor, difference: Tensor, geometry: FrameGeometry) -> None:
-        self.layout = appearance_layout
-        self.size = geometry.appearance_size
-        planes = (difference[:, :_LUMA_CHANNELS].abs().sum(1, keepdim=True), _gradient(prediction[:, :_LUMA_CHANNELS]))
-        self._fixed = [
-            torch.cat([_pooled_logs(plane, level) for plane in planes], dim=1) for level in range(APPEARANCE_LEVELS)
-        ]
-
-    def __call__(self, level: int, coarser: list[Tensor]) -> Tensor:
-        """``coarser``: the levels already read, the next one first."""
-        fixed = self._fixed[level]
-        return torch.cat([_parent(coarser, len(self.layout(level)), self.size(level), fixed), fixed], dim=1)
-
-    def fixed(self, level: int) -> Tensor:
-        """(B, 2, rows, columns): mismatch and activity, which no symbol changes."""
-        return self._fixed[level]
 
 
 class MotionSide:

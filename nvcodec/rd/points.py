@@ -118,13 +118,13 @@ def _decode_ours(settings: CodecSettings) -> _Decode:
         units = [unit for segment in account["segments"] for unit in segment["units"]]
         bits = {number: unit["bits"] / len(unit["frames"]) for unit in units for number in unit["frames"]}
         purposes = account["bytes_by_purpose"]
-        told = purposes["weights"] + purposes["motion"] + sum(purposes["levels"])
+        told = purposes["weights"] + purposes["motion"] + purposes["blocks"]
         return frames(path), {
             "frame_bits": [bits[number] for number in sorted(bits)],
             "bytes_by_purpose": {
                 "weights": purposes["weights"],
                 "motion": purposes["motion"],
-                "levels": purposes["levels"],
+                "blocks": purposes["blocks"],
                 "container": account["file_bytes"] - told,
             },
             "network_widths": sorted({segment["width"] for segment in account["segments"]}),

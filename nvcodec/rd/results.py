@@ -2,7 +2,7 @@
 
 ``results.json``::
 
-    {"format": "nvcodec-rd", "format_version": 1, "command": ..., "created": ..., "environment": versions,
+    {"format": "nvcodec-rd", "format_version": 2, "command": ..., "created": ..., "environment": versions,
      "settings": ..., "our_settings": ..., "method": {topic: sentence}, "metrics": [{"key", "label", "unit", "about"}],
      "clips": [{"name", "source", ..., "ours": [point], "anchors": [
          {"name", "codec", "preset", "options", "settings_text", "points": [point], "misses": [words],
@@ -64,7 +64,7 @@ def build_results(plan: Plan, curves: Sequence[ClipCurves], command: str) -> dic
     clips = [_clip(found) for found in curves]
     return {
         "format": "nvcodec-rd",
-        "format_version": 1,
+        "format_version": 2,
         "command": command,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "environment": environment(),

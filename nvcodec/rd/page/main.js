@@ -170,10 +170,10 @@ function frameCharts() {
 // Where the bits go
 
 function whereBars() {
-  const parts = [["network", "var(--network)"], ["motion", "var(--motion)"]];
-  const levels = clip().ours[0].bytes_by_purpose.levels;
-  parts.push(...levels.map((_, n) => [`grid, stride ${2 << n}`, `var(--l${n})`]), ["headers, container", "var(--container)"]);
-  const bytes = (p) => [p.bytes_by_purpose.weights, p.bytes_by_purpose.motion, ...p.bytes_by_purpose.levels, p.bytes_by_purpose.container];
+  const names = { weights: "network", motion: "motion", blocks: "blocks", container: "headers, container" };
+  const tints = ["var(--network)", "var(--motion)", "var(--blocks)", "var(--container)"];
+  const parts = Object.values(names).map((name, n) => [name, tints[n]]);
+  const bytes = (p) => Object.keys(names).map((purpose) => p.bytes_by_purpose[purpose]);
   fill(byId("where-legend"), ...parts.map(([name, tint]) => element("span", { class: "item" },
     element("span", { class: "swatch", style: { background: tint } }), name)));
   fill(byId("where-bars"), ...clip().ours.map((p) => element("div", { class: "stack-row" },
