@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import torch
 
-__all__ = ["beside", "in_turn", "run_all", "thread_count", "thread_limit"]
+__all__ = ["in_turn", "run_all", "thread_count", "thread_limit"]
 
 _Result = TypeVar("_Result")
 
@@ -55,21 +55,11 @@ def run_all(tasks: Sequence[Callable[[], None]]) -> None:
 
 
 @contextmanager
-def beside(task: Callable[[], _Result]) -> Iterator[Future[_Result]]:
-    """Run a task while the body of the ``with`` statement runs; both are over behind it.
-
-    With one thread alone the task comes first. It finds autograd as the caller has it; what it raises comes with its
-    result.
-    """
-    with in_turn() as submit:
-        yield submit(task)
-
-
-@contextmanager
 def in_turn(aside: bool = True) -> Iterator[Callable[[Callable[[], Any]], Future[Any]]]:
     """What takes tasks to run one after the other beside the body of the ``with`` statement; all are over behind it.
 
-    With one thread alone, or where ``aside`` is not set, each runs when it is given. As ``beside`` otherwise.
+    With one thread alone, or where ``aside`` is not set, each runs when it is given. Tasks find autograd as the
+    caller has it; what they raise comes with their results.
     """
     latest: list[Future[Any]] = []
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
 from numba.core import caching
 
 from nvcodec.compiled import compiled
-from nvcodec.parallel import beside, in_turn, run_all, thread_count, thread_limit
+from nvcodec.parallel import in_turn, run_all, thread_count, thread_limit
 
 
 def test_compiles_where_nothing_can_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,6 +69,13 @@ def test_tasks_run_on_as_many_threads_as_there_may_be() -> None:
         with thread_limit(threads):
             run_all([task] * threads)
         assert len(names) == threads
+
+
+@contextmanager
+def beside(task: Callable[[], Any]) -> Iterator[Future[Any]]:
+    """One task in turn."""
+    with in_turn() as submit:
+        yield submit(task)
 
 
 def test_a_task_runs_beside_the_body_of_the_statement() -> None:
