@@ -571,7 +571,13 @@ class Searched:
 
 
 def searched(
-    layout: BlockLayout, source: np.ndarray, foreseen: np.ndarray | None, lmbda: float, gain: int = 24, offsets: int = 0
+    layout: BlockLayout,
+    source: np.ndarray,
+    foreseen: np.ndarray | None,
+    lmbda: float,
+    gain: int = 24,
+    offsets: int = 0,
+    tries: tuple[int, ...] = (5, 4, 3, 3, 0),
 ) -> Searched:
     symbols = [np.zeros(shape, np.int32) for shape in layout.shapes]
     sizes, modes, choices, steps, levels = symbols
@@ -582,7 +588,7 @@ def searched(
     known = np.zeros((3, 0, 0), np.int32) if foreseen is None else foreseen
     search_picture(
         source, weights, planes, levels, sizes, modes, choices, steps, decoding_order(*sizes.shape), gain,
-        quantiser_steps(), np.float32(lmbda), coder, known,
+        quantiser_steps(), np.float32(lmbda), coder, known, np.array(tries),
     )  # fmt: skip
     writer = SymbolWriter()
     models = BinModels()
@@ -682,9 +688,18 @@ def test_weights_say_where_errors_count() -> None:
     search_picture(
         source, weights, planes, symbols[4], *symbols[:4], decoding_order(16, 16), 24, quantiser_steps(),
         np.float32(20), bins_cpu.new_coder(initial_probabilities(0)), np.zeros((3, 0, 0), np.int32),
+        np.array((5, 4, 3, 3, 0)),
     )  # fmt: skip
     squares = np.square(source[0] - planes[0])
     assert squares[:, 32:].mean() > 2 * squares[:, :32].mean()
+
+
+def test_the_more_is_tried_the_less_it_costs() -> None:
+    layout = BlockLayout(48, 48)
+    source, lmbda = natural(layout, 1), 40.0
+    found = [searched(layout, source, None, lmbda, tries=tries) for tries in ((1, 1, 1, 1, 0), (10, 8, 6, 6, 1))]
+    few, many = (result.error + lmbda * result.bits for result in found)
+    assert many < few
 
 
 def test_quantiser_steps() -> None:

@@ -33,7 +33,7 @@ ORDER = [
     "encoder.analyse", "encoder.rate_control", "encoder.twin",
     "encoder.power_kernels", "encoder.rate_kernels", "encoder.rate", "encoder.quantise",
     "encoder.motion_kernels", "encoder.motion_search", "encoder.block_kernels", "encoder.fit", "encoder.lookahead",
-    "encoder.segment",
+    "encoder.temporal_filter", "encoder.segment",
     "encoder.final_pass", "encoder.segment_encoder", "encoder.gop_choice",
     "encoder.tree_file", "encoder.checkpoint", "encoder.identity", "encoder.pipeline",
     "memory", "cli_types", "cli_options", "cli_progress", "cli_interrupt", "cli_info",

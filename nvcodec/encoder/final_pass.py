@@ -143,11 +143,11 @@ class FinalPass:
             exact = torch.stack([decoded[f.display].appearance.packed for f in unit.frames])
             for frame, samples in zip(unit.frames, exact, strict=True):
                 planes[frame.display] = output_planes(samples, geometry.width, geometry.height)
-            quality.append(psnr_611(plane_errors(exact, fit.targets(unit))))
+            quality.append(psnr_611(plane_errors(exact, fit.sources(unit))))
             if is_new:
                 _check_twin(work.fit.samples(twin), exact)
                 self.units_done = number + 1
-                on_unit(work.report(exact))
+                on_unit(work.report(exact, fit.sources(unit)))
         digest = FrameHash()
         for display in sorted(planes):
             digest.add(planes[display])

@@ -22,7 +22,7 @@ from nvcodec.encoder.twin import Twin
 from nvcodec.entropy.tables import bits_of_bins
 from nvcodec.gop import CodingUnit
 from nvcodec.model.grid import FrameGeometry
-from nvcodec.model.network import GAIN_STEPS, GAIN_STEPS_PER_OCTAVE, LEAST_GAIN, cell_kind, quantiser_steps
+from nvcodec.model.network import CELL_REACH, GAIN_STEPS, GAIN_STEPS_PER_OCTAVE, LEAST_GAIN, cell_kind, quantiser_steps
 from nvcodec.model.warp import SAMPLE_MAX
 from nvcodec.model.warprnn import Compensated, MotionSide
 from nvcodec.parallel import run_all
@@ -37,12 +37,20 @@ _STEP_INERTIA = 2
 """A root keeps the quantiser step of the one before it unless it is off by more indices than this."""
 
 
+_LEARNT_SHARE = 0.25
+"""Of a frame, what one step of the cell looks at."""
+_LEAST_CROP = 24
+"""Rows and columns of the working domain that a step of the cell looks at, at least."""
+
+
 @dataclass(frozen=True)
 class FitSettings:
-    """``lmbda``: squared 8-bit error per bit. ``iterations``: of the cell, 0 where it does not learn."""
+    """``lmbda``: squared 8-bit error per bit. ``iterations``: of the cell, 0 where it does not learn. ``tries``: of the
+    search, see ``block_kernels.search_picture``."""
 
     lmbda: float
     iterations: int
+    tries: tuple[int, int, int, int, int]
 
 
 @dataclass
@@ -106,10 +114,10 @@ class UnitFit:
 
     def run(self, twin: Twin, models: BinModels, settings: FitSettings) -> UnitResult:
         """Search the blocks, then let the cell behind ``twin`` learn. ``models`` follow what the blocks would code."""
-        self._search(twin.network().gain(self.unit.depth), models, settings.lmbda)
+        self._search(twin.network().gain(self.unit.depth), models, settings)
         kind = cell_kind(self.unit.depth)
         for _ in range(settings.iterations):
-            gradients = torch.autograd.grad(self._error(twin).sum(), twin.synthesis[kind])
+            gradients = torch.autograd.grad(self._crop_error(twin), twin.synthesis[kind])
             twin.step_synthesis(kind, gradients, settings.lmbda)
         refers = self.unit.reference_count > 0
         bits = []
@@ -118,17 +126,17 @@ class UnitFit:
             bits.append(bits_of_bins(noted))
         return UnitResult(torch.tensor(bits))
 
-    def _search(self, gain: int, models: BinModels, lmbda: float) -> None:
+    def _search(self, gain: int, models: BinModels, settings: FitSettings) -> None:
         found: dict[int, tuple[list[np.ndarray], Tensor]] = {}
 
         def search(b: int) -> None:
-            found[b] = self._searched(b, gain, models.at(self.unit.depth).copy(), lmbda)
+            found[b] = self._searched(b, gain, models.at(self.unit.depth).copy(), settings)
 
         run_all([partial(search, b) for b in range(len(self.target))])
         self.blocks = [found[b][0] for b in range(len(found))]
         self.rebuilt = torch.stack([found[b][1] for b in range(len(found))]).to(self.target.device)
 
-    def _searched(self, b: int, gain: int, model: np.ndarray, lmbda: float) -> tuple[list[np.ndarray], Tensor]:
+    def _searched(self, b: int, gain: int, model: np.ndarray, settings: FitSettings) -> tuple[list[np.ndarray], Tensor]:
         """The symbols of one frame, and what they come to, (6, h, w)."""
         from nvcodec.blocks.bins_cpu import new_coder
         from nvcodec.encoder import block_kernels as kernels  # brings a compiler: only where frames are encoded
@@ -140,11 +148,12 @@ class UnitFit:
             foreseen = layout.unpacked(self.inputs.prediction[b].cpu().numpy())
         symbols = [np.zeros(shape, np.int32) for shape in layout.shapes]
         sizes, modes, choices, offsets, levels = symbols
-        offsets[:] = _offsets(self.importance[b].cpu().numpy(), lmbda, gain)
+        offsets[:] = _offsets(self.importance[b].cpu().numpy(), settings.lmbda, gain)
         planes = np.zeros(layout.planes, np.int32)
         kernels.search_picture(
             source, self._plane_weights(b), planes, levels, sizes, modes, choices, offsets,
-            decoding_order(*sizes.shape), gain, quantiser_steps(), np.float32(lmbda), new_coder(model), foreseen,
+            decoding_order(*sizes.shape), gain, quantiser_steps(), np.float32(settings.lmbda), new_coder(model),
+            foreseen, np.array(settings.tries),
         )  # fmt: skip
         return symbols, torch.from_numpy(layout.packed(planes))
 
@@ -162,14 +171,28 @@ class UnitFit:
         """The reconstruction (B, 6, h, w) as references hold it: integers 0 .. 1023."""
         return torch.floor(self._synthesise(twin) + 0.5).clamp(0, SAMPLE_MAX)
 
-    def _error(self, twin: Twin) -> Tensor:
-        samples = self._synthesise(twin)
-        return ((samples - self.target).square() * self.weights).flatten(1).sum(1) * (1 / SAMPLE_STEP**2)
+    def _crop_error(self, twin: Twin) -> Tensor:
+        """The weighted squared error of a part of the frames at a random place."""
+        spans = []
+        for length in self.target.shape[2:]:
+            part = min(max(round(length * _LEARNT_SHARE**0.5), _LEAST_CROP), length)
+            start = int(torch.randint(0, length - part + 1, ()))
+            spans.append((start, start + part))
+        (top, bottom), (left, right) = spans
+        above, before = min(top, CELL_REACH), min(left, CELL_REACH)
+        seen = slice(top - above, bottom + CELL_REACH), slice(left - before, right + CELL_REACH)
+        samples = self._synthesise(twin, *seen)[..., above : above + bottom - top, before : before + right - left]
+        meant, weights = self.target[..., top:bottom, left:right], self.weights[..., top:bottom, left:right]
+        return ((samples - meant).square() * weights).sum() * (1 / SAMPLE_STEP**2)
 
-    def _synthesise(self, twin: Twin) -> Tensor:
-        network, inputs = twin.network(), self.inputs
-        residual = self.rebuilt - inputs.prediction
-        return network.cell(residual, inputs.prediction, inputs.difference, self.unit.depth, twin.rounding, twin.dtype)
+    def _synthesise(self, twin: Twin, rows: slice = slice(None), columns: slice = slice(None)) -> Tensor:
+        """What the cell makes of a part of the frames, or of all."""
+        prediction, difference, rebuilt = (
+            x[..., rows, columns] for x in (self.inputs.prediction, self.inputs.difference, self.rebuilt)
+        )
+        return twin.network().cell(
+            rebuilt - prediction, prediction, difference, self.unit.depth, twin.rounding, twin.dtype
+        )
 
     def sensitivity(self, twin: Twin, lmbda: float) -> dict[str, Tensor]:
         """Bits lost per squared unit of each parameter of the cell, one random probe (Hutchinson's estimator)."""

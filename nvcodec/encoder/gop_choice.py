@@ -1,4 +1,5 @@
-"""Which GOP length suits a segment: it is encoded with each of several, quickly, and then in earnest with the best."""
+"""Which GOP length suits a segment: its first frames are encoded with each of several, quickly, and then all of it in
+earnest with the best."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 
 from nvcodec.encoder.final_pass import CodedSegment
-from nvcodec.encoder.rate_control import Target
+from nvcodec.encoder.rate_control import Target, first_lambda
 from nvcodec.encoder.segment import SegmentSource
 from nvcodec.encoder.segment_encoder import Effort, Keep, StageReport, encode_segment
 
@@ -18,6 +19,7 @@ __all__ = ["encode_with_best_gop"]
 
 _OCTAVE = 3.5
 """Decibels that twice the bits bring, about: by it trials of different sizes are compared."""
+_TRIAL_FRAMES = 33
 _TRIAL_WORK = 0.1
 """Of all the work, what a trial is believed to take: for the progress report."""
 
@@ -37,16 +39,19 @@ def encode_with_best_gop(
 ) -> CodedSegment:
     """Encode a segment with the GOP length of ``gops`` that does best in encodes with the effort ``trial``.
 
-    The result is that of ``encode_segment`` with this length in the place of ``source.gop``. Lengths beyond the segment
-    are all alike, and tried once at most; where there is nothing to choose, nothing is tried. ``seed``: of the random
-    numbers of each encode. ``kept``, ``keep``: as in ``encode_segment``.
+    A trial has some of the frames, and a fixed lambda: no size is to be met. The result is that of ``encode_segment``
+    with the best length in the place of ``source.gop``. Lengths beyond the segment are all alike, and tried once at
+    most; where there is nothing to choose, nothing is tried. ``seed``: of the random numbers of each encode. ``kept``,
+    ``keep``: as in ``encode_segment``.
     """
     gops = _different(gops, len(source.samples))
     trials = gops if len(gops) > 1 else []
     scores: list[float] = list(kept["scores"]) if kept else []
     work = kept["work"] if kept else None
 
-    def run(gop: int, effort: Effort, share: tuple[float, float], name: str) -> CodedSegment:
+    def run(
+        source: SegmentSource, target: Target, gop: int, effort: Effort, share: tuple[float, float], name: str
+    ) -> CodedSegment:
         nonlocal work
         resumed, work = work, None
         if resumed is None:
@@ -57,11 +62,20 @@ def encode_with_best_gop(
             kept=resumed, keep=lambda state: keep(lambda: {"scores": scores, "work": state()}),
         )  # fmt: skip
 
+    sample = replace(source, samples=source.samples[:_TRIAL_FRAMES])
+    price = _trial_target(source, target)
     for number, gop in list(enumerate(trials))[len(scores) :]:
         share = _TRIAL_WORK * number, _TRIAL_WORK * (number + 1)
-        scores.append(_score(run(gop, trial, share, f"try GOP {gop}: ")))
+        scores.append(_score(run(sample, price, gop, trial, share, f"try GOP {gop}: ")))
     best = trials[max(range(len(trials)), key=scores.__getitem__)] if trials else gops[0]
-    return run(best, effort, (_TRIAL_WORK * len(trials), 1.0), "")
+    return run(source, target, best, effort, (_TRIAL_WORK * len(trials), 1.0), "")
+
+
+def _trial_target(source: SegmentSource, target: Target) -> Target:
+    """A fixed lambda about where that of the encode will be."""
+    if target.total_bytes is None:
+        return target
+    return Target(lmbda=first_lambda(8 * target.total_bytes / source.luma_samples, len(source.samples)))
 
 
 def _different(gops: Sequence[int], frames: int) -> list[int]:

@@ -22,11 +22,11 @@ from torch.nn import functional as F
 from nvcodec.encoder.rate import laplace_bits
 from nvcodec.entropy.tables import FRACTIONS, SCALES, TABLE_BOUND
 from nvcodec.gop import CodedFrame
-from nvcodec.model.grid import BLEND_CHANNEL, MOTION_LEVELS
+from nvcodec.model.grid import BLEND_CHANNEL, MOTION_LEVELS, FrameGeometry
 from nvcodec.model.motion import VECTOR_BOUND, MotionPrediction, add_grid_motion, scale_vectors
 from nvcodec.model.warp import BLOCK, Reference, unpack_luma
 
-__all__ = ["LevelPrice", "search_motion"]
+__all__ = ["LevelPrice", "matching_fields", "search_motion"]
 
 _Array: TypeAlias = "np.ndarray"
 
@@ -45,6 +45,8 @@ _HALF = BLOCK // 2
 
 _KNEE = 0.2
 """Of lambda: squared error a sample above which the residual mends most of it, so that more error matters less."""
+_MATCHING_PRICE = 0.1
+"""Share of lambda at which the vectors between source frames are found: they are not coded, only held together."""
 _NEAR_BITS = 2.0
 _APART_BITS = 4.0
 """A symbol like its neighbours costs about this, whatever the context model says while they are still zero."""
@@ -137,6 +139,15 @@ def search_motion(
             )  # fmt: skip
         coarser = totals
     return [torch.from_numpy(level).to(like) for level, like in zip(symbols, start, strict=True)]
+
+
+def matching_fields(target: Tensor, reference: Reference, geometry: FrameGeometry, lmbda: float) -> list[Tensor]:
+    """How the blocks of ``target`` (6, h, w) moved from ``reference``: two fields (2, block rows, block columns) of
+    quarter luma samples, of blocks by themselves and of blocks with their neighbours."""
+    zero = torch.zeros(2, *geometry.blocks)
+    rest, even = MotionPrediction((zero,), zero[:1]), torch.ones(geometry.blocks)
+    scene = _scene(target, (reference,), rest, CodedFrame(1, 1, (0,)), even, _MATCHING_PRICE * lmbda)
+    return [field for (field,) in _full_search(scene, target, (reference,), rest)]
 
 
 def _scene(

@@ -24,6 +24,7 @@ from nvcodec.encoder.lookahead import FrameForecast, estimated_bits, importance
 from nvcodec.encoder.motion_search import LevelPrice, search_motion
 from nvcodec.encoder.rate import LevelRate, level_costs
 from nvcodec.encoder.rate_control import next_lambda
+from nvcodec.encoder.temporal_filter import filtered_frames
 from nvcodec.encoder.twin import Twin
 from nvcodec.gop import CodingUnit, coding_units
 from nvcodec.model.grid import BLEND_CHANNEL, MOTION_LEVELS, FrameGeometry
@@ -66,7 +67,7 @@ class PassSettings:
     """``lmbda``: price of a bit in a key frame of the usual importance. ``iterations``, ``key_iterations``: of the
     cell. ``searches``: how often motion is looked for, each time with prices by what the last search found.
     ``collect``: gather the sensitivity of the parameters on the way. ``stride``: of so many GOPs one has its B frames
-    visited; those of the others are passed over."""
+    visited; those of the others are passed over. ``tries``: of the search of the blocks, see ``FitSettings``."""
 
     lmbda: float
     iterations: int
@@ -75,6 +76,7 @@ class PassSettings:
     searches: int = 2
     collect: bool = False
     stride: int = 1
+    tries: tuple[int, int, int, int, int] = (2, 2, 2, 2, 0)
 
     @property
     def highest_lmbda(self) -> float:
@@ -119,8 +121,9 @@ class UnitWork:
     motion_bits: float
     block_bits: float
 
-    def report(self, samples: Tensor) -> UnitReport:
-        return UnitReport(self.unit, self.motion_bits, self.block_bits, plane_errors(samples, self.fit.target))
+    def report(self, samples: Tensor, source: Tensor) -> UnitReport:
+        """What the unit's ``samples`` (B, 6, h, w) cost, and how far they are from its ``source`` frames."""
+        return UnitReport(self.unit, self.motion_bits, self.block_bits, plane_errors(samples, source))
 
 
 @dataclass
@@ -128,7 +131,9 @@ class SegmentFit:
     """The grids of all units, whose motion is carried from pass to pass, and how far the present pass is: ``reports``
     of the units that lie behind it (None for one that was passed over), ``states`` of the frames that those to come
     refer to. ``forecasts``: of all frames, in coding order, once ``look_ahead`` is through. ``importance``: of each
-    frame, (block rows, block columns). ``models``: the probabilities behind the units that the pass has coded."""
+    frame, (block rows, block columns). ``models``: the probabilities behind the units that the pass has coded.
+    ``filtered_at``: the lambda at which the frames were filtered that others inherit from, and ``filtered``, what came
+    of them, by display position."""
 
     source: SegmentSource
     units: list[CodingUnit] = field(init=False)
@@ -139,6 +144,8 @@ class SegmentFit:
     forecasts: list[FrameForecast] = field(default_factory=list)
     importance: dict[int, Tensor] = field(default_factory=dict)
     models: BinModels = field(default_factory=BinModels)
+    filtered_at: float | None = None
+    filtered: dict[int, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.units = coding_units(len(self.source.samples), self.source.gop)
@@ -170,6 +177,12 @@ class SegmentFit:
             report = UnitReport(unit, motion_bits, 0.0, plane_errors(inputs.prediction, target))
             self.reports.append(report)
             on_unit(report)
+
+    def filter_sources(self, lmbda: float) -> None:
+        """Filter what key frames and P frames are made to look like; see ``temporal_filter``."""
+        numbers = [frame.display for unit in self.units if unit.depth <= 1 for frame in unit.frames]
+        self.filtered_at = lmbda
+        self.filtered = filtered_frames(self.source.samples, numbers, self.source.geometry, lmbda)
 
     def weigh(self, settings: PassSettings) -> None:
         """Find the importance of all blocks at the prices of ``settings``."""
@@ -246,7 +259,7 @@ class SegmentFit:
             for b, frame in enumerate(unit.frames):
                 self.states[frame.display] = FrameState(Reference(samples[b]), work.motion_states[b])
             self._drop_states(number)
-            report = work.report(samples)
+            report = work.report(samples, self.sources(unit))
             self.reports.append(report)
             on_unit(report)
         if settings.collect:
@@ -271,6 +284,7 @@ class SegmentFit:
             "forecasts": [(f.fields, f.blend, f.error, f.detail) for f in self.forecasts],
             "importance": self.importance,
             "models": self.models.arrays,
+            "filtered_at": self.filtered_at,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -288,6 +302,8 @@ class SegmentFit:
         self.forecasts = [FrameForecast(frame, *kept) for frame, kept in zip(frames, state["forecasts"], strict=False)]
         self.importance = state["importance"]
         self.models = BinModels(state["models"])
+        if state["filtered_at"] is not None:
+            self.filter_sources(state["filtered_at"])
 
     def fit_unit(
         self, number: int, twin: Twin, states: dict[int, FrameState], models: BinModels, settings: PassSettings
@@ -303,7 +319,7 @@ class SegmentFit:
         fit = UnitFit(unit, self.source.geometry, target, inputs, relative)
         lmbda = settings.highest_lmbda / mean
         iterations = settings.iterations if unit.reference_count else settings.key_iterations
-        result = fit.run(twin, models, FitSettings(lmbda, iterations if settings.train else 0))
+        result = fit.run(twin, models, FitSettings(lmbda, iterations if settings.train else 0, settings.tries))
         if settings.collect:
             self._collect(fit.sensitivity(twin, lmbda))
         self.grids[number] = Grid(grid.motion, fit.blocks)
@@ -313,8 +329,13 @@ class SegmentFit:
         for name, value in found.items():
             self.sensitivity[name] = self.sensitivity[name] + value if name in self.sensitivity else value
 
-    def targets(self, unit: CodingUnit) -> Tensor:
+    def sources(self, unit: CodingUnit) -> Tensor:
+        """The source frames of a unit, (B, 6, h, w)."""
         return self.source.samples[[f.display for f in unit.frames]]
+
+    def targets(self, unit: CodingUnit) -> Tensor:
+        """What its frames are made to look like: filtered, where others inherit from them."""
+        return torch.stack([self.filtered.get(f.display, self.source.samples[f.display]) for f in unit.frames])
 
     def _searched(
         self,

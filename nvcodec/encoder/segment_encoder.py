@@ -35,7 +35,7 @@ __all__ = [
 
 _WEIGHT_SHARE = 0.25
 """Most of the target that the network may take."""
-_WEIGHT_PRICE = 0.2
+_WEIGHT_PRICE = 0.5
 """Weight of the weights' own bits when they are chosen: the Hessian's diagonal understates what they do together."""
 _FAR_LESS = 0.5
 """Of the usual importance: above it the usual quantiser steps are better than larger ones, a picture alone has 1/12."""
@@ -45,13 +45,14 @@ _WEIGHT_GUESS = 0.06
 
 @dataclass(frozen=True)
 class PassEffort:
-    """How much work a pass takes: iterations of the cell on a key frame and on other units, searches for motion, and of
-    how many GOPs one has its B frames visited."""
+    """How much work a pass takes: iterations of the cell on a key frame and on other units, searches for motion, of
+    how many GOPs one has its B frames visited, and what the search of the blocks tries, see ``FitSettings``."""
 
     key_iterations: int
     iterations: int
     searches: int
     stride: int = 1
+    tries: tuple[int, int, int, int, int] = (2, 2, 2, 2, 0)
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,9 @@ class Effort:
 
 
 EFFORTS = {
-    "fast": Effort(PassEffort(16, 6, 1, stride=3), 0, False, 0.3, PassEffort(0, 0, 1), 6),
-    "medium": Effort(PassEffort(16, 6, 1), 1, True, 0.5, PassEffort(0, 0, 3), 7),
-    "slow": Effort(PassEffort(24, 10, 3), 2, True, 0.5, PassEffort(0, 0, 3), 8, gops=(4, 2, 8)),
+    "fast": Effort(PassEffort(16, 6, 1, stride=3), 0, False, 0.3, PassEffort(0, 0, 1, tries=(3, 2, 2, 2, 0)), 6),
+    "medium": Effort(PassEffort(16, 6, 1), 1, True, 0.5, PassEffort(0, 0, 3, tries=(5, 4, 3, 3, 1)), 7),
+    "slow": Effort(PassEffort(16, 6, 1), 2, True, 0.5, PassEffort(0, 0, 6, tries=(10, 8, 6, 6, 1)), 8, gops=(4, 2, 8)),
 }
 
 
@@ -219,6 +220,7 @@ def encode_segment(
             lmbda = fit.estimated_lmbda(work.settings, wanted * (1 - _WEIGHT_GUESS))
             twin.shift_gains(GAIN_PER_OCTAVE * math.log2(lmbda / work.settings.lmbda))
             work.settings = replace(work.settings, lmbda=lmbda)
+        fit.filter_sources(work.settings.highest_lmbda)
         _weigh(work)
         work.settings = replace(work.settings, collect=not effort.refinements and not effort.tuning)
         twin.set_learning(effort.learning)

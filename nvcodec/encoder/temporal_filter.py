@@ -1,0 +1,102 @@
+"""Motion-compensated temporal filter: source frames less what the frames around them do not share.
+
+Frames that others refer to are coded finely, and much of what they cost is noise that nothing inherits. Before they are
+coded, each luma sample becomes a weighted mean of itself and of what overlapped motion compensation brings from the
+frames before and behind::
+
+    weight = share(distance) exp(-d**2 / (2 s**2)) exp(-D / (2 s**2)),    s = 3 / 8 (Q - 10) grey levels
+
+d is the difference of the two samples, D the mean squared difference of their blocks, Q the quantiser parameter of
+H.265 that belongs to lambda. Shares and s follow the filter of the HM and VTM encoders (JVET-O0549), with half its s;
+the factor by blocks is ours. Chroma stays as it is: with the motion of luma it lost more than it saved (BENCHMARKS.md).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from nvcodec.encoder.motion_search import matching_fields
+from nvcodec.model.grid import FrameGeometry
+from nvcodec.model.warp import Reference
+from nvcodec.parallel import run_all
+
+__all__ = ["filtered_frames"]
+
+_SHARES = {1: 0.456, 2: 0.38}
+"""Of a frame by its distance; the frame itself has 1."""
+_STRENGTH = 3 / 8
+_NO_NOISE = 10.0
+"""Quantiser parameter at which nothing is filtered."""
+_CELL = 4
+"""A block in samples of the working domain."""
+_LUMA = 4
+"""Channels of the working domain."""
+_GREY_LEVEL = 0.25
+"""Of a step of 10-bit samples."""
+
+
+@torch.no_grad()
+def filtered_frames(
+    samples: Tensor, numbers: Sequence[int], geometry: FrameGeometry, lmbda: float
+) -> dict[int, Tensor]:
+    """The frames ``numbers`` of ``samples`` (T, 6, h, w) filtered, (6, h, w) each, integers 0 .. 1023.
+
+    ``lmbda``: squared 8-bit error per bit of frames that nothing refers to.
+    """
+    spread = _STRENGTH * (12 + 3 * math.log2(lmbda / 0.85) - _NO_NOISE)
+    if spread <= 0:
+        return {}
+    found = {}
+    for number in numbers:
+        around = [n for d in _SHARES for n in (number - d, number + d) if 0 <= n < len(samples)]
+        parts = [(_SHARES[abs(n - number)], Reference(samples[n])) for n in around]
+        found[number] = _filtered(samples[number], parts, geometry, lmbda, spread)
+    return found
+
+
+def _filtered(
+    frame: Tensor, parts: list[tuple[float, Reference]], geometry: FrameGeometry, lmbda: float, spread: float
+) -> Tensor:
+    """``parts``: share and frame of each neighbour."""
+    luma = frame[:_LUMA]
+    brought: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def bring(k: int) -> None:
+        share, other = parts[k]
+        warped = _compensated(frame, other, geometry, lmbda)[:_LUMA]
+        squares = ((warped - luma) * _GREY_LEVEL).square()
+        weight = share * torch.exp((squares + _dense(_by_block(squares), frame)) * (-0.5 / spread**2))
+        brought[k] = weight, weight * warped
+
+    for _, other in parts:
+        other.prepare()
+    run_all([partial(bring, k) for k in range(len(parts))])
+    weights, total = torch.ones_like(luma), luma.clone()
+    for k in range(len(parts)):
+        weights += brought[k][0]
+        total += brought[k][1]
+    return torch.cat([torch.floor(total / weights + 0.5), frame[_LUMA:]])
+
+
+def _compensated(frame: Tensor, other: Reference, geometry: FrameGeometry, lmbda: float) -> Tensor:
+    """(6, h, w): ``other`` where it moved to in ``frame``, by the field that is better in each block."""
+    alone, around = (field.to(frame) for field in matching_fields(frame, other, geometry, lmbda))
+    errors = [_by_block((other.warp(field) - frame)[:_LUMA].square()) for field in (alone, around)]
+    return other.warp(torch.where(errors[1] < errors[0], around, alone))
+
+
+def _by_block(squares: Tensor) -> Tensor:
+    """(block rows, block columns): means of (4, h, w) over each block of 8x8 luma samples."""
+    return F.avg_pool2d(squares.mean(0)[None], _CELL, ceil_mode=True)[0]
+
+
+def _dense(blocks: Tensor, like: Tensor) -> Tensor:
+    """(block rows, block columns) to (h, w)."""
+    rows, columns = like.shape[1:]
+    return blocks.repeat_interleave(_CELL, 0).repeat_interleave(_CELL, 1)[:rows, :columns]
