@@ -85,8 +85,7 @@ def context_sensitivity(twin: Twin, levels: list[Tensor], side: MotionSide, dept
     _, slopes = level_costs(levels, side, twin.network().context(), depth, slopes=True, signs=signs)
     assert slopes is not None
     return {
-        n: g.reshape(twin.values[n].shape).square() * (0.5 * math.log(2))
-        for n, g in zip(names, slopes.parameters, strict=True)
+        n: g.reshape(twin.values[n].shape).square() * (0.5 * math.log(2)) for n, g in zip(names, slopes, strict=True)
     }
 
 

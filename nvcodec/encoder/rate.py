@@ -1,4 +1,4 @@
-"""The float twin of the entropy coder: what symbols cost, and how that changes with them and with the model.
+"""The float twin of the entropy coder: what symbols cost, and how that changes with the model.
 
 ``level_rates`` says it in tensor operations that autograd follows; ``level_costs`` gives the derivatives at once, on a
 CPU from compiled code.
@@ -37,7 +37,6 @@ __all__ = [
     "LevelRate",
     "ModelArrays",
     "Neighbourhood",
-    "RateSlopes",
     "laplace_bits",
     "level_costs",
     "level_rates",
@@ -105,8 +104,7 @@ def level_rates(
     """Rates of all levels (finest first) of a coding unit; integer ``levels``, (B, C, rows, columns).
 
     A level without symbols costs its flag only; with ``free_empty=False`` its zeros are priced as if they were
-    coded, so that the model learns how likely they are. The gradient by ``levels`` is that of the context alone: what
-    a symbol does to the bits of those that it is context of.
+    coded, so that the model learns how likely they are.
     """
     rates = []
     for k, level in enumerate(levels):
@@ -127,14 +125,6 @@ def level_rates(
     return rates
 
 
-class RateSlopes(NamedTuple):
-    """Derivatives of the bits. ``symbols``: of each level, those of the context alone (see ``level_rates``).
-    ``parameters``: of the context model, in the order of the bitstream."""
-
-    symbols: list[Tensor]
-    parameters: list[Tensor]
-
-
 def level_costs(
     levels: list[Tensor],
     side: MotionSide,
@@ -143,13 +133,12 @@ def level_costs(
     *,
     free_empty: bool = True,
     slopes: bool = False,
-    learns: bool = True,
     signs: list[Tensor] | None = None,
-) -> tuple[list[LevelRate], RateSlopes | None]:
-    """As ``level_rates``, without a graph; with ``slopes`` also the derivatives of all bits.
+) -> tuple[list[LevelRate], list[Tensor] | None]:
+    """As ``level_rates``, without a graph; with ``slopes`` also the derivatives of all bits by the parameters of the
+    context model, in the order of the bitstream.
 
-    ``learns``: whether those by the parameters are wanted; without it they mean nothing. ``signs``: factors for the
-    bits of each symbol in the derivatives, shaped like ``levels``.
+    ``signs``: factors for the bits of each symbol in the derivatives, shaped like ``levels``.
     """
     if levels[0].device.type != "cpu":
         return _costs_by_autograd(levels, side, weights, depth, free_empty, slopes, signs)
@@ -159,9 +148,7 @@ def level_costs(
         layout, known = side.layout(k), side(k, levels[k + 1 :])
         bias = weights.bias(depth, k, layout).detach().numpy()
         for b in range(len(level)):
-            cost = _FrameCost(
-                level[b], known[b], layout, model, bias, k, slopes, learns, signs[k][b] if signs else None
-            )
+            cost = _FrameCost(level[b], known[b], layout, model, bias, k, slopes, signs[k][b] if signs else None)
             cost.is_counted = not free_empty or bool(level[b].any())
             costs.append(cost)
     run_all([cost.run for cost in costs])
@@ -172,8 +159,7 @@ def level_costs(
         rates.append(LevelRate(bits, _stacked([c.location for c in here]), _stacked([c.scale for c in here])))
     if not slopes:
         return rates, None
-    by_symbols = [_stacked([c.by_symbol for c in here]) for here in by_level]
-    return rates, RateSlopes(by_symbols, _parameter_slopes([c for c in costs if c.is_counted], weights, depth))
+    return rates, _parameter_slopes([c for c in costs if c.is_counted], weights, depth)
 
 
 def _costs_by_autograd(
@@ -184,11 +170,10 @@ def _costs_by_autograd(
     free_empty: bool,
     slopes: bool,
     signs: list[Tensor] | None,
-) -> tuple[list[LevelRate], RateSlopes | None]:
+) -> tuple[list[LevelRate], list[Tensor] | None]:
     """``level_costs`` by tensor operations, for other devices."""
     parameters = [getattr(weights, f.name).detach().requires_grad_(slopes) for f in fields(weights)]
-    leaves = [level.detach().requires_grad_(slopes) for level in levels]
-    rates = level_rates(leaves, side, ContextWeights(*parameters), depth, free_empty=free_empty)
+    rates = level_rates(levels, side, ContextWeights(*parameters), depth, free_empty=free_empty)
     found = None
     if slopes:
         total = torch.stack([r.bits.sum() for r in rates]).sum()
@@ -198,10 +183,9 @@ def _costs_by_autograd(
                 counted = level.flatten(1).any(1).reshape(-1, 1, 1, 1) if free_empty else 1
                 total = total + (laplace_bits(level, r.location, r.scale) * sign * counted).sum()
         if total.requires_grad:
-            gradients = torch.autograd.grad(total, [*leaves, *parameters], materialize_grads=True)
-            found = RateSlopes(list(gradients[: len(leaves)]), list(gradients[len(leaves) :]))
+            found = list(torch.autograd.grad(total, parameters, materialize_grads=True))
         else:
-            found = RateSlopes([torch.zeros_like(x) for x in leaves], [torch.zeros_like(x) for x in parameters])
+            found = [torch.zeros_like(x) for x in parameters]
     return [LevelRate(r.bits.detach(), r.location.detach(), r.scale.detach()) for r in rates], found
 
 
@@ -255,14 +239,13 @@ class _FrameCost:
         bias: np.ndarray,
         level: int,
         slopes: bool,
-        learns: bool,
         signs: Tensor | None,
     ) -> None:
         self.level = level
         self.layout = layout
         self.is_counted = True
         self.bits = 0.0
-        self._slopes, self._learns = slopes, learns
+        self._slopes = slopes
         self._model = model
         self._bias = bias
         channels, rows, columns = symbols.shape
@@ -271,7 +254,6 @@ class _FrameCost:
         self._side = side.numpy()
         self._signs = np.empty((0, 0, 0), np.float32) if signs is None else signs.numpy()
         self.location, self.scale = np.empty(shape, np.float32), np.empty(shape, np.float32)
-        self.by_symbol = np.zeros(shape, np.float32)
         self.by_hidden = np.zeros((FEATURES, HIDDEN), np.float32)
         self.by_hidden_bias = np.zeros((STAGES, HIDDEN), np.float32)
         self.by_output = np.zeros((2, HIDDEN), np.float32)
@@ -282,8 +264,8 @@ class _FrameCost:
 
         bits = kernels.level_cost(
             self._symbols, self._side, tuple(neighbourhood(self.layout)), log_table(torch.device("cpu")).numpy(),
-            *self._model, self._bias, self._slopes and self.is_counted, self._learns, self._signs, self.location,
-            self.scale, self.by_symbol, self.by_hidden, self.by_hidden_bias, self.by_output, self.by_bias,
+            *self._model, self._bias, self._slopes and self.is_counted, self._signs, self.location, self.scale,
+            self.by_hidden, self.by_hidden_bias, self.by_output, self.by_bias,
         )  # fmt: skip
         self.bits = bits if self.is_counted else 0.0
 

@@ -1,4 +1,4 @@
-"""What symbols cost and how that depends on everything, in compiled code: ``nvcodec.encoder.rate`` on a CPU.
+"""What symbols cost and how that depends on the model, in compiled code: ``nvcodec.encoder.rate`` on a CPU.
 
 One pass over the symbols of a level takes the context model forwards and, where it is wanted, backwards. Most symbols
 are zero, so the others say to their surroundings what these see.
@@ -19,7 +19,6 @@ from nvcodec.entropy.context import (
     HIDDEN_BOUND,
     LOCATION_BOUND,
     LOG_BOUND,
-    LOG_STEP,
     MARGIN,
     OUTPUT_SHIFT,
     OUTPUT_STEP_BITS,
@@ -87,43 +86,11 @@ def _sum_up(symbols, neighbourhood, sums):
 
 
 @compiled_loosely
-def _slopes_of_symbols(symbols, neighbourhood, by_sums, by_symbol):
-    """What the derivatives by ``sums`` come to by the symbols: zeros change ``mean`` alone."""
-    stage_at, reaches, weights = neighbourhood
-    channels, rows, columns = symbols.shape
-    for c in range(channels):
-        for y in range(rows):
-            for x in range(columns):
-                value, stage, total = symbols[c, y, x], stage_at[c, y & 1, x & 1], np.float32(0)
-                for oy in range(max(y - 1, 0), min(y + 2, rows)):
-                    for ox in range(max(x - 1, 0), min(x + 2, columns)):
-                        at = stage_at[c, oy & 1, ox & 1]
-                        if at > stage:
-                            row, column = y + MARGIN - 2 * (oy >> 1), x + MARGIN - 2 * (ox >> 1)
-                            total += weights[at, c, c, row, column, 3] * by_sums[c, oy, ox, 3]
-                if value != 0:
-                    sign = np.float32(1 if value > 0 else -1)
-                    for other in range(channels):
-                        reach = reaches[c, other]
-                        for oy in range(max(y - reach, 0), min(y + reach + 1, rows)):
-                            for ox in range(max(x - reach, 0), min(x + reach + 1, columns)):
-                                at = stage_at[other, oy & 1, ox & 1]
-                                if at > stage:
-                                    row, column = y + MARGIN - 2 * (oy >> 1), x + MARGIN - 2 * (ox >> 1)
-                                    for n in range(3):
-                                        along = weights[at, other, c, row, column, n] * by_sums[other, oy, ox, n]
-                                        total += sign * along
-                by_symbol[c, y, x] = total
-
-
-@compiled_loosely
-def _look(c, y, symbols, around, side, logarithms, seen, is_near):
-    """The features of row ``y`` of a channel, (columns, FEATURES), times _HIDDEN_STEP; and where any of the first five
-    or the symbol is not 0."""
+def _look(c, y, symbols, around, side, logarithms, seen):
+    """The features of row ``y`` of a channel, (columns, FEATURES), times _HIDDEN_STEP."""
     channels, _, columns = symbols.shape
     for x in range(columns):
         near, wide, cross, mean = around[c, y, x, 0], around[c, y, x, 1], around[c, y, x, 2], around[c, y, x, 3]
-        is_near[x] = near + wide + cross + abs(mean) + abs(symbols[c, y, x]) != 0
         mean = min(max(mean, -FEATURE_BOUND), FEATURE_BOUND)
         seen[x, 0] = logarithms[min(near, LOG_BOUND)] * _HIDDEN_STEP
         seen[x, 1] = logarithms[min(wide, LOG_BOUND)] * _HIDDEN_STEP
@@ -188,12 +155,12 @@ def _price(symbols, out, location, scale, by_out):
 
 
 @compiled_loosely
-def _backwards(stages, wanted, seen, by_out, hidden, hidden_bias, output, back):
-    """Where ``wanted``: the derivatives by what each hidden unit adds up, then what it puts out: ``back``, (columns,
-    2 * HIDDEN). ``hidden`` and ``output`` in one row, so that a loop over units becomes a few vector instructions."""
+def _backwards(stages, seen, by_out, hidden, hidden_bias, output, back):
+    """The derivatives by what each hidden unit adds up, then what it puts out: ``back``, (columns, 2 * HIDDEN).
+
+    ``hidden`` and ``output`` in one row, so that a loop over units becomes a few vector instructions.
+    """
     for x in range(len(seen)):
-        if not wanted[x]:
-            continue
         stage, by0, by1 = stages[x & 1], by_out[0, x] * _OUTPUT_STEP, by_out[1, x] * _OUTPUT_STEP
         f0, f1, f2, f3 = seen[x, 0], seen[x, 1], seen[x, 2], seen[x, 3]
         f4, f5, f6, f7 = seen[x, 4], seen[x, 5], seen[x, 6], seen[x, 7]
@@ -232,73 +199,42 @@ def _learn(stages, seen, by_out, back, by_model, by_hidden_bias):
 
 
 @compiled_loosely
-def _slopes_of_sums(is_near, back, hidden, around, by_around):
-    """Derivatives of a row by what each symbol sees, (columns, 4)."""
-    step = np.float32(LOG_STEP) / _LN2 * _HIDDEN_STEP
-    for x in range(len(back)):
-        if not is_near[x]:
-            continue
-        by_near, by_wide, by_cross = np.float32(0), np.float32(0), np.float32(0)
-        by_mean, by_size = np.float32(0), np.float32(0)
-        for u in range(HIDDEN):
-            by_near += hidden[0, u] * back[x, u]
-            by_wide += hidden[1, u] * back[x, u]
-            by_cross += hidden[2, u] * back[x, u]
-            by_mean += hidden[3, u] * back[x, u]
-            by_size += hidden[4, u] * back[x, u]
-        near, wide, cross, mean = around[x, 0], around[x, 1], around[x, 2], around[x, 3]
-        by_around[x, 0] = by_near * step / (1 + near) if near < LOG_BOUND else 0
-        by_around[x, 1] = by_wide * step / (1 + wide) if wide < LOG_BOUND else 0
-        by_around[x, 2] = by_cross * step / (1 + cross) if cross < LOG_BOUND else 0
-        if abs(mean) <= FEATURE_BOUND:
-            sign = 1 if mean > 0 else (-1 if mean < 0 else 0)
-            by_around[x, 3] = by_mean * _HIDDEN_STEP + sign * by_size * step / (1 + abs(mean))
-
-
-@compiled_loosely
 def level_cost(
     symbols, side, neighbourhood, logarithms, hidden, hidden_bias, output, bias,
-    backwards, learns, signs, location, scale, by_symbol, by_hidden, by_hidden_bias, by_output, by_bias,
+    backwards, signs, location, scale, by_hidden, by_hidden_bias, by_output, by_bias,
 ):  # fmt: skip
     """Bits of one level of one frame.
 
     ``symbols``: (C, rows, columns), int32. ``side``: (C + 2, rows, columns) or more. ``neighbourhood``: as
     ``rate.neighbourhood`` gives it. ``hidden``: (FEATURES, HIDDEN). ``location`` (in symbols), ``scale``: (C, rows,
-    columns), results. With ``backwards`` also the derivatives of the bits by symbols, shaped like them, through the
-    context alone; with ``learns`` those by the model too, which are added to the arrays. ``signs``: factors of the
-    symbols' derivatives, like ``location``, or empty.
+    columns), results. With ``backwards`` the derivatives of the bits by the model are added to the other arrays.
+    ``signs``: factors of the bits of each symbol in them, like ``location``, or empty.
     """
     channels, rows, columns = symbols.shape
     stage_at = neighbourhood[0]
     around = np.zeros((channels, rows, columns, 4), np.int32)
     _sum_up(symbols, neighbourhood, around)
-    by_around = np.zeros((channels, rows, columns, 4) if backwards else (0, 0, 0, 0), np.float32)
-    seen, is_near = np.zeros((columns, FEATURES), np.float32), np.zeros(columns, np.bool_)
+    seen = np.zeros((columns, FEATURES), np.float32)
     out, by_out = np.zeros((2, columns), np.float32), np.zeros((2, columns), np.float32)
     back, by_model = np.zeros((columns, 2 * HIDDEN), np.float32), np.zeros((FEATURES + 2) * HIDDEN, np.float32)
     hidden_row, output_row = hidden.reshape(-1), output.reshape(-1)
-    wanted = np.ones(columns, np.bool_) if learns else is_near
     total = 0.0
     for c in range(channels):
         for y in range(rows):
             stages = stage_at[c, y & 1]
-            _look(c, y, symbols, around, side, logarithms, seen, is_near)
+            _look(c, y, symbols, around, side, logarithms, seen)
             _outputs(stages, seen, hidden, hidden_bias, output, bias[c, 0], bias[c, 1], out)
             total += _price(symbols[c, y], out, location[c, y], scale[c, y], by_out)
             if not backwards:
                 continue
             if signs.size:
                 by_out *= signs[c, y]
-            _backwards(stages, wanted, seen, by_out, hidden_row, hidden_bias, output_row, back)
-            if learns:
-                by_bias[c, 0] += by_out[0].sum() * _BIAS_STEP
-                by_bias[c, 1] += by_out[1].sum() * _BIAS_STEP
-                _learn(stages, seen, by_out, back, by_model, by_hidden_bias)
-            _slopes_of_sums(is_near, back, hidden, around[c, y], by_around[c, y])
+            _backwards(stages, seen, by_out, hidden_row, hidden_bias, output_row, back)
+            by_bias[c, 0] += by_out[0].sum() * _BIAS_STEP
+            by_bias[c, 1] += by_out[1].sum() * _BIAS_STEP
+            _learn(stages, seen, by_out, back, by_model, by_hidden_bias)
     by_hidden += by_model[: FEATURES * HIDDEN].reshape(FEATURES, HIDDEN)
     by_output += by_model[FEATURES * HIDDEN :].reshape(2, HIDDEN)
-    if backwards:
-        _slopes_of_symbols(symbols, neighbourhood, by_around, by_symbol)
     return total
 
 

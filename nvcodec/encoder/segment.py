@@ -384,7 +384,7 @@ class SegmentFit:
                 motion, side, context, unit.depth, free_empty=not settings.train, slopes=settings.train
             )
             if slopes:
-                twin.step_context(slopes.parameters)
+                twin.step_context(slopes)
         if settings.collect:
             self._collect(context_sensitivity(twin, motion, side, unit.depth))
         bits = sum(float(r.bits.sum()) for r in rates)
