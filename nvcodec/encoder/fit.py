@@ -27,7 +27,7 @@ from nvcodec.model.warp import SAMPLE_MAX
 from nvcodec.model.warprnn import Compensated, MotionSide
 from nvcodec.parallel import run_all
 
-__all__ = ["SAMPLE_STEP", "FitSettings", "UnitFit", "UnitResult", "context_sensitivity"]
+__all__ = ["SAMPLE_STEP", "FitSettings", "UnitFit", "context_sensitivity"]
 
 SAMPLE_STEP = 4.0
 """Working samples have 10 bits: four steps are one 8-bit grey level."""
@@ -51,13 +51,6 @@ class FitSettings:
     lmbda: float
     iterations: int
     tries: tuple[int, int, int, int, int]
-
-
-@dataclass
-class UnitResult:
-    """Of each frame of a unit, (B,): bits of its blocks."""
-
-    bits: Tensor
 
 
 CHROMA_WEIGHT = 2.6
@@ -111,8 +104,9 @@ class UnitFit:
         self.blocks: list[list[np.ndarray]] = []
         self.rebuilt = inputs.prediction
 
-    def run(self, twin: Twin, models: BinModels, settings: FitSettings) -> UnitResult:
-        """Search the blocks, then let the cell behind ``twin`` learn. ``models`` follow what the blocks would code."""
+    def run(self, twin: Twin, models: BinModels, settings: FitSettings) -> list[float]:
+        """Search the blocks, then let the cell behind ``twin`` learn. ``models`` follow what the blocks would code.
+        The bits of the blocks of each frame."""
         self._search(twin.network().gain(self.unit.depth), models, settings)
         kind = cell_kind(self.unit.depth)
         for _ in range(settings.iterations):
@@ -123,7 +117,7 @@ class UnitFit:
         for symbols in self.blocks:
             noted = noted_bins(models.at(self.unit.depth), symbols, refers)
             bits.append(bits_of_bins(noted))
-        return UnitResult(torch.tensor(bits))
+        return bits
 
     def _search(self, gain: int, models: BinModels, settings: FitSettings) -> None:
         found: dict[int, tuple[list[np.ndarray], Tensor]] = {}

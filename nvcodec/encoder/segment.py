@@ -319,11 +319,11 @@ class SegmentFit:
         fit = UnitFit(unit, self.source.geometry, target, inputs, relative)
         lmbda = settings.highest_lmbda / mean
         iterations = settings.iterations if unit.reference_count else settings.key_iterations
-        result = fit.run(twin, models, FitSettings(lmbda, iterations if settings.train else 0, settings.tries))
+        bits = fit.run(twin, models, FitSettings(lmbda, iterations if settings.train else 0, settings.tries))
         if settings.collect:
             self._collect(fit.sensitivity(twin, lmbda))
         self.grids[number] = Grid(grid.motion, fit.blocks)
-        return UnitWork(unit, fit, motion_states, motion_bits, float(result.bits.sum()))
+        return UnitWork(unit, fit, motion_states, motion_bits, sum(bits))
 
     def _collect(self, found: dict[str, Tensor]) -> None:
         for name, value in found.items():
