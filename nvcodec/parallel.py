@@ -6,6 +6,7 @@ of them than with two (BENCHMARKS.md, eighth round), so it gets half of all.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from typing import Any, TypeVar
 
 import torch
 
-__all__ = ["in_turn", "run_all", "thread_count", "thread_limit"]
+__all__ = ["in_turn", "run_ahead", "run_all", "thread_count", "thread_limit"]
 
 _Result = TypeVar("_Result")
 
@@ -73,6 +74,44 @@ def in_turn(aside: bool = True) -> Iterator[Callable[[Callable[[], Any]], Future
         yield submit
     finally:
         wait(latest)
+
+
+def run_ahead(
+    numbers: Sequence[int],
+    needs: Callable[[int], int],
+    begin: Callable[[int], Callable[[], _Result]],
+    finish: Callable[[int, _Result], None],
+) -> None:
+    """Work on numbered pieces in rising order, on some of them while those before are not finished yet.
+
+    ``begin(n)`` gives the task of piece n once all pieces up to ``needs(n)`` are finished; ``finish(n, result)`` takes
+    what the task returned, piece by piece in order. Both run in the caller's thread, the tasks beside it, as many as
+    there are threads. Pieces below the first number count as finished. How many pieces beyond ``needs(n)`` are finished
+    when n begins depends on the number of threads: ``begin`` must not look at them.
+    """
+    threads = thread_count()
+    running: deque[tuple[int, Future[_Result]]] = deque()
+    last = min(numbers, default=0) - 1
+
+    def finish_first() -> int:
+        number, task = running.popleft()
+        finish(number, task.result())
+        return number
+
+    try:
+        for number in numbers:
+            while running and (needs(number) > last or len(running) >= threads):
+                last = finish_first()
+            task = begin(number)
+            if threads > 1:
+                running.append((number, _pool("ahead", threads).submit(_as_here(task))))
+            else:
+                finish(number, task())
+                last = number
+        while running:
+            finish_first()
+    finally:
+        wait([task for _, task in running])
 
 
 def _done(task: Callable[[], _Result]) -> Future[_Result]:

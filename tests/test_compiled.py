@@ -15,7 +15,7 @@ import torch
 from numba.core import caching
 
 from nvcodec.compiled import compiled
-from nvcodec.parallel import in_turn, run_all, thread_count, thread_limit
+from nvcodec.parallel import in_turn, run_ahead, run_all, thread_count, thread_limit
 
 
 def test_compiles_where_nothing_can_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,3 +153,56 @@ def test_thread_limit_ends_where_it_began() -> None:
             _ = 1 / (thread_count() - torch.get_num_threads())
         assert (thread_count(), torch.get_num_threads()) == (6, 3)
     assert (thread_count(), torch.get_num_threads()) == before
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_pieces_run_ahead_and_are_finished_in_order(threads: int) -> None:
+    """Each piece needs the one two before it: it begins when that one is finished, and not later than need be."""
+    events: list[tuple[str, int]] = []
+    both = threading.Barrier(2, timeout=20)
+
+    def begin(number: int) -> Callable[[], int]:
+        events.append(("begin", number))
+        assert number < 5 or ("finish", number - 2) in events
+
+        def task() -> int:
+            if threads > 1:
+                both.wait()  # pieces 3 and 4, 5 and 6 meet
+            return 10 * number
+
+        return task
+
+    def finish(number: int, result: int) -> None:
+        assert result == 10 * number
+        events.append(("finish", number))
+
+    with thread_limit(threads):
+        run_ahead([3, 4, 5, 6], lambda n: n - 2, begin, finish)
+    assert [n for what, n in events if what == "finish"] == [3, 4, 5, 6]
+    assert [n for what, n in events if what == "begin"] == [3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("place", ["begin", "task", "finish"])
+def test_an_error_ahead_waits_for_the_other_pieces(threads: int, place: str) -> None:
+    """The second of four pieces fails somewhere: the error comes out, and nothing runs behind it."""
+    running: set[int] = set()
+
+    def fails(here: str, number: int) -> None:
+        if (here, number) == (place, 1):
+            raise ValueError("no")
+
+    def begin(number: int) -> Callable[[], None]:
+        fails("begin", number)
+
+        def task() -> None:
+            running.add(number)
+            time.sleep(0.05)
+            running.discard(number)
+            fails("task", number)
+
+        return task
+
+    with thread_limit(threads), pytest.raises(ValueError, match="no"):
+        run_ahead(range(4), lambda n: -1, begin, lambda n, _: fails("finish", n))
+    assert not running

@@ -117,7 +117,26 @@ def test_budget_corrects_what_went_wrong() -> None:
         budget = UnitBudget(4000.0, [1000.0] * 4, [100.0] * 4)
         assert budget.lmbda(0) == pytest.approx(100)
         budget.spend(first)
-        assert (budget.lmbda(1) - 100) * direction > 5
+        assert budget.lmbda(1) == pytest.approx(100)
+        budget.spend(1000.0)
+        assert (budget.lmbda(2) - 100) * direction > 5
+
+
+def test_budget_does_not_depend_on_how_much_it_was_told_early() -> None:
+    """The bits of a unit that may still be under way have no part, known or not."""
+    bits = [1500.0, 700.0, 1200.0, 900.0]
+    found = []
+    for early in (0, 1):
+        budget = UnitBudget(4000.0, [1000.0] * 4, [100.0] * 4)
+        told = iter(bits)
+        lambdas = []
+        for number in range(4):
+            while len(budget._spent) < max(number - 1 + early, 0):
+                budget.spend(next(told))
+            lambdas.append(budget.lmbda(number))
+        found.append(lambdas)
+    assert found[0] == found[1]
+    assert len(set(found[0])) == 3
 
 
 @pytest.mark.parametrize("slope", [0.5, 1.0])
@@ -132,10 +151,11 @@ def test_budget_closes_in_where_the_law_is_another(slope: float) -> None:
 
 
 def test_budget_that_is_used_up_stays_finite() -> None:
-    budget = UnitBudget(100.0, [50.0, 50.0, 50.0], [100.0] * 3)
+    budget = UnitBudget(100.0, [50.0, 50.0, 50.0, 50.0], [100.0] * 4)
     budget.spend(1e6)
-    first = budget.lmbda(1)
-    assert 100 < first < budget.lmbda(2) <= LAMBDA_RANGE[1]
+    budget.spend(1.0)
+    first = budget.lmbda(2)
+    assert 100 < first < budget.lmbda(3) <= LAMBDA_RANGE[1]
 
 
 def test_budget_without_a_past() -> None:

@@ -23,6 +23,7 @@ from nvcodec.model.base import starting_tensors
 from nvcodec.model.grid import FrameGeometry
 from nvcodec.model.network import NetworkShape
 from nvcodec.model.unit import Grid
+from nvcodec.parallel import thread_limit
 from nvcodec.segment import SegmentHeader, SegmentWriter
 
 GEOMETRY = FrameGeometry(64, 48)
@@ -165,3 +166,17 @@ def test_b_frames_that_are_passed_over_are_believed_to_be_as_those_that_are_not(
     resumed = SegmentFit(fit.source)
     resumed.restore(fit.state())
     assert resumed.believed_bits(some) == believed
+
+
+def test_as_many_threads_as_there_are_find_the_same() -> None:
+    """Units side by side go by what those before them left, however many are under way."""
+    generator = torch.Generator().manual_seed(5)
+    coarse = torch.rand(9, 6, 6, 8, generator=generator) * 1023
+    samples = torch.nn.functional.interpolate(coarse, size=GEOMETRY.half, mode="bicubic").clamp(0, 1023).round()
+    payloads = []
+    for threads in (1, 2, 4):
+        torch.manual_seed(0)
+        with thread_limit(threads):
+            source = SegmentSource(samples, GEOMETRY, 4)
+            payloads.append(encode_segment(source, 8, Target(total_bytes=2500), EFFORTS["medium"]).payload)
+    assert payloads[0] == payloads[1] == payloads[2]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,10 +13,11 @@ from torch import Tensor
 
 from nvcodec.decoder import FrameHash, output_planes
 from nvcodec.encoder.rate_control import AIM, SLOPE, TOLERANCE, UnitBudget, clamp_lambda, measured_slope
-from nvcodec.encoder.segment import PassSettings, SegmentFit, UnitReport, plane_errors, psnr_611
+from nvcodec.encoder.segment import PassSettings, SegmentFit, UnitReport, UnitSearch, plane_errors, psnr_611
 from nvcodec.encoder.twin import Twin
 from nvcodec.entropy.weights import TensorChange
 from nvcodec.errors import MismatchError
+from nvcodec.parallel import run_ahead
 from nvcodec.segment import SegmentHeader, SegmentWriter
 
 __all__ = ["GAIN_PER_OCTAVE", "CodedSegment", "FinalPass"]
@@ -122,20 +124,17 @@ class FinalPass:
         """
         writer = self._writer(fit)
         twin = Twin.frozen(writer.network)
+        prices = twin.context_weights()
         budget = UnitBudget(self.frame_bits, self.before, self.lambdas, self.slope) if self.wanted is not None else None
         geometry = fit.source.geometry
         spent: list[float] = []
         used: list[float] = []
         planes: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
         quality: list[Tensor] = []
-        for number, unit in enumerate(fit.units):
-            used.append(budget.lmbda(number) if budget else self.settings.lmbda)
-            is_new = number >= self.units_done
-            if is_new:
-                settings = replace(self.settings, lmbda=used[-1])
-                models = writer.models.copy()
-                work = fit.fit_unit(number, twin, writer.states, models, settings)
-            start = writer.bits
+
+        def code(number: int) -> Tensor:
+            """The samples of a unit, coded as its grid is."""
+            unit, start = fit.units[number], writer.bits
             decoded = writer.code(fit.grids[number])
             spent.append(writer.bits - start)
             if budget:
@@ -144,10 +143,28 @@ class FinalPass:
             for frame, samples in zip(unit.frames, exact, strict=True):
                 planes[frame.display] = output_planes(samples, geometry.width, geometry.height)
             quality.append(psnr_611(plane_errors(exact, fit.sources(unit))))
-            if is_new:
-                _check_twin(work.fit.samples(twin), exact)
-                self.units_done = number + 1
-                on_unit(work.report(exact, fit.sources(unit)))
+            return exact
+
+        def needs(number: int) -> int:
+            return max(fit.needed_units(number), UnitBudget.needed_units(number))
+
+        def begin(number: int) -> Callable[[], UnitSearch]:
+            used.append(budget.lmbda(number) if budget else self.settings.lmbda)
+            settings = replace(self.settings, lmbda=used[number])
+            gain = writer.network.gain(fit.units[number].depth)
+            return partial(fit.search_unit, number, prices, gain, dict(writer.states), writer.models.copy(), settings)
+
+        def finish(number: int, found: UnitSearch) -> None:
+            work = fit.adopt_unit(number, found, twin, replace(self.settings, lmbda=used[number]))
+            exact = code(number)
+            _check_twin(work.fit.samples(twin), exact)
+            self.units_done = number + 1
+            on_unit(work.report(exact, fit.sources(fit.units[number])))
+
+        for number in range(self.units_done):
+            used.append(budget.lmbda(number) if budget else self.settings.lmbda)
+            code(number)
+        run_ahead(range(self.units_done, len(fit.units)), needs, begin, finish)
         digest = FrameHash()
         for display in sorted(planes):
             digest.add(planes[display])

@@ -104,22 +104,8 @@ class UnitFit:
         self.blocks: list[list[np.ndarray]] = []
         self.rebuilt = inputs.prediction
 
-    def run(self, twin: Twin, models: BinModels, settings: FitSettings) -> list[float]:
-        """Search the blocks, then let the cell behind ``twin`` learn. ``models`` follow what the blocks would code.
-        The bits of the blocks of each frame."""
-        self._search(twin.network().gain(self.unit.depth), models, settings)
-        kind = cell_kind(self.unit.depth)
-        for _ in range(settings.iterations):
-            gradients = torch.autograd.grad(self._crop_error(twin), twin.synthesis[kind])
-            twin.step_synthesis(kind, gradients, settings.lmbda)
-        refers = self.unit.reference_count > 0
-        bits = []
-        for symbols in self.blocks:
-            noted = noted_bins(models.at(self.unit.depth), symbols, refers)
-            bits.append(bits_of_bins(noted))
-        return bits
-
-    def _search(self, gain: int, models: BinModels, settings: FitSettings) -> None:
+    def search(self, gain: int, models: BinModels, settings: FitSettings) -> list[float]:
+        """Find the blocks; ``models`` follow what they would code. The bits of each frame."""
         found: dict[int, tuple[list[np.ndarray], Tensor]] = {}
 
         def search(b: int) -> None:
@@ -128,6 +114,15 @@ class UnitFit:
         run_all([partial(search, b) for b in range(len(self.target))])
         self.blocks = [found[b][0] for b in range(len(found))]
         self.rebuilt = torch.stack([found[b][1] for b in range(len(found))]).to(self.target.device)
+        model, refers = models.at(self.unit.depth), self.unit.reference_count > 0
+        return [bits_of_bins(noted_bins(model, symbols, refers)) for symbols in self.blocks]
+
+    def learn(self, twin: Twin, settings: FitSettings) -> None:
+        """The steps of the cell behind ``twin`` on what the search left."""
+        kind = cell_kind(self.unit.depth)
+        for _ in range(settings.iterations):
+            gradients = torch.autograd.grad(self._crop_error(twin), twin.synthesis[kind])
+            twin.step_synthesis(kind, gradients, settings.lmbda)
 
     def _searched(self, b: int, gain: int, model: np.ndarray, settings: FitSettings) -> tuple[list[np.ndarray], Tensor]:
         """The symbols of one frame, and what they come to, (6, h, w)."""

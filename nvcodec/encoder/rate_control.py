@@ -82,7 +82,7 @@ class UnitBudget:
         self.before = before
         self.lambdas = lambdas
         self.slope = slope
-        self._spent = 0.0
+        self._spent: list[float] = []
         self._factor = (sum(before) / max(wanted, 1.0)) ** (1 / slope)
 
     @property
@@ -91,16 +91,27 @@ class UnitBudget:
         return self._factor
 
     def lmbda(self, number: int) -> float:
-        """Lambda of unit ``number``: what is left of ``wanted`` is spread over the units to come."""
-        rest = sum(self.before[number:])
-        left = self.wanted - self._spent
+        """Lambda of unit ``number``: what is left of ``wanted`` is spread over the units to come.
+
+        Asked for one unit after the other, each time once ``spend`` has told of all units up to ``needed_units``; what
+        it was told of later ones has no part in it.
+        """
+        known = self.needed_units(number) + 1
+        rest = sum(self.before[known:])
+        left = self.wanted - sum(self._spent[:known])
         if rest > _LITTLE * sum(self.before):
             ideal = (rest / max(left, 0.05 * rest)) ** (1 / self.slope)
             self._factor = min(max(ideal, self._factor / _STEP_LIMIT), self._factor * _STEP_LIMIT)
         return clamp_lambda(self.lambdas[number] * self._factor)
 
+    @staticmethod
+    def needed_units(number: int) -> int:
+        """The last unit whose bits lambda of unit ``number`` depends on: the one just before may not be through."""
+        return max(number - 2, -1)
+
     def spend(self, bits: float) -> None:
-        self._spent += bits
+        """What the next unit took."""
+        self._spent.append(bits)
 
 
 def measured_slope(bits: tuple[float, float], lambdas: tuple[float, float]) -> float:

@@ -1,9 +1,9 @@
 """A segment while it is being encoded: passes over its coding units, each closed-loop.
 
-One pass visits every unit in coding order: predict motion, search the corrections, fit the residual symbols (and
-the network, while it is still free), rebuild the frames, go on. The references are always the frames as they
-came out of the same pass, so that errors do not pile up unseen. Between two units a pass can be kept and taken up
-again.
+One pass visits every unit in coding order: predict motion, search the corrections, fit the blocks (and the network,
+while it is still free), rebuild the frames, go on. The references are always the frames as they came out of the same
+pass, so that errors do not pile up unseen. What a unit's search goes by is known before the unit in front of it is
+finished, so that two or more run side by side. Between two units a pass can be kept and taken up again.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nvcodec.blocks.picture import BinModels
+from nvcodec.blocks.picture import MODEL_DEPTHS, BinModels
 from nvcodec.encoder.fit import SAMPLE_STEP, FitSettings, UnitFit, context_sensitivity
 from nvcodec.encoder.lookahead import FrameForecast, estimated_bits, importance
 from nvcodec.encoder.motion_search import LevelPrice, search_motion
@@ -26,6 +26,7 @@ from nvcodec.encoder.rate import LevelRate, level_costs
 from nvcodec.encoder.rate_control import next_lambda
 from nvcodec.encoder.temporal_filter import filtered_frames
 from nvcodec.encoder.twin import Twin
+from nvcodec.entropy.context import ContextWeights
 from nvcodec.gop import CodingUnit, coding_units
 from nvcodec.model.grid import BLEND_CHANNEL, MOTION_LEVELS, FrameGeometry
 from nvcodec.model.motion import MotionPrediction, MotionState
@@ -37,8 +38,8 @@ from nvcodec.model.unit import (
     predict_unit,
 )
 from nvcodec.model.warp import Reference
-from nvcodec.model.warprnn import Compensated, FrameState
-from nvcodec.parallel import run_all
+from nvcodec.model.warprnn import Compensated, FrameState, MotionSide
+from nvcodec.parallel import run_ahead, run_all
 from nvcodec.segment import last_uses
 
 __all__ = ["PassSettings", "SegmentFit", "SegmentSource", "UnitReport", "plane_errors", "psnr_611"]
@@ -112,6 +113,28 @@ class UnitReport:
 
 
 @dataclass(frozen=True)
+class UnitMotion:
+    """What the search found of a unit's motion, and what comes of it. ``side``: None without references."""
+
+    levels: list[Tensor]
+    side: MotionSide | None
+    inputs: Compensated
+    states: list[MotionState]
+
+
+@dataclass(frozen=True)
+class UnitSearch:
+    """What the searches found of a unit: motion and blocks, those with their bits. ``models``: the probabilities
+    behind them. ``settings``: of the fit."""
+
+    motion: UnitMotion
+    fit: UnitFit
+    block_bits: float
+    models: BinModels
+    settings: FitSettings
+
+
+@dataclass(frozen=True)
 class UnitWork:
     """One unit after its fit."""
 
@@ -132,6 +155,7 @@ class SegmentFit:
     of the units that lie behind it (None for one that was passed over), ``states`` of the frames that those to come
     refer to. ``forecasts``: of all frames, in coding order, once ``look_ahead`` is through. ``importance``: of each
     frame, (block rows, block columns). ``models``: the probabilities behind the units that the pass has coded.
+    ``prices``: the context model as the pass found it, which says what motion costs.
     ``filtered_at``: the lambda at which the frames were filtered that others inherit from, and ``filtered``, what came
     of them, by display position."""
 
@@ -144,12 +168,14 @@ class SegmentFit:
     forecasts: list[FrameForecast] = field(default_factory=list)
     importance: dict[int, Tensor] = field(default_factory=dict)
     models: BinModels = field(default_factory=BinModels)
+    prices: ContextWeights | None = None
     filtered_at: float | None = None
     filtered: dict[int, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.units = coding_units(len(self.source.samples), self.source.gop)
         self._uses = last_uses(self.units)
+        self._unit_of = {frame.display: n for n, unit in enumerate(self.units) for frame in unit.frames}
         device = self.source.samples.device
         self.grids = [Grid.empty(u, self.source.geometry, device) for u in self.units]
         for unit in self.units:
@@ -162,21 +188,39 @@ class SegmentFit:
         As ``continue_pass``, but that the reports tell of the prediction.
         """
         settings = replace(settings, train=False, collect=False, searches=1)
-        for number in range(len(self.reports), len(self.units)):
+        self.prices = prices = self.prices or twin.context_weights()
+
+        def begin(number: int) -> Callable[[], UnitMotion]:
+            return partial(self._search_motion, number, prices, dict(self.states), settings)
+
+        def finish(number: int, motion: UnitMotion) -> None:
             unit = self.units[number]
-            grid, inputs, motion_states, motion_bits = self._motion(number, twin, self.states, settings)
-            self.grids[number] = grid
+            bits = self._adopt_motion(motion, unit, twin, settings)
+            self.grids[number] = Grid(motion.levels, self.grids[number].blocks)
             target = self.targets(unit)
             detail = _block_variance(target)
-            errors = _block_errors(inputs.prediction, target) if unit.reference_count else _DETAIL * detail
+            errors = _block_errors(motion.inputs.prediction, target) if unit.reference_count else _DETAIL * detail
             for b, frame in enumerate(unit.frames):
-                blend = grid.motion[0][b, BLEND_CHANNEL] if unit.reference_count == 2 else torch.ones_like(errors[b])
-                self.forecasts.append(FrameForecast(frame, motion_states[b].fields, blend, errors[b], detail[b]))
-                self.states[frame.display] = FrameState(Reference(target[b]), motion_states[b])
+                blend = motion.levels[0][b, BLEND_CHANNEL] if unit.reference_count == 2 else torch.ones_like(errors[b])
+                self.forecasts.append(FrameForecast(frame, motion.states[b].fields, blend, errors[b], detail[b]))
+                self.states[frame.display] = FrameState(Reference(target[b]), motion.states[b])
             self._drop_states(number)
-            report = UnitReport(unit, motion_bits, 0.0, plane_errors(inputs.prediction, target))
+            report = UnitReport(unit, bits, 0.0, plane_errors(motion.inputs.prediction, target))
             self.reports.append(report)
             on_unit(report)
+
+        run_ahead(range(len(self.reports), len(self.units)), self._last_reference, begin, finish)
+
+    def _last_reference(self, number: int) -> int:
+        """The last unit that unit ``number`` refers to, -1 if there is none."""
+        return max((self._unit_of[r] for frame in self.units[number].frames for r in frame.references), default=-1)
+
+    def needed_units(self, number: int) -> int:
+        """The last unit that must be finished before the search of unit ``number``: for its references, and for the
+        probabilities of its blocks."""
+        kind = min(self.units[number].depth, MODEL_DEPTHS - 1)
+        before = (n for n in reversed(range(number)) if min(self.units[n].depth, MODEL_DEPTHS - 1) == kind)
+        return max(self._last_reference(number), next(before, -1))
 
     def filter_sources(self, lmbda: float) -> None:
         """Filter what key frames and P frames are made to look like; see ``temporal_filter``."""
@@ -245,16 +289,21 @@ class SegmentFit:
 
     def start_pass(self) -> None:
         """Forget the pass before, except for its grids."""
-        self.states, self.reports, self.sensitivity, self.models = {}, [], {}, BinModels()
+        self.states, self.reports, self.sensitivity, self.models, self.prices = {}, [], {}, BinModels(), None
 
     def continue_pass(self, twin: Twin, settings: PassSettings, on_unit: Callable[[UnitReport], None]) -> None:
         """The units of the present pass that are still to come."""
-        for number in range(len(self.reports), len(self.units)):
+        self.prices = prices = self.prices or twin.context_weights()
+
+        def begin(number: int) -> Callable[[], UnitSearch]:
+            gain, states = twin.network().gain(self.units[number].depth), dict(self.states)
+            return partial(self.search_unit, number, prices, gain, states, self.models.copy(), settings)
+
+        def finish(number: int, found: UnitSearch) -> None:
+            self.reports += [None] * (number - len(self.reports))
             unit = self.units[number]
-            if unit.reference_count == 2 and self._gop(unit) % settings.stride:
-                self.reports.append(None)
-                continue
-            work = self.fit_unit(number, twin, self.states, self.models, settings)
+            self.models.arrays[min(unit.depth, MODEL_DEPTHS - 1)] = found.models.at(unit.depth)
+            work = self.adopt_unit(number, found, twin, settings)
             samples = work.fit.samples(twin)
             for b, frame in enumerate(unit.frames):
                 self.states[frame.display] = FrameState(Reference(samples[b]), work.motion_states[b])
@@ -262,6 +311,11 @@ class SegmentFit:
             report = work.report(samples, self.sources(unit))
             self.reports.append(report)
             on_unit(report)
+
+        numbers = range(len(self.reports), len(self.units))
+        visited = [n for n in numbers if self.units[n].depth <= 1 or self._gop(self.units[n]) % settings.stride == 0]
+        run_ahead(visited, self.needed_units, begin, finish)
+        self.reports += [None] * (len(self.units) - len(self.reports))
         if settings.collect:
             share = sum(self.believed_bits(settings)) / sum(report.bits for report in self.reports if report)
             self.sensitivity = {name: share * value for name, value in self.sensitivity.items()}
@@ -284,6 +338,7 @@ class SegmentFit:
             "forecasts": [(f.fields, f.blend, f.error, f.detail) for f in self.forecasts],
             "importance": self.importance,
             "models": self.models.arrays,
+            "prices": self.prices and vars(self.prices),
             "filtered_at": self.filtered_at,
         }
 
@@ -302,28 +357,40 @@ class SegmentFit:
         self.forecasts = [FrameForecast(frame, *kept) for frame, kept in zip(frames, state["forecasts"], strict=False)]
         self.importance = state["importance"]
         self.models = BinModels(state["models"])
+        self.prices = state["prices"] and ContextWeights(**state["prices"])
         if state["filtered_at"] is not None:
             self.filter_sources(state["filtered_at"])
 
-    def fit_unit(
-        self, number: int, twin: Twin, states: dict[int, FrameState], models: BinModels, settings: PassSettings
-    ) -> UnitWork:
-        """Motion and blocks of one unit on the given references; its grid is kept, and ``models`` follow it.
+    def search_unit(
+        self,
+        number: int,
+        prices: ContextWeights,
+        gain: int,
+        states: dict[int, FrameState],
+        models: BinModels,
+        settings: PassSettings,
+    ) -> UnitSearch:
+        """Motion and blocks of one unit on the given references, which changes nothing here; ``models`` follow it.
 
         The motion goes on from that of the pass before, the blocks start anew.
         """
         unit = self.units[number]
-        grid, inputs, motion_states, motion_bits = self._motion(number, twin, states, settings)
-        target = self.targets(unit)
+        motion = self._search_motion(number, prices, states, settings)
         mean, relative = self.unit_importance(unit)
-        fit = UnitFit(unit, self.source.geometry, target, inputs, relative)
-        lmbda = settings.highest_lmbda / mean
+        fit = UnitFit(unit, self.source.geometry, self.targets(unit), motion.inputs, relative)
         iterations = settings.iterations if unit.reference_count else settings.key_iterations
-        bits = fit.run(twin, models, FitSettings(lmbda, iterations if settings.train else 0, settings.tries))
+        wanted = FitSettings(settings.highest_lmbda / mean, iterations if settings.train else 0, settings.tries)
+        return UnitSearch(motion, fit, sum(fit.search(gain, models, wanted)), models, wanted)
+
+    def adopt_unit(self, number: int, found: UnitSearch, twin: Twin, settings: PassSettings) -> UnitWork:
+        """Keep the grid of what was found, and let the network learn from it."""
+        unit, fit = self.units[number], found.fit
+        motion_bits = self._adopt_motion(found.motion, unit, twin, settings)
+        fit.learn(twin, found.settings)
         if settings.collect:
-            self._collect(fit.sensitivity(twin, lmbda))
-        self.grids[number] = Grid(grid.motion, fit.blocks)
-        return UnitWork(unit, fit, motion_states, motion_bits, sum(bits))
+            self._collect(fit.sensitivity(twin, found.settings.lmbda))
+        self.grids[number] = Grid(found.motion.levels, fit.blocks)
+        return UnitWork(unit, fit, found.motion.states, motion_bits, found.block_bits)
 
     def _collect(self, found: dict[str, Tensor]) -> None:
         for name, value in found.items():
@@ -361,34 +428,38 @@ class SegmentFit:
         run_all([partial(search, b) for b in range(len(unit.frames))])
         return [torch.stack([levels[k] for levels in found]) for k in range(MOTION_LEVELS)]
 
-    def _motion(
-        self, number: int, twin: Twin, states: dict[int, FrameState], settings: PassSettings
-    ) -> tuple[Grid, Compensated, list[MotionState], float]:
-        unit, grid = self.units[number], self.grids[number]
+    @torch.no_grad()
+    def _search_motion(
+        self, number: int, prices: ContextWeights, states: dict[int, FrameState], settings: PassSettings
+    ) -> UnitMotion:
+        unit, motion = self.units[number], self.grids[number].motion
         if unit.reference_count == 0:
             inputs = key_unit_inputs(unit, self.source.geometry, self.source.samples.device)
-            return grid, inputs, [MotionState((), ())], 0.0
-        with torch.no_grad():
-            predictions = predict_unit(unit, states, self.source.geometry)
-            side = motion_context(predictions, self.source.geometry)
-            motion = grid.motion
-            mean, relative = self.unit_importance(unit)
-            lmbda = settings.highest_lmbda / mean
-            for _ in range(settings.searches):
-                rates, _ = level_costs(motion, side, twin.network().context(), unit.depth)
-                motion = self._searched(unit, states, predictions, motion, rates, lmbda, relative)
-            inputs, motion_states = compensate_unit(unit, states, predictions, motion)
+            return UnitMotion([], None, inputs, [MotionState((), ())])
+        predictions = predict_unit(unit, states, self.source.geometry)
+        side = motion_context(predictions, self.source.geometry)
+        mean, relative = self.unit_importance(unit)
+        lmbda = settings.highest_lmbda / mean
+        for _ in range(settings.searches):
+            rates, _ = level_costs(motion, side, prices, unit.depth)
+            motion = self._searched(unit, states, predictions, motion, rates, lmbda, relative)
+        inputs, motion_states = compensate_unit(unit, states, predictions, motion)
+        return UnitMotion(motion, side, inputs, motion_states)
+
+    def _adopt_motion(self, motion: UnitMotion, unit: CodingUnit, twin: Twin, settings: PassSettings) -> float:
+        """Let the context model learn; what the motion costs by it."""
+        if motion.side is None:
+            return 0.0
         for _ in range(MOTION_CONTEXT_STEPS if settings.train else 1):
-            context = twin.network().context()
             rates, slopes = level_costs(
-                motion, side, context, unit.depth, free_empty=not settings.train, slopes=settings.train
-            )
+                motion.levels, motion.side, twin.network().context(), unit.depth,
+                free_empty=not settings.train, slopes=settings.train,
+            )  # fmt: skip
             if slopes:
                 twin.step_context(slopes)
         if settings.collect:
-            self._collect(context_sensitivity(twin, motion, side, unit.depth))
-        bits = sum(float(r.bits.sum()) for r in rates)
-        return Grid(motion, grid.blocks), inputs, motion_states, bits
+            self._collect(context_sensitivity(twin, motion.levels, motion.side, unit.depth))
+        return sum(float(r.bits.sum()) for r in rates)
 
 
 def _block_errors(prediction: Tensor, target: Tensor) -> Tensor:

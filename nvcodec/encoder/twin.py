@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from nvcodec.entropy.context import ContextWeights
 from nvcodec.fixedpoint import Rounding
 from nvcodec.model.network import CELL_INPUTS, Network, NetworkShape, limit_gains
 
@@ -102,6 +104,11 @@ class Twin:
             rounded = start + step * torch.round((value.detach() - start) / step)
             tensors[name] = value + (rounded - value.detach())
         return Network(self.shape, tensors)
+
+    def context_weights(self) -> ContextWeights:
+        """The context model as it stands: what comes later does not change it."""
+        now = self.network().context()
+        return ContextWeights(*(getattr(now, f.name).detach().clone() for f in fields(now)))
 
     def set_learning(self, factor: float) -> None:
         """Scale all learning rates by ``factor``."""
