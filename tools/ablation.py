@@ -70,6 +70,10 @@ def _no_look_ahead() -> None:
     _put(segment_encoder, "_weigh", lambda work: None)
 
 
+def _no_temporal_filter() -> None:
+    _put(segment, "filtered_frames", lambda *arguments: {})
+
+
 def _no_learning() -> None:
     _put(segment_encoder, "quantise_network", lambda twin, sensitivity, price: {})
 
@@ -109,6 +113,7 @@ VARIANTS = (
     Variant("without motion prediction", _no_motion_prediction),
     Variant("without the grid's motion part", _no_grid_motion),
     Variant("without looking ahead", _no_look_ahead),
+    Variant("without the temporal filter", _no_temporal_filter),
     Variant("without learned weights", _no_learning),
     Variant("without pruning", _no_pruning),
     Variant("all parts, medium", _nothing, "medium"),
