@@ -33,11 +33,13 @@ class Encodes:
     def __init__(self, **found: tuple[int, float]) -> None:
         self.found = found
         self.done: list[tuple[int, str]] = []
+        self.given: list[tuple[int, Target]] = []
 
     def __call__(self, source: SegmentSource, width: int, target: Target, effort: object, *_: object,
                  **__: object) -> CodedSegment:  # fmt: skip
         name = next(name for name, known in EFFORTS.items() if known is effort)
         self.done.append((source.gop, name))
+        self.given.append((len(source.samples), target))
         size, psnr = self.found[f"gop{source.gop}"]
         return CodedSegment(bytes(size), b"", psnr)
 
@@ -75,6 +77,17 @@ def test_only_what_differs_is_tried(
     monkeypatch.setattr(gop_choice, "encode_segment", encodes)
     encode_with_best_gop(source(frames), gops, 8, TARGET, EFFORTS["slow"], EFFORTS["fast"], 0)
     assert encodes.done == [*((gop, "fast") for gop in tried), (4, "slow")]
+
+
+def test_trials_are_short_and_have_no_size_to_meet(monkeypatch: pytest.MonkeyPatch) -> None:
+    encodes = Encodes(gop4=(9, 30.0), gop2=(9, 29.0))
+    monkeypatch.setattr(gop_choice, "encode_segment", encodes)
+    wanted = Target(total_bytes=4000)
+    encode_with_best_gop(source(50), (4, 2), 8, wanted, EFFORTS["slow"], EFFORTS["fast"], 0)
+    (first, price), (second, same), whole = encodes.given
+    assert (first, second, price) == (33, 33, same)
+    assert price.total_bytes is None
+    assert whole == (50, wanted)
 
 
 def test_the_file_is_that_of_the_chosen_length(tmp_path: Path) -> None:
