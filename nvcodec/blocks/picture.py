@@ -11,10 +11,15 @@ from nvcodec.blocks.layout import BlockLayout, decoding_order
 from nvcodec.entropy.range_decoder import RangeDecoder
 from nvcodec.entropy.symbols import SymbolChannel, SymbolReader
 
-__all__ = ["MODEL_DEPTHS", "BinModels", "code_picture", "noted_bins", "rebuild_picture"]
+__all__ = ["MODEL_DEPTHS", "BinModels", "code_picture", "model_of", "noted_bins", "rebuild_picture"]
 
 MODEL_DEPTHS = 4
 """Key frames, P frames, B frames of depth 2, and of 3 and more have probabilities of their own."""
+
+
+def model_of(depth: int) -> int:
+    """Which of MODEL_DEPTHS sets of probabilities frames at ``depth`` of the hierarchy have."""
+    return min(depth, MODEL_DEPTHS - 1)
 
 
 class BinModels:
@@ -30,7 +35,7 @@ class BinModels:
 
     def at(self, depth: int) -> np.ndarray:
         """What frames at ``depth`` of the hierarchy change."""
-        return self.arrays[min(depth, MODEL_DEPTHS - 1)]
+        return self.arrays[model_of(depth)]
 
     def copy(self) -> BinModels:
         return BinModels([array.copy() for array in self.arrays])

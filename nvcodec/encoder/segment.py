@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nvcodec.blocks.picture import MODEL_DEPTHS, BinModels
+from nvcodec.blocks.picture import BinModels, model_of
 from nvcodec.encoder.fit import SAMPLE_STEP, FitSettings, UnitFit, context_sensitivity
 from nvcodec.encoder.lookahead import FrameForecast, estimated_bits, importance
 from nvcodec.encoder.motion_search import LevelPrice, search_motion
@@ -215,12 +215,12 @@ class SegmentFit:
         """The last unit that unit ``number`` refers to, -1 if there is none."""
         return max((self._unit_of[r] for frame in self.units[number].frames for r in frame.references), default=-1)
 
-    def needed_units(self, number: int) -> int:
+    def needed_units(self, number: int, stride: int = 1) -> int:
         """The last unit that must be finished before the search of unit ``number``: for its references, and for the
-        probabilities of its blocks."""
-        kind = min(self.units[number].depth, MODEL_DEPTHS - 1)
-        before = (n for n in reversed(range(number)) if min(self.units[n].depth, MODEL_DEPTHS - 1) == kind)
-        return max(self._last_reference(number), next(before, -1))
+        probabilities of its blocks. ``stride``: of the pass."""
+        model = model_of(self.units[number].depth)
+        alike = (n for n in reversed(range(number)) if model_of(self.units[n].depth) == model)
+        return max(self._last_reference(number), next((n for n in alike if self._is_visited(n, stride)), -1))
 
     def filter_sources(self, lmbda: float) -> None:
         """Filter what key frames and P frames are made to look like; see ``temporal_filter``."""
@@ -260,9 +260,10 @@ class SegmentFit:
                 found[number] *= bits / guesses
         return found
 
-    def _gop(self, unit: CodingUnit) -> int:
-        """Which GOP a unit of B frames belongs to, the first one is 0."""
-        return unit.frames[0].display // self.source.gop
+    def _is_visited(self, number: int, stride: int) -> bool:
+        """Whether a pass visits a unit: it may pass over B frames, see ``PassSettings``."""
+        unit = self.units[number]
+        return unit.depth <= 1 or unit.frames[0].display // self.source.gop % stride == 0
 
     def unit_importance(self, unit: CodingUnit) -> tuple[float, Tensor]:
         """The mean importance of a unit, and that of each block over it, (B, block rows, block columns)."""
@@ -302,7 +303,7 @@ class SegmentFit:
         def finish(number: int, found: UnitSearch) -> None:
             self.reports += [None] * (number - len(self.reports))
             unit = self.units[number]
-            self.models.arrays[min(unit.depth, MODEL_DEPTHS - 1)] = found.models.at(unit.depth)
+            self.models.at(unit.depth)[:] = found.models.at(unit.depth)
             work = self.adopt_unit(number, found, twin, settings)
             samples = work.fit.samples(twin)
             for b, frame in enumerate(unit.frames):
@@ -312,9 +313,8 @@ class SegmentFit:
             self.reports.append(report)
             on_unit(report)
 
-        numbers = range(len(self.reports), len(self.units))
-        visited = [n for n in numbers if self.units[n].depth <= 1 or self._gop(self.units[n]) % settings.stride == 0]
-        run_ahead(visited, self.needed_units, begin, finish)
+        visited = [n for n in range(len(self.reports), len(self.units)) if self._is_visited(n, settings.stride)]
+        run_ahead(visited, partial(self.needed_units, stride=settings.stride), begin, finish)
         self.reports += [None] * (len(self.units) - len(self.reports))
         if settings.collect:
             share = sum(self.believed_bits(settings)) / sum(report.bits for report in self.reports if report)
