@@ -6,6 +6,7 @@ of them than with two (BENCHMARKS.md, eighth round), so it gets half of all.
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -20,6 +21,8 @@ __all__ = ["in_turn", "run_ahead", "run_all", "thread_count", "thread_limit"]
 _Result = TypeVar("_Result")
 
 _limit: int | None = None
+_here = threading.local()
+"""Of a thread of ours, ``purpose``: that of its pool."""
 
 
 def thread_count() -> int:
@@ -51,7 +54,8 @@ def run_all(tasks: Sequence[Callable[[], None]]) -> None:
         for task in tasks:
             task()
         return
-    for done in [_pool("piece", threads).submit(_as_here(task)) for task in tasks]:
+    pool = _pool(f"piece of {getattr(_here, 'purpose', 'all')}", threads)  # pieces of others may take long
+    for done in [pool.submit(_as_here(task)) for task in tasks]:
         done.result()
 
 
@@ -94,8 +98,10 @@ def run_ahead(
     last = min(numbers, default=0) - 1
 
     def finish_first() -> int:
-        number, task = running.popleft()
-        finish(number, task.result())
+        number, task = running[0]
+        result = task.result()
+        running.popleft()
+        finish(number, result)
         return number
 
     try:
@@ -103,11 +109,8 @@ def run_ahead(
             while running and (needs(number) > last or len(running) >= threads):
                 last = finish_first()
             task = begin(number)
-            if threads > 1:
-                running.append((number, _pool("ahead", threads).submit(_as_here(task))))
-            else:
-                finish(number, task())
-                last = number
+            submitted = _pool("ahead", threads).submit(_as_here(task)) if threads > 1 else _done(task)
+            running.append((number, submitted))
         while running:
             finish_first()
     finally:
@@ -136,13 +139,14 @@ def _as_here(task: Callable[[], _Result]) -> Callable[[], _Result]:
 
 @cache
 def _pool(purpose: str, threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix=f"nvcodec-{purpose}", initializer=_keep_pytorch_to_one)
+    return ThreadPoolExecutor(threads, f"nvcodec-{purpose}", _prepare_thread, (purpose,))
 
 
-def _keep_pytorch_to_one() -> None:
+def _prepare_thread(purpose: str) -> None:
     """In a thread of our own: without a word PyTorch's convolutions would use as many more as there are cores in each.
 
     PyTorch gives a thread the process's number when it is first asked; only what is set behind that stays.
     """
+    _here.purpose = purpose
     torch.get_num_threads()
     torch.set_num_threads(1)

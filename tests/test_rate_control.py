@@ -86,7 +86,7 @@ def spend_all(budget: UnitBudget, complexity: list[float], slope: float) -> list
     """A video whose units take ``complexity * lambda ** -slope`` bits."""
     spent = []
     for number, bits in enumerate(complexity):
-        spent.append(bits * budget.lmbda(number) ** -slope)
+        spent.append(bits * budget.lmbda(number, number) ** -slope)
         budget.spend(spent[-1])
     return spent
 
@@ -105,7 +105,7 @@ def test_budget_keeps_the_proportions_between_units() -> None:
     budget = UnitBudget(1000.0, [1000.0, 600.0, 400.0], used)
     found = []
     for number, bits in enumerate((500.0, 300.0, 200.0)):
-        found.append(budget.lmbda(number))
+        found.append(budget.lmbda(number, number))
         budget.spend(bits)
     factor = 2 ** (1 / SLOPE)
     assert found == pytest.approx([factor * u for u in used])
@@ -115,25 +115,24 @@ def test_budget_corrects_what_went_wrong() -> None:
     """The first unit takes half as much again as it should: the others must give it back, and the reverse."""
     for first, direction in ((1500.0, 1), (500.0, -1)):
         budget = UnitBudget(4000.0, [1000.0] * 4, [100.0] * 4)
-        assert budget.lmbda(0) == pytest.approx(100)
+        assert budget.lmbda(0, 0) == pytest.approx(100)
         budget.spend(first)
-        assert budget.lmbda(1) == pytest.approx(100)
-        budget.spend(1000.0)
-        assert (budget.lmbda(2) - 100) * direction > 5
+        assert (budget.lmbda(1, 1) - 100) * direction > 5
 
 
-def test_budget_does_not_depend_on_how_much_it_was_told_early() -> None:
+def test_budget_goes_by_as_many_units_as_it_is_said() -> None:
     """The bits of a unit that may still be under way have no part, known or not."""
     bits = [1500.0, 700.0, 1200.0, 900.0]
     found = []
     for early in (0, 1):
         budget = UnitBudget(4000.0, [1000.0] * 4, [100.0] * 4)
-        told = iter(bits)
+        told = 0
         lambdas = []
         for number in range(4):
-            while len(budget._spent) < max(number - 1 + early, 0):
-                budget.spend(next(told))
-            lambdas.append(budget.lmbda(number))
+            while told < max(number - 1 + early, 0):
+                budget.spend(bits[told])
+                told += 1
+            lambdas.append(budget.lmbda(number, max(number - 1, 0)))
         found.append(lambdas)
     assert found[0] == found[1]
     assert len(set(found[0])) == 3
@@ -151,17 +150,16 @@ def test_budget_closes_in_where_the_law_is_another(slope: float) -> None:
 
 
 def test_budget_that_is_used_up_stays_finite() -> None:
-    budget = UnitBudget(100.0, [50.0, 50.0, 50.0, 50.0], [100.0] * 4)
+    budget = UnitBudget(100.0, [50.0, 50.0, 50.0], [100.0] * 3)
     budget.spend(1e6)
-    budget.spend(1.0)
-    first = budget.lmbda(2)
-    assert 100 < first < budget.lmbda(3) <= LAMBDA_RANGE[1]
+    first = budget.lmbda(1, 1)
+    assert 100 < first < budget.lmbda(2, 1) <= LAMBDA_RANGE[1]
 
 
 def test_budget_without_a_past() -> None:
     """Nothing was spent before: no division by zero, and a lambda within the range."""
     budget = UnitBudget(100.0, [0.0, 0.0], [100.0, 100.0])
-    assert LAMBDA_RANGE[0] <= budget.lmbda(0) <= LAMBDA_RANGE[1]
+    assert LAMBDA_RANGE[0] <= budget.lmbda(0, 0) <= LAMBDA_RANGE[1]
 
 
 # The slope

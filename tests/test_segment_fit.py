@@ -174,7 +174,7 @@ def test_as_many_threads_as_there_are_find_the_same() -> None:
     coarse = torch.rand(9, 6, 6, 8, generator=generator) * 1023
     samples = torch.nn.functional.interpolate(coarse, size=GEOMETRY.half, mode="bicubic").clamp(0, 1023).round()
     payloads = []
-    for threads in (1, 2, 4):
+    for threads in (1, 2, 3):  # with more of them PyTorch has two, which may sum in another order
         torch.manual_seed(0)
         with thread_limit(threads):
             source = SegmentSource(samples, GEOMETRY, 4)

@@ -26,18 +26,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nvcodec.blocks.contexts import CONTEXTS
-from nvcodec.blocks.picture import MODEL_DEPTHS, BinModels, noted_bins
+from nvcodec.blocks.picture import MODEL_DEPTHS, BinModels, model_of, noted_bins
 from nvcodec.encoder.analyse import working_samples
 from nvcodec.encoder.fit import UnitFit
 from nvcodec.encoder.rate import level_rates
-from nvcodec.encoder.segment import PassSettings, SegmentFit, SegmentSource, UnitWork
+from nvcodec.encoder.segment import PassSettings, SegmentFit, SegmentSource, UnitSearch
 from nvcodec.encoder.twin import Twin
 from nvcodec.fixedpoint import Rounding
 from nvcodec.model.base import TRAINED_WIDTHS, starting_tensors
 from nvcodec.model.grid import FrameGeometry
 from nvcodec.model.network import GREY, Network, NetworkShape
-from nvcodec.model.unit import motion_context, predict_unit
-from nvcodec.model.warprnn import FrameState, MotionSide
+from nvcodec.model.warprnn import MotionSide
 from nvcodec.video_io import VideoReader
 
 _LAMBDAS = (15.0, 160.0)
@@ -77,27 +76,13 @@ class Gathering(SegmentFit):
         super().__init__(source)
         self.samples: list[Sample] = []
 
-    def fit_unit(
-        self, number: int, twin: Twin, states: dict[int, FrameState], models: BinModels, settings: PassSettings
-    ) -> UnitWork:
-        work = super().fit_unit(number, twin, states, models, settings)
-        unit, side = work.unit, None
-        with torch.no_grad():
-            if unit.reference_count:
-                geometry = self.source.geometry
-                side = motion_context(predict_unit(unit, states, geometry), geometry)
-            residual = work.fit.rebuilt - work.fit.inputs.prediction
-        self.samples.append(
-            Sample(
-                work.fit,
-                residual,
-                twin.start["block.gain"],
-                settings.highest_lmbda / self.unit_importance(unit)[0],
-                self.grids[number].motion,
-                side,
-            )
-        )
-        return work
+    def adopt_unit(self, number: int, found: UnitSearch, twin: Twin, settings: PassSettings) -> float:
+        motion_bits = super().adopt_unit(number, found, twin, settings)
+        fit, motion = found.fit, found.motion
+        residual = fit.rebuilt - fit.inputs.prediction
+        gain = twin.start["block.gain"]
+        self.samples.append(Sample(fit, residual, gain, found.settings.lmbda, motion.levels, motion.side))
+        return motion_bits
 
 
 def gather(clips: Sequence[Path], shape: NetworkShape, rounds: int) -> list[Sample]:
@@ -215,7 +200,7 @@ def counted_probabilities(samples: list[Sample]) -> bytes:
     """
     sums, weights = np.full((MODEL_DEPTHS, CONTEXTS), 2.0 * (1 << 15)), np.full((MODEL_DEPTHS, CONTEXTS), 2.0)
     for sample in samples:
-        depth = min(sample.fit.unit.depth, MODEL_DEPTHS - 1)
+        depth = model_of(sample.fit.unit.depth)
         for symbols in sample.fit.blocks:
             model = BinModels().at(depth)
             noted_bins(model, [part.copy() for part in symbols], bool(depth))

@@ -1,8 +1,8 @@
 """Rate-distortion search of a frame of blocks, in compiled code: quadtree, modes and levels with the lowest cost.
 
-Every node that has levels is tried as one block and as four. The modes of a block are sifted by the Hadamard transform
-of what they leave; the best of them are coded, with levels that are chosen by their cost, too, and the exact bits by
-the contexts as they stand where the root of the quadtree begins.
+Every node is tried as one block and, if that has levels or more is to be tried, as four. The modes of a block are
+sifted by the Hadamard transform of what they leave; the best of them are coded, with levels that are chosen by their
+cost, too, and the exact bits by the contexts as they stand where the root of the quadtree begins.
 """
 
 from __future__ import annotations
@@ -482,7 +482,7 @@ def _search_root(
     kept,
     tries,
 ):
-    """The best way to code a root of the quadtree: every node as one block, then, where that has levels, as four.
+    """The best way to code a root of the quadtree: every node as one block, then, where it pays to try, as four.
 
     The nodes on the way from the root down are those of ``log2`` .. 5, each with the part that it is at. ``kept``: room
     for a node of each size, (6, 2, 3, 32, 32).

@@ -133,7 +133,7 @@ class FinalPass:
         quality: list[Tensor] = []
 
         def code(number: int) -> Tensor:
-            """The samples of a unit, coded as its grid is."""
+            """The samples of a unit, (B, 6, h, w), coded as its grid is."""
             unit, start = fit.units[number], writer.bits
             decoded = writer.code(fit.grids[number])
             spent.append(writer.bits - start)
@@ -146,23 +146,29 @@ class FinalPass:
             return exact
 
         def needs(number: int) -> int:
-            return max(fit.needed_units(number), UnitBudget.needed_units(number))
+            """Lambda goes by all units but the one just before, which may be under way, unless that is needed, too."""
+            return max(fit.needed_units(number), number - 2)
+
+        def choose_lmbda(number: int) -> None:
+            used.append(budget.lmbda(number, needs(number) + 1) if budget else self.settings.lmbda)
 
         def begin(number: int) -> Callable[[], UnitSearch]:
-            used.append(budget.lmbda(number) if budget else self.settings.lmbda)
+            choose_lmbda(number)
             settings = replace(self.settings, lmbda=used[number])
             gain = writer.network.gain(fit.units[number].depth)
-            return partial(fit.search_unit, number, prices, gain, dict(writer.states), writer.models.copy(), settings)
+            states = fit.references_of(number, writer.states)
+            return partial(fit.search_unit, number, prices, gain, states, writer.models.copy(), settings)
 
         def finish(number: int, found: UnitSearch) -> None:
-            work = fit.adopt_unit(number, found, twin, replace(self.settings, lmbda=used[number]))
+            motion_bits = fit.adopt_unit(number, found, twin, self.settings)
             exact = code(number)
-            _check_twin(work.fit.samples(twin), exact)
+            _check_twin(found.fit.samples(twin), exact)
             self.units_done = number + 1
-            on_unit(work.report(exact, fit.sources(fit.units[number])))
+            errors = plane_errors(exact, fit.sources(fit.units[number]))
+            on_unit(UnitReport(fit.units[number], motion_bits, found.block_bits, errors))
 
         for number in range(self.units_done):
-            used.append(budget.lmbda(number) if budget else self.settings.lmbda)
+            choose_lmbda(number)
             code(number)
         run_ahead(range(self.units_done, len(fit.units)), needs, begin, finish)
         digest = FrameHash()

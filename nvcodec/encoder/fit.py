@@ -35,8 +35,6 @@ _LAMBDA_OF_STEP = 0.13
 """Lambda over the squared quantiser step that goes best with it."""
 _STEP_INERTIA = 2
 """A root keeps the quantiser step of the one before it unless it is off by more indices than this."""
-
-
 _LEARNT_SHARE = 0.25
 """Of a frame, what one step of the cell looks at."""
 _LEAST_CROP = 24
@@ -93,7 +91,7 @@ class UnitFit:
         inputs: Compensated,
         importance: Tensor,
     ) -> None:
-        """``target``: (B, 6, h, w) source samples with 10 bits.
+        """``target``: (B, 6, h, w), what the frames are made to look like, 10 bits.
         ``importance``: (B, block rows, block columns), weight of the errors of each block."""
         self.unit = unit
         self.target = target

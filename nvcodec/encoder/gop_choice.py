@@ -20,6 +20,7 @@ __all__ = ["encode_with_best_gop"]
 _OCTAVE = 3.5
 """Decibels that twice the bits bring, about: by it trials of different sizes are compared."""
 _TRIAL_FRAMES = 33
+"""Of a trial, at most; the first ones."""
 _TRIAL_WORK = 0.1
 """Of all the work, what a trial is believed to take: for the progress report."""
 
@@ -39,10 +40,10 @@ def encode_with_best_gop(
 ) -> CodedSegment:
     """Encode a segment with the GOP length of ``gops`` that does best in encodes with the effort ``trial``.
 
-    A trial has some of the frames, and a fixed lambda: no size is to be met. The result is that of ``encode_segment``
-    with the best length in the place of ``source.gop``. Lengths beyond the segment are all alike, and tried once at
-    most; where there is nothing to choose, nothing is tried. ``seed``: of the random numbers of each encode. ``kept``,
-    ``keep``: as in ``encode_segment``.
+    A trial has at most the first ``_TRIAL_FRAMES``, and a fixed lambda: no size is to be met. The result is that of
+    ``encode_segment`` with the best length in the place of ``source.gop``. Lengths beyond the segment are all alike,
+    and tried once at most; where there is nothing to choose, nothing is tried. ``seed``: of the random numbers of each
+    encode. ``kept``, ``keep``: as in ``encode_segment``.
     """
     gops = _different(gops, len(source.samples))
     trials = gops if len(gops) > 1 else []

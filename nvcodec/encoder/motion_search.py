@@ -93,9 +93,9 @@ def search_motion(
 ) -> list[Tensor]:
     """Motion levels (finest first) for one frame.
 
-    ``target``: (6, h, w) source samples with 10 bits. ``start``: levels to improve, each (channels, rows, columns); all
-    zero where nothing is known. ``lmbda``: squared 8-bit luma error per bit. ``prices``: what the context model asks,
-    for each level. ``importance``: (block rows, block columns), weight of the errors of each block.
+    ``target``: (6, h, w), what the frame is made to look like, 10 bits. ``start``: levels to improve, each (channels,
+    rows, columns); all zero where nothing is known. ``lmbda``: squared 8-bit luma error per bit. ``prices``: what the
+    context model asks, for each level. ``importance``: (block rows, block columns), weight of the errors of each block.
     """
     from nvcodec.encoder import motion_kernels as kernels  # brings a compiler: only where frames are encoded
 

@@ -21,6 +21,7 @@ __all__ = [
     "lambda_for_quality",
     "measured_slope",
     "next_lambda",
+    "quality_for_lambda",
 ]
 
 SLOPE = 0.58
@@ -48,6 +49,11 @@ class Target:
 def lambda_for_quality(quality: float) -> float:
     """``0.85 * 2**((quality - 12) / 3)``: the quality scale is that of the quantiser parameter of H.264 and H.265."""
     return 0.85 * 2 ** ((quality - 12) / 3)
+
+
+def quality_for_lambda(lmbda: float) -> float:
+    """Inverse of ``lambda_for_quality``."""
+    return 12 + 3 * math.log2(lmbda / 0.85)
 
 
 def first_lambda(bpp: float, frames: int) -> float:
@@ -90,24 +96,18 @@ class UnitBudget:
         """By how much lambda moves as a whole."""
         return self._factor
 
-    def lmbda(self, number: int) -> float:
+    def lmbda(self, number: int, known: int) -> float:
         """Lambda of unit ``number``: what is left of ``wanted`` is spread over the units to come.
 
-        Asked for one unit after the other, each time once ``spend`` has told of all units up to ``needed_units``; what
-        it was told of later ones has no part in it.
+        Asked for one unit after the other. ``known``: of how many units the bits have a part in it, the first ones;
+        ``spend`` may have told of more.
         """
-        known = self.needed_units(number) + 1
         rest = sum(self.before[known:])
         left = self.wanted - sum(self._spent[:known])
         if rest > _LITTLE * sum(self.before):
             ideal = (rest / max(left, 0.05 * rest)) ** (1 / self.slope)
             self._factor = min(max(ideal, self._factor / _STEP_LIMIT), self._factor * _STEP_LIMIT)
         return clamp_lambda(self.lambdas[number] * self._factor)
-
-    @staticmethod
-    def needed_units(number: int) -> int:
-        """The last unit whose bits lambda of unit ``number`` depends on: the one just before may not be through."""
-        return max(number - 2, -1)
 
     def spend(self, bits: float) -> None:
         """What the next unit took."""

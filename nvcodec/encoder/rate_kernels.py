@@ -86,9 +86,9 @@ def _sum_up(symbols, neighbourhood, sums):
 
 
 @compiled_loosely
-def _look(c, y, symbols, around, side, logarithms, seen):
+def _look(c, y, around, side, logarithms, seen):
     """The features of row ``y`` of a channel, (columns, FEATURES), times _HIDDEN_STEP."""
-    channels, _, columns = symbols.shape
+    channels, _, columns, _ = around.shape
     for x in range(columns):
         near, wide, cross, mean = around[c, y, x, 0], around[c, y, x, 1], around[c, y, x, 2], around[c, y, x, 3]
         mean = min(max(mean, -FEATURE_BOUND), FEATURE_BOUND)
@@ -222,7 +222,7 @@ def level_cost(
     for c in range(channels):
         for y in range(rows):
             stages = stage_at[c, y & 1]
-            _look(c, y, symbols, around, side, logarithms, seen)
+            _look(c, y, around, side, logarithms, seen)
             _outputs(stages, seen, hidden, hidden_bias, output, bias[c, 0], bias[c, 1], out)
             total += _price(symbols[c, y], out, location[c, y], scale[c, y], by_out)
             if not backwards:

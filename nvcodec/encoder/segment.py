@@ -9,7 +9,7 @@ finished, so that two or more run side by side. Between two units a pass can be 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -42,7 +42,7 @@ from nvcodec.model.warprnn import Compensated, FrameState, MotionSide
 from nvcodec.parallel import run_ahead, run_all
 from nvcodec.segment import last_uses
 
-__all__ = ["PassSettings", "SegmentFit", "SegmentSource", "UnitReport", "plane_errors", "psnr_611"]
+__all__ = ["PassSettings", "SegmentFit", "SegmentSource", "UnitReport", "UnitSearch", "plane_errors", "psnr_611"]
 
 MOTION_CONTEXT_STEPS = 12
 """Steps on the motion context model for each unit of a training pass."""
@@ -134,21 +134,6 @@ class UnitSearch:
     settings: FitSettings
 
 
-@dataclass(frozen=True)
-class UnitWork:
-    """One unit after its fit."""
-
-    unit: CodingUnit
-    fit: UnitFit
-    motion_states: list[MotionState]
-    motion_bits: float
-    block_bits: float
-
-    def report(self, samples: Tensor, source: Tensor) -> UnitReport:
-        """What the unit's ``samples`` (B, 6, h, w) cost, and how far they are from its ``source`` frames."""
-        return UnitReport(self.unit, self.motion_bits, self.block_bits, plane_errors(samples, source))
-
-
 @dataclass
 class SegmentFit:
     """The grids of all units, whose motion is carried from pass to pass, and how far the present pass is: ``reports``
@@ -191,13 +176,13 @@ class SegmentFit:
         self.prices = prices = self.prices or twin.context_weights()
 
         def begin(number: int) -> Callable[[], UnitMotion]:
-            return partial(self._search_motion, number, prices, dict(self.states), settings)
+            return partial(self._search_motion, number, prices, self.references_of(number, self.states), settings)
 
         def finish(number: int, motion: UnitMotion) -> None:
             unit = self.units[number]
             bits = self._adopt_motion(motion, unit, twin, settings)
             self.grids[number] = Grid(motion.levels, self.grids[number].blocks)
-            target = self.targets(unit)
+            target = self.sources(unit)
             detail = _block_variance(target)
             errors = _block_errors(motion.inputs.prediction, target) if unit.reference_count else _DETAIL * detail
             for b, frame in enumerate(unit.frames):
@@ -210,6 +195,10 @@ class SegmentFit:
             on_unit(report)
 
         run_ahead(range(len(self.reports), len(self.units)), self._last_reference, begin, finish)
+
+    def references_of(self, number: int, states: Mapping[int, FrameState]) -> dict[int, FrameState]:
+        """Of ``states`` those that unit ``number`` refers to."""
+        return {r: states[r] for frame in self.units[number].frames for r in frame.references}
 
     def _last_reference(self, number: int) -> int:
         """The last unit that unit ``number`` refers to, -1 if there is none."""
@@ -297,19 +286,21 @@ class SegmentFit:
         self.prices = prices = self.prices or twin.context_weights()
 
         def begin(number: int) -> Callable[[], UnitSearch]:
-            gain, states = twin.network().gain(self.units[number].depth), dict(self.states)
+            gain = twin.network().gain(self.units[number].depth)
+            states = self.references_of(number, self.states)
             return partial(self.search_unit, number, prices, gain, states, self.models.copy(), settings)
 
         def finish(number: int, found: UnitSearch) -> None:
             self.reports += [None] * (number - len(self.reports))
             unit = self.units[number]
             self.models.at(unit.depth)[:] = found.models.at(unit.depth)
-            work = self.adopt_unit(number, found, twin, settings)
-            samples = work.fit.samples(twin)
+            motion_bits = self.adopt_unit(number, found, twin, settings)
+            samples = found.fit.samples(twin)
             for b, frame in enumerate(unit.frames):
-                self.states[frame.display] = FrameState(Reference(samples[b]), work.motion_states[b])
+                self.states[frame.display] = FrameState(Reference(samples[b]), found.motion.states[b])
             self._drop_states(number)
-            report = work.report(samples, self.sources(unit))
+            errors = plane_errors(samples, self.sources(unit))
+            report = UnitReport(unit, motion_bits, found.block_bits, errors)
             self.reports.append(report)
             on_unit(report)
 
@@ -355,7 +346,7 @@ class SegmentFit:
         }
         frames = [frame for unit in self.units for frame in unit.frames]
         self.forecasts = [FrameForecast(frame, *kept) for frame, kept in zip(frames, state["forecasts"], strict=False)]
-        self.importance = state["importance"]
+        self.importance = {display: blocks.cpu() for display, blocks in state["importance"].items()}
         self.models = BinModels(state["models"])
         self.prices = state["prices"] and ContextWeights(**state["prices"])
         if state["filtered_at"] is not None:
@@ -382,15 +373,15 @@ class SegmentFit:
         wanted = FitSettings(settings.highest_lmbda / mean, iterations if settings.train else 0, settings.tries)
         return UnitSearch(motion, fit, sum(fit.search(gain, models, wanted)), models, wanted)
 
-    def adopt_unit(self, number: int, found: UnitSearch, twin: Twin, settings: PassSettings) -> UnitWork:
-        """Keep the grid of what was found, and let the network learn from it."""
+    def adopt_unit(self, number: int, found: UnitSearch, twin: Twin, settings: PassSettings) -> float:
+        """Keep the grid of what was found, and let the network learn from it. What its motion costs."""
         unit, fit = self.units[number], found.fit
         motion_bits = self._adopt_motion(found.motion, unit, twin, settings)
         fit.learn(twin, found.settings)
         if settings.collect:
             self._collect(fit.sensitivity(twin, found.settings.lmbda))
         self.grids[number] = Grid(found.motion.levels, fit.blocks)
-        return UnitWork(unit, fit, found.motion.states, motion_bits, found.block_bits)
+        return motion_bits
 
     def _collect(self, found: dict[str, Tensor]) -> None:
         for name, value in found.items():

@@ -13,7 +13,6 @@ the factor by blocks is ours. Chroma stays as it is: with the motion of luma it 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import partial
 
@@ -22,8 +21,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nvcodec.encoder.motion_search import matching_fields
+from nvcodec.encoder.rate_control import quality_for_lambda
 from nvcodec.model.grid import FrameGeometry
-from nvcodec.model.warp import Reference
+from nvcodec.model.warp import Reference, pack_luma
 from nvcodec.parallel import run_all
 
 __all__ = ["filtered_frames"]
@@ -36,9 +36,9 @@ _NO_NOISE = 10.0
 _CELL = 4
 """A block in samples of the working domain."""
 _LUMA = 4
-"""Channels of the working domain."""
+"""Luma channels of the working domain."""
 _GREY_LEVEL = 0.25
-"""Of a step of 10-bit samples."""
+"""Grey levels in a step of 10-bit samples."""
 
 
 @torch.no_grad()
@@ -49,7 +49,7 @@ def filtered_frames(
 
     ``lmbda``: squared 8-bit error per bit of frames that nothing refers to.
     """
-    spread = _STRENGTH * (12 + 3 * math.log2(lmbda / 0.85) - _NO_NOISE)
+    spread = _STRENGTH * (quality_for_lambda(lmbda) - _NO_NOISE)
     if spread <= 0:
         return {}
     found = {}
@@ -63,19 +63,19 @@ def filtered_frames(
 def _filtered(
     frame: Tensor, parts: list[tuple[float, Reference]], geometry: FrameGeometry, lmbda: float, spread: float
 ) -> Tensor:
-    """``parts``: share and frame of each neighbour."""
+    """``frame`` (6, h, w) after the filter. ``parts``: share and frame of each neighbour. ``spread``: s above."""
     luma = frame[:_LUMA]
     brought: dict[int, tuple[Tensor, Tensor]] = {}
 
     def bring(k: int) -> None:
         share, other = parts[k]
-        warped = _compensated(frame, other, geometry, lmbda)[:_LUMA]
+        warped = _compensated(frame, other, geometry, lmbda)
         squares = ((warped - luma) * _GREY_LEVEL).square()
         weight = share * torch.exp((squares + _dense(_by_block(squares), frame)) * (-0.5 / spread**2))
         brought[k] = weight, weight * warped
 
     for _, other in parts:
-        other.prepare()
+        _ = other.luma  # interpolated here: threads may share it then
     run_all([partial(bring, k) for k in range(len(parts))])
     weights, total = torch.ones_like(luma), luma.clone()
     for k in range(len(parts)):
@@ -85,10 +85,10 @@ def _filtered(
 
 
 def _compensated(frame: Tensor, other: Reference, geometry: FrameGeometry, lmbda: float) -> Tensor:
-    """(6, h, w): ``other`` where it moved to in ``frame``, by the field that is better in each block."""
+    """Luma (4, h, w) of ``other`` where it moved to in ``frame``, by the field that is better in each block."""
     alone, around = (field.to(frame) for field in matching_fields(frame, other, geometry, lmbda))
-    errors = [_by_block((other.warp(field) - frame)[:_LUMA].square()) for field in (alone, around)]
-    return other.warp(torch.where(errors[1] < errors[0], around, alone))
+    errors = [_by_block((pack_luma(other.warp_luma(field)) - frame[:_LUMA]).square()) for field in (alone, around)]
+    return pack_luma(other.warp_luma(torch.where(errors[1] < errors[0], around, alone)))
 
 
 def _by_block(squares: Tensor) -> Tensor:
