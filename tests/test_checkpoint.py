@@ -192,7 +192,7 @@ def test_where_it_lies(tmp_path: Path) -> None:
 def test_interrupted_after_every_unit(clip: Path, tmp_path: Path, options: EncodeOptions) -> None:
     """Each run does one unit and is stopped. Stages, attempts, trials and segments are crossed, no unit done twice."""
     told: list[Progress] = []
-    frames = (0, 4 if options.effort == "slow" else 7 if options.threads == 2 else 3)
+    frames = (0, 4 if options.effort == "slow" else 5 if options.threads == 2 else 3)
     report = encode(clip, tmp_path / "whole.cwrv", options, frames=frames, progress=told.append)
     assert not report.resumed
     parts: list[Progress] = []
