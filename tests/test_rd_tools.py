@@ -98,7 +98,7 @@ def test_a_folder_without_clips(tmp_path: Path) -> None:
     assert f"{tmp_path}: no clips" in result.output
 
 
-@pytest.mark.parametrize("effort", ["fast", "medium"])
+@pytest.mark.parametrize("effort", ["fast", "medium", "slow"])
 def test_the_document_has_a_place_for_the_tables(effort: str) -> None:
     quoted = runpy.run_path(str(TOOLS / "benchmark.py"))["quoted"]
     name = "BENCHMARKS.md"
