@@ -50,13 +50,15 @@ class FrameHash:
 
 def choose_device(name: str) -> torch.device:
     """``auto`` is CUDA where there is one. Raises InputError for an unknown or absent device."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda: no CUDA device is available")
-    if name not in ("cpu", "cuda"):
+    if name not in ("auto", "cpu", "cuda"):
         raise InputError(f"unknown device {name!r}; choose auto, cpu or cuda")
-    return torch.device(name)
+    if name == "cpu":
+        return torch.device("cpu")
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    if name == "cuda":
+        raise InputError("--device cuda: no CUDA device is available")
+    return torch.device("cpu")
 
 
 def output_planes(samples: Tensor, width: int, height: int) -> tuple[Tensor, Tensor, Tensor]:

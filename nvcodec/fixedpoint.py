@@ -94,7 +94,7 @@ def check_exact_bound(weight: Tensor, bias: Tensor, input_bound: Tensor, layer: 
     with room for the rounding offset of the shift that follows.
     """
     per_input = weight.reshape(*weight.shape[:2], -1).norm(1, dim=2).double()
-    worst = per_input @ input_bound.double() + bias.abs().double().reshape(-1, weight.shape[0]).amax(0)
+    worst = per_input @ input_bound.to(per_input) + bias.abs().double().reshape(-1, weight.shape[0]).amax(0)
     if bool((worst >= EXACT_LIMIT - (1 << 20)).any()):
         raise LimitError(f"{layer}: the accumulator reaches {int(worst.max())}, the limit is {EXACT_LIMIT - (1 << 20)}")
 
