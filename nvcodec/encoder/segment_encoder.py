@@ -73,7 +73,7 @@ class Effort:
 EFFORTS = {
     "fast": Effort(PassEffort(16, 6, 1, stride=3), 0, False, 0.3, PassEffort(0, 0, 1, tries=(3, 2, 2, 2, 0)), 6),
     "medium": Effort(PassEffort(16, 6, 1), 1, True, 0.5, PassEffort(0, 0, 3, tries=(5, 4, 3, 3, 1)), 7, gops=(4, 2, 8)),
-    "slow": Effort(PassEffort(16, 6, 1), 2, True, 0.5, PassEffort(0, 0, 6, tries=(10, 8, 6, 6, 1)), 8, gops=(4, 2, 8)),
+    "slow": Effort(PassEffort(16, 6, 1), 2, True, 0.5, PassEffort(0, 0, 3, tries=(10, 8, 6, 6, 1)), 8, gops=(4, 2, 8)),
 }
 
 
