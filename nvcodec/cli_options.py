@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from nvcodec.cli_types import DEVICES, EFFORTS, FRAMES
+from nvcodec.cli_types import EFFORTS, FRAMES
+from nvcodec.device import DEVICES
 
 __all__ = ["Option", "device", "effort", "frames", "gop", "overwrite", "seed", "segment", "threads"]
 

@@ -10,10 +10,9 @@ import click
 
 from nvcodec.errors import InputError
 
-__all__ = ["BITRATE", "BPP_LIST", "DEVICES", "EFFORTS", "FRAMES", "SIZE", "parse_bitrate", "parse_bpps", "parse_size"]
+__all__ = ["BITRATE", "BPP_LIST", "EFFORTS", "FRAMES", "SIZE", "parse_bitrate", "parse_bpps", "parse_size"]
 
 EFFORTS = ("fast", "medium", "slow")
-DEVICES = ("auto", "cpu", "cuda")
 
 _NUMBER = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+) ?([A-Za-z]*)", flags=re.ASCII)
 _RATE_UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from nvcodec.container import ContainerReader, Segment, StreamHeader
+from nvcodec.device import check_device, choose_device
 from nvcodec.errors import BitstreamError, ChecksumError, InputError, UnsupportedError
 from nvcodec.frame import Frame, VideoProperties
 from nvcodec.model.grid import FrameGeometry
@@ -27,7 +28,7 @@ from nvcodec.parallel import thread_limit
 from nvcodec.salvage import SalvageReader
 from nvcodec.segment import SegmentDecoder
 
-__all__ = ["Damage", "Decoder", "FrameHash", "choose_device", "output_planes", "properties_of"]
+__all__ = ["Damage", "Decoder", "FrameHash", "output_planes", "properties_of"]
 
 
 _NO_MEMORY = re.compile(r"can't allocate memory|bad_alloc|not enough memory")
@@ -46,19 +47,6 @@ class FrameHash:
 
     def digest(self) -> bytes:
         return self._hash.digest()
-
-
-def choose_device(name: str) -> torch.device:
-    """``auto`` is CUDA where there is one. Raises InputError for an unknown or absent device."""
-    if name not in ("auto", "cpu", "cuda"):
-        raise InputError(f"unknown device {name!r}; choose auto, cpu or cuda")
-    if name == "cpu":
-        return torch.device("cpu")
-    if torch.cuda.is_available():
-        return torch.device("cuda", torch.cuda.current_device())
-    if name == "cuda":
-        raise InputError("--device cuda: no CUDA device is available")
-    return torch.device("cpu")
 
 
 def output_planes(samples: Tensor, width: int, height: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -135,11 +123,12 @@ class Decoder:
         missing END. A file with damage in HEAD, or without one good frame in the range, is refused all the same. A
         segment's frames are held in memory until all of them are known to be good.
         """
-        self.device = choose_device(device)
+        check_device(device)
         self.threads = threads
         self.skip_damage = skip_damage
         self.container = SalvageReader(source) if skip_damage else ContainerReader(source)
         self.header = self.container.header
+        self.device = choose_device(device, self.header.width * self.header.height)
         self.properties = properties_of(self.header)
         self.frame_count = self.header.frame_count
         self.geometry = FrameGeometry(self.header.width, self.header.height)

@@ -16,6 +16,7 @@ from conftest import Encoded
 from stand_in_cuda import stand_in_cuda
 
 from nvcodec.decoder import Decoder, FrameHash
+from nvcodec.device import choose_device
 
 FOLDER = Path(__file__).parent / "vectors"
 LISTED: dict[str, dict[str, Any]] = json.loads((FOLDER / "vectors.json").read_text(encoding="utf-8"))
@@ -62,3 +63,16 @@ def test_what_is_encoded_on_cuda_decodes_on_the_cpu(encode_tiny: Callable[..., E
     made = encode_tiny(24, 16, 3, quality=20, effort=effort, device="cuda", gop=2)
     with Decoder(made.path, device="cpu", threads=1) as decoder:
         decoder.verify()
+
+
+@pytest.mark.parametrize(
+    ("name", "luma_samples", "is_there", "chosen"),
+    [("auto", 1920 * 1080, True, "cuda"), ("auto", 416 * 240, True, "cpu"), ("auto", 1920 * 1080, False, "cpu"),
+     ("cuda", 416 * 240, True, "cuda"), ("cpu", 1920 * 1080, True, "cpu")],
+)  # fmt: skip
+def test_auto_is_cuda_for_large_pictures(
+    monkeypatch: pytest.MonkeyPatch, name: str, luma_samples: int, is_there: bool, chosen: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: is_there)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    assert choose_device(name, luma_samples).type == chosen

@@ -15,8 +15,8 @@ import nvcodec
 ROOT = Path(__file__).parent.parent
 
 DECODER_HALF = [
-    "errors", "limits", "parallel", "compiled", "fixedpoint", "bitio", "syntax", "container", "salvage", "frame", "gop",
-    "entropy.tables", "entropy.range_decoder", "entropy.context", "entropy.context_cpu",
+    "errors", "limits", "device", "parallel", "compiled", "fixedpoint", "bitio", "syntax", "container", "salvage",
+    "frame", "gop", "entropy.tables", "entropy.range_decoder", "entropy.context", "entropy.context_cpu",
     "model.grid", "entropy.symbols",
     "blocks.contexts", "blocks.layout", "blocks.bins_cpu", "blocks.syntax_cpu", "blocks.transform_cpu",
     "blocks.prediction_cpu", "blocks.rebuild_cpu", "blocks.picture",

@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 
 from nvcodec import Decoder
-from nvcodec.cli_types import DEVICES
+from nvcodec.device import DEVICES
 from nvcodec.memory import keep_freed_memory
 
 

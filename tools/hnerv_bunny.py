@@ -19,7 +19,7 @@ import numpy as np
 
 from nvcodec import Decoder
 from nvcodec.av_frame import to_av_frame
-from nvcodec.cli_types import DEVICES
+from nvcodec.device import DEVICES
 from nvcodec.encoder.pipeline import EncodeOptions, encode
 from nvcodec.encoder.segment_encoder import EFFORTS
 from nvcodec.frame import Frame

@@ -20,7 +20,8 @@ from typing import Any
 import torch
 
 from nvcodec.container import Segment, write_container
-from nvcodec.decoder import Decoder, choose_device
+from nvcodec.decoder import Decoder
+from nvcodec.device import check_device, choose_device
 from nvcodec.encoder.analyse import CutDetector, working_samples
 from nvcodec.encoder.checkpoint import Checkpoint
 from nvcodec.encoder.gop_choice import encode_with_best_gop
@@ -183,10 +184,11 @@ def encode(
     """
     started = time.monotonic()
     check_target(Path(output), overwrite=overwrite)
-    device = choose_device(options.device)
+    check_device(options.device)
     with output_lock(Path(output)), thread_limit(options.threads):
         with VideoReader(source, frames=frames) as reader:
             properties = reader.properties
+            device = choose_device(options.device, properties.width * properties.height)
             shots = list(_shots(reader, options.segment or _default_segment(properties)))
         pictures = [frame for shot in shots for frame in shot.frames]
         identity = encode_identity(properties, pictures, asdict(options), device)

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from nvcodec.account import describe
-from nvcodec.decoder import Decoder, choose_device, thread_limit
+from nvcodec.decoder import Decoder, thread_limit
+from nvcodec.device import choose_device
 from nvcodec.encoder.pipeline import EncodeOptions, EncodeReport, encode
 from nvcodec.errors import CheckpointError, InputError, NvcodecError
 from nvcodec.frame import Frame
@@ -74,7 +75,7 @@ def our_point(clip: Clip, bpp: float, settings: CodecSettings, store: Store, rep
     """
     options = settings.options(bpp)
     chosen = {name: value for name, value in asdict(options).items() if name not in ("threads", "device")}
-    chosen["device"] = choose_device(options.device).type
+    chosen["device"] = choose_device(options.device, clip.samples // clip.count).type
     key = {"kind": "nvcodec", "clip": clip.digest, "options": chosen, "versions": codec_versions(), "record": _RECORD}
     name = f"nvcodec-{settings.effort}-{bpp:g}bpp"
     entry = store.get(name, key)

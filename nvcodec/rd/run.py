@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from nvcodec.decoder import choose_device
+from nvcodec.device import check_device
 from nvcodec.errors import InputError, OutputError
 from nvcodec.rd.anchors import AnchorSpec, check_anchor
 from nvcodec.rd.bd import MIN_POINTS
@@ -119,7 +119,7 @@ def check_options(plan: Plan) -> None:
     if plan.jobs < 1:
         raise InputError(f"{plan.jobs} jobs")
     _check_targets(plan)
-    choose_device(plan.settings.device)
+    check_device(plan.settings.device)
     for bpp in plan.bpps:
         plan.settings.options(bpp)
     if plan.folder.exists() and not plan.folder.is_dir():
