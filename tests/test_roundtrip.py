@@ -17,10 +17,10 @@ from video_samples import DEMO, properties, read, same
 from nvcodec.container import ContainerReader, write_container
 from nvcodec.decoder import Decoder, output_planes
 from nvcodec.encoder import final_pass
-from nvcodec.encoder.analyse import working_samples
 from nvcodec.encoder.final_pass import _check_twin
 from nvcodec.encoder.pipeline import EncodeOptions, Progress, _total_bytes, encode
 from nvcodec.encoder.twin import Twin
+from nvcodec.encoder.working_domain import working_samples
 from nvcodec.errors import BitstreamError, ChecksumError, InputError, MismatchError, TargetError
 from nvcodec.frame import Frame
 from nvcodec.metrics import frame_psnr, mean_psnr

@@ -15,7 +15,7 @@ from nvcodec.blocks.layout import BlockLayout
 from nvcodec.blocks.picture import BinModels, code_picture
 from nvcodec.encoder.lookahead import estimated_bits
 from nvcodec.encoder.rate_control import Target
-from nvcodec.encoder.segment import PassSettings, SegmentFit, SegmentSource
+from nvcodec.encoder.segment import PassEffort, PassSettings, SegmentFit, SegmentSource
 from nvcodec.encoder.segment_encoder import EFFORTS, encode_segment, gain_shift, smallest_payload
 from nvcodec.encoder.twin import Twin
 from nvcodec.entropy.symbols import SymbolWriter
@@ -27,7 +27,7 @@ from nvcodec.parallel import thread_limit
 from nvcodec.segment import SegmentHeader, SegmentWriter
 
 GEOMETRY = FrameGeometry(64, 48)
-SETTINGS = PassSettings(20.0, 3, 3, train=False)
+SETTINGS = PassSettings(20.0, PassEffort(3, 3, searches=2), train=False)
 
 
 def segment() -> SegmentFit:
@@ -81,7 +81,7 @@ def test_lambda_by_looking_ahead_falls_with_the_bits_there_are() -> None:
     fit.look_ahead(twin(), SETTINGS, lambda report: None)
     few, many = (fit.estimated_lmbda(SETTINGS, bits) for bits in (3e3, 3e4))
     assert few > 3 * many
-    again = fit.estimated_lmbda(PassSettings(500.0, 3, 3), 3e3)
+    again = fit.estimated_lmbda(PassSettings(500.0, PassEffort(3, 3, searches=2)), 3e3)
     assert abs(again / few - 1) < 0.05
 
 
@@ -143,11 +143,11 @@ def test_b_frames_that_are_passed_over_are_believed_to_be_as_those_that_are_not(
     fit = SegmentFit(SegmentSource(samples, GEOMETRY, 2))
     fit.look_ahead(twin(), SETTINGS, lambda report: None)
     fit.weigh(SETTINGS)
-    short = replace(SETTINGS, iterations=1, key_iterations=1)
+    short = replace(SETTINGS, effort=PassEffort(1, 1, searches=2))
     whole = [report.bits for report in fit.run_pass(twin(), short) if report]
     assert fit.believed_bits(short) == whole
 
-    some = replace(short, stride=2)
+    some = replace(short, effort=PassEffort(1, 1, searches=2, stride=2))
     reports = fit.run_pass(twin(), some)
     assert [n for n, report in enumerate(reports) if report is None] == [4, 8]
     assert fit.units[4].depth == fit.units[8].depth == 2

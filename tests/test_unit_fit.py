@@ -19,7 +19,7 @@ from nvcodec.model.warprnn import Compensated
 
 GEOMETRY = FrameGeometry(123, 90)
 LAMBDA = 60.0
-TRIES = (3, 2, 2, 2, 0)
+MODES = (3, 2, 2, 2)
 KEY: CodingUnit = coding_units(1, 1)[0]
 
 
@@ -47,7 +47,7 @@ def fitted(spread: float = 0.0, lmbda: float = LAMBDA, iterations: int = 0) -> t
     inputs = key_unit_inputs(KEY, GEOMETRY, torch.device("cpu"))
     fit, learner, models = UnitFit(KEY, GEOMETRY, picture(1), inputs, importance(2, spread)), twin(), BinModels()
     torch.manual_seed(0)
-    return fit, run(fit, learner, models, FitSettings(lmbda, iterations, TRIES)), learner, models
+    return fit, run(fit, learner, models, FitSettings(lmbda, iterations, MODES, splits_empty=False)), learner, models
 
 
 def run(fit: UnitFit, learner: Twin, models: BinModels, settings: FitSettings) -> list[float]:
@@ -75,7 +75,7 @@ def test_blocks_that_matter_more_get_smaller_steps_and_less_error() -> None:
     weights = torch.ones(1, *GEOMETRY.blocks)
     weights[:, :, :8] = 8.0
     uneven = UnitFit(KEY, GEOMETRY, picture(1), fit.inputs, weights)
-    run(uneven, twin(), BinModels(), FitSettings(LAMBDA, 0, TRIES))
+    run(uneven, twin(), BinModels(), FitSettings(LAMBDA, 0, MODES, splits_empty=False))
     offsets = uneven.blocks[0][3]
     assert offsets[:, 2:].min() >= offsets[:, :2].max() + 6  # half of 8 * log2(8)
     errors = (uneven.rebuilt - uneven.target).square().mean((0, 1, 2))
@@ -97,7 +97,7 @@ def test_frames_of_a_unit_are_searched_by_the_same_probabilities() -> None:
     inputs = Compensated(target + 40 * (torch.arange(GEOMETRY.half[1]) > 30), torch.zeros_like(target))
     fit = UnitFit(unit, GEOMETRY, target, inputs, torch.ones(2, *GEOMETRY.blocks))
     models = BinModels()
-    bits = run(fit, twin(), models, FitSettings(LAMBDA, 0, TRIES))
+    bits = run(fit, twin(), models, FitSettings(LAMBDA, 0, MODES, splits_empty=False))
     assert all(map(np.array_equal, *fit.blocks))
     assert bits[1] < bits[0]
     changed = [not np.array_equal(*pair) for pair in zip(models.arrays, BinModels().arrays, strict=True)]

@@ -27,11 +27,11 @@ from torch.nn import functional as F
 
 from nvcodec.blocks.contexts import CONTEXTS
 from nvcodec.blocks.picture import MODEL_DEPTHS, BinModels, model_of, noted_bins
-from nvcodec.encoder.analyse import working_samples
 from nvcodec.encoder.fit import UnitFit
 from nvcodec.encoder.rate import level_rates
-from nvcodec.encoder.segment import PassSettings, SegmentFit, SegmentSource, UnitSearch
+from nvcodec.encoder.segment import PassEffort, PassSettings, SegmentFit, SegmentSource, UnitSearch
 from nvcodec.encoder.twin import Twin
+from nvcodec.encoder.working_domain import working_samples
 from nvcodec.fixedpoint import Rounding
 from nvcodec.model.base import TRAINED_WIDTHS, starting_tensors
 from nvcodec.model.grid import FrameGeometry
@@ -95,7 +95,7 @@ def gather(clips: Sequence[Path], shape: NetworkShape, rounds: int) -> list[Samp
         twin.shift_gains(_GAIN_PER_OCTAVE * math.log2(lmbda))
         twin.set_learning(0.3)
         segment = Gathering(_source(path))
-        settings = PassSettings(lmbda, 8, 16)
+        settings = PassSettings(lmbda, PassEffort(16, 8, searches=2))
         segment.look_ahead(twin, settings, lambda report: None)
         segment.weigh(settings)
         segment.run_pass(twin, settings)

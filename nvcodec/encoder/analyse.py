@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nvcodec.frame import Frame
-from nvcodec.model.warp import pack_luma
+from nvcodec.encoder.working_domain import LUMA_PLANES, SAMPLE_STEP
 
-__all__ = ["CutDetector", "working_samples"]
+__all__ = ["CutDetector"]
 
 _CUT_DIFFERENCE = 18.0
 """Mean absolute difference of the thumbnails, in grey levels, below which nothing is a cut."""
 _CUT_RATIO = 3.0
 """A cut changes this much more than the frames before it did."""
 _THUMBNAIL = 16
-
-
-def working_samples(frame: Frame) -> Tensor:
-    """(6, h, w) working samples of a frame, 10 bits in float32; odd sizes repeat the last row and column."""
-    luma = frame.y[None, None].float()
-    height, width = luma.shape[2:]
-    luma = F.pad(luma, (0, width % 2, 0, height % 2), mode="replicate")[0, 0]
-    return torch.cat([pack_luma(luma), torch.stack([frame.u, frame.v]).float()]) * 4
 
 
 class CutDetector:
@@ -35,8 +25,8 @@ class CutDetector:
 
     def is_cut(self, samples: Tensor) -> bool:
         """Whether the frame with these working samples (6, h, w) begins a new scene."""
-        mean = samples[:4].mean(0)[None, None]
-        thumbnail = F.avg_pool2d(mean, min(_THUMBNAIL, *mean.shape[2:]), ceil_mode=True)[0, 0] / 4
+        mean = samples[:LUMA_PLANES].mean(0)[None, None]
+        thumbnail = F.avg_pool2d(mean, min(_THUMBNAIL, *mean.shape[2:]), ceil_mode=True)[0, 0] / SAMPLE_STEP
         last, self._last = self._last, thumbnail
         if last is None:
             return False

@@ -97,7 +97,7 @@ class FinalPass:
         made = {
             "header": SegmentHeader(**state["header"]),
             "changes": {name: TensorChange(**change) for name, change in state["changes"].items()},
-            "settings": PassSettings(**state["settings"]),
+            "settings": PassSettings.restored(state["settings"]),
             "best": CodedSegment(**state["best"]) if state["best"] else None,
         }
         return FinalPass(**state | made)

@@ -19,6 +19,7 @@ from nvcodec.blocks.layout import BlockLayout, decoding_order
 from nvcodec.blocks.picture import BinModels, noted_bins
 from nvcodec.encoder.rate import level_costs
 from nvcodec.encoder.twin import Twin
+from nvcodec.encoder.working_domain import LUMA_PLANES, SAMPLE_STEP, over_blocks
 from nvcodec.entropy.tables import bits_of_bins
 from nvcodec.gop import CodingUnit
 from nvcodec.model.grid import FrameGeometry
@@ -27,10 +28,8 @@ from nvcodec.model.warp import SAMPLE_MAX
 from nvcodec.model.warprnn import Compensated, MotionSide
 from nvcodec.parallel import run_all
 
-__all__ = ["SAMPLE_STEP", "FitSettings", "UnitFit", "context_sensitivity"]
+__all__ = ["FitSettings", "UnitFit", "context_sensitivity"]
 
-SAMPLE_STEP = 4.0
-"""Working samples have 10 bits: four steps are one 8-bit grey level."""
 _LAMBDA_OF_STEP = 0.13
 """Lambda over the squared quantiser step that goes best with it."""
 _STEP_INERTIA = 2
@@ -43,29 +42,27 @@ _LEAST_CROP = 24
 
 @dataclass(frozen=True)
 class FitSettings:
-    """``lmbda``: squared 8-bit error per bit. ``iterations``: of the cell, 0 where it does not learn. ``tries``: of the
-    search, see ``block_kernels.search_picture``."""
+    """``lmbda``: squared 8-bit error per bit. ``iterations``: of the cell, 0 where it does not learn. ``modes``:
+    how many modes of a block of 4, 8, 16 and 32 samples are coded to see what they cost, of those that look best.
+    ``splits_empty``: whether a block without levels is tried in parts, too."""
 
     lmbda: float
     iterations: int
-    tries: tuple[int, int, int, int, int]
+    modes: tuple[int, int, int, int]
+    splits_empty: bool
 
 
 CHROMA_WEIGHT = 2.6
 """Weight of chroma errors. The 6:1:1 mean of PSNRs asks for 2/3 of the ratio of luma's squared error to chroma's,
 which is 3 to 4 in most videos."""
-_BLOCK_BITS = 2
-"""A block has 2**_BLOCK_BITS samples of the working domain on a side."""
 _ROOT_BLOCKS = 4
 """Of 8x8 luma samples, on a side of a root of the quadtree."""
 
 
 def _sample_weights(importance: Tensor, size: tuple[int, int]) -> Tensor:
     """(B, 6, *size): weight of the squared error of each working sample; ``importance``: (B, block rows, columns)."""
-    rows, columns = size
-    dense = importance.repeat_interleave(1 << _BLOCK_BITS, 1).repeat_interleave(1 << _BLOCK_BITS, 2)
-    dense = dense[:, None, :rows, :columns]
-    return torch.cat([dense.expand(-1, 4, -1, -1), CHROMA_WEIGHT * dense.expand(-1, 2, -1, -1)], dim=1)
+    dense = over_blocks(importance, size)[:, None]
+    return torch.cat([dense.expand(-1, LUMA_PLANES, -1, -1), CHROMA_WEIGHT * dense.expand(-1, 2, -1, -1)], dim=1)
 
 
 def context_sensitivity(twin: Twin, levels: list[Tensor], side: MotionSide, depth: int) -> dict[str, Tensor]:
@@ -139,7 +136,7 @@ class UnitFit:
         kernels.search_picture(
             source, self._plane_weights(b), planes, levels, sizes, modes, choices, offsets,
             decoding_order(*sizes.shape), gain, quantiser_steps(), np.float32(settings.lmbda), new_coder(model),
-            foreseen, np.array(settings.tries),
+            foreseen, np.array([*settings.modes, settings.splits_empty]),
         )  # fmt: skip
         return symbols, torch.from_numpy(layout.packed(planes))
 

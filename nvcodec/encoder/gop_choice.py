@@ -21,8 +21,6 @@ _OCTAVE = 3.5
 """Decibels that twice the bits bring, about: by it trials of different sizes are compared."""
 _TRIAL_FRAMES = 33
 """Of a trial, at most; the first ones."""
-_TRIAL_WORK = 0.1
-"""Of all the work, what a trial is believed to take: for the progress report."""
 
 
 def encode_with_best_gop(
@@ -64,12 +62,14 @@ def encode_with_best_gop(
         )  # fmt: skip
 
     sample = replace(source, samples=source.samples[:_TRIAL_FRAMES])
+    work_of_trial = trial.stages * len(sample.samples)
+    trial_share = work_of_trial / (work_of_trial * len(trials) + effort.stages * len(source.samples))
     price = _trial_target(source, target)
     for number, gop in list(enumerate(trials))[len(scores) :]:
-        share = _TRIAL_WORK * number, _TRIAL_WORK * (number + 1)
+        share = trial_share * number, trial_share * (number + 1)
         scores.append(_score(run(sample, price, gop, trial, share, f"try GOP {gop}: ")))
     best = trials[max(range(len(trials)), key=scores.__getitem__)] if trials else gops[0]
-    return run(source, target, best, effort, (_TRIAL_WORK * len(trials), 1.0), "")
+    return run(source, target, best, effort, (trial_share * len(trials), 1.0), "")
 
 
 def _trial_target(source: SegmentSource, target: Target) -> Target:

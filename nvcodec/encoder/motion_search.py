@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nvcodec.encoder.rate import laplace_bits
+from nvcodec.encoder.working_domain import CELL
 from nvcodec.entropy.tables import FRACTIONS, SCALES, TABLE_BOUND
 from nvcodec.gop import CodedFrame
 from nvcodec.model.grid import BLEND_CHANNEL, MOTION_LEVELS, FrameGeometry
@@ -39,8 +40,6 @@ _FULL_RANGE = 24
 """The full search covers this many samples of the working domain in every direction (twice as many of luma)."""
 _QUARTERS = 8
 """Quarter luma samples in one sample of the working domain."""
-_CELL = 4
-"""A block in samples of the working domain."""
 _HALF = BLOCK // 2
 
 _KNEE = 0.2
@@ -210,7 +209,7 @@ def _full_search(
 
     rows, columns = scene.predicted.shape[1:]
     wanted = target[:4].mean(0)
-    rest = (0, columns * _CELL - wanted.shape[1], 0, rows * _CELL - wanted.shape[0])
+    rest = (0, columns * CELL - wanted.shape[1], 0, rows * CELL - wanted.shape[0])
     wide = tuple(_FULL_RANGE + side for side in rest)
     fields = np.zeros((len(references), 2, 2, rows, columns), np.int64)
     for reference, plane, predicted, out in zip(references, scene.planes, prediction.fields, fields, strict=True):

@@ -22,7 +22,7 @@ import torch
 from nvcodec.container import Segment, write_container
 from nvcodec.decoder import Decoder
 from nvcodec.device import check_device, choose_device
-from nvcodec.encoder.analyse import CutDetector, working_samples
+from nvcodec.encoder.analyse import CutDetector
 from nvcodec.encoder.checkpoint import Checkpoint
 from nvcodec.encoder.gop_choice import encode_with_best_gop
 from nvcodec.encoder.identity import encode_identity
@@ -35,6 +35,7 @@ from nvcodec.encoder.segment_encoder import (
     check_reachable,
     smallest_payload,
 )
+from nvcodec.encoder.working_domain import working_samples
 from nvcodec.errors import BitstreamError, EncodeError, MismatchError, TargetError
 from nvcodec.frame import Frame, VideoProperties
 from nvcodec.limits import MAX_SEGMENT_FRAMES, level_for, max_segment_frames

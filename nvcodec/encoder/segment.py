@@ -16,16 +16,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from nvcodec.blocks.picture import BinModels, model_of
-from nvcodec.encoder.fit import SAMPLE_STEP, FitSettings, UnitFit, context_sensitivity
+from nvcodec.encoder.fit import FitSettings, UnitFit, context_sensitivity
 from nvcodec.encoder.lookahead import FrameForecast, estimated_bits, importance
 from nvcodec.encoder.motion_search import LevelPrice, search_motion
 from nvcodec.encoder.rate import LevelRate, level_costs
 from nvcodec.encoder.rate_control import next_lambda
 from nvcodec.encoder.temporal_filter import filtered_frames
 from nvcodec.encoder.twin import Twin
+from nvcodec.encoder.working_domain import LUMA_PLANES, SAMPLE_STEP, block_means
 from nvcodec.entropy.context import ContextWeights
 from nvcodec.gop import CodingUnit, coding_units
 from nvcodec.model.grid import BLEND_CHANNEL, MOTION_LEVELS, FrameGeometry
@@ -42,7 +42,16 @@ from nvcodec.model.warprnn import Compensated, FrameState, MotionSide
 from nvcodec.parallel import run_ahead, run_all
 from nvcodec.segment import last_uses
 
-__all__ = ["PassSettings", "SegmentFit", "SegmentSource", "UnitReport", "UnitSearch", "plane_errors", "psnr_611"]
+__all__ = [
+    "PassEffort",
+    "PassSettings",
+    "SegmentFit",
+    "SegmentSource",
+    "UnitReport",
+    "UnitSearch",
+    "plane_errors",
+    "psnr_611",
+]
 
 MOTION_CONTEXT_STEPS = 12
 """Steps on the motion context model for each unit of a training pass."""
@@ -64,20 +73,36 @@ def _usual_importance(depth: int) -> float:
 
 
 @dataclass(frozen=True)
+class PassEffort:
+    """How much work a pass takes.
+
+    ``key_iterations``, ``iterations``: of the cell on a key frame and on another unit. ``searches``: how often motion
+    is looked for, each time with prices by what the last search found. ``stride``: of so many GOPs one has its B frames
+    visited; those of the others are passed over. ``modes``, ``splits_empty``: see ``FitSettings``.
+    """
+
+    key_iterations: int
+    iterations: int
+    searches: int
+    stride: int = 1
+    modes: tuple[int, int, int, int] = (2, 2, 2, 2)
+    splits_empty: bool = False
+
+
+@dataclass(frozen=True)
 class PassSettings:
-    """``lmbda``: price of a bit in a key frame of the usual importance. ``iterations``, ``key_iterations``: of the
-    cell. ``searches``: how often motion is looked for, each time with prices by what the last search found.
-    ``collect``: gather the sensitivity of the parameters on the way. ``stride``: of so many GOPs one has its B frames
-    visited; those of the others are passed over. ``tries``: of the search of the blocks, see ``FitSettings``."""
+    """``lmbda``: price of a bit in a key frame of the usual importance. ``train``: whether the network learns, and not
+    only the grids. ``collect``: gather the sensitivity of the parameters on the way."""
 
     lmbda: float
-    iterations: int
-    key_iterations: int
+    effort: PassEffort
     train: bool = True
-    searches: int = 2
     collect: bool = False
-    stride: int = 1
-    tries: tuple[int, int, int, int, int] = (2, 2, 2, 2, 0)
+
+    @staticmethod
+    def restored(state: dict[str, Any]) -> PassSettings:
+        """From what ``asdict`` made of it."""
+        return PassSettings(**state | {"effort": PassEffort(**state["effort"])})
 
     @property
     def highest_lmbda(self) -> float:
@@ -172,7 +197,7 @@ class SegmentFit:
 
         As ``continue_pass``, but that the reports tell of the prediction.
         """
-        settings = replace(settings, train=False, collect=False, searches=1)
+        settings = replace(settings, effort=replace(settings.effort, searches=1), train=False, collect=False)
         self.prices = prices = self.prices or twin.context_weights()
 
         def begin(number: int) -> Callable[[], UnitMotion]:
@@ -250,7 +275,7 @@ class SegmentFit:
         return found
 
     def _is_visited(self, number: int, stride: int) -> bool:
-        """Whether a pass visits a unit: it may pass over B frames, see ``PassSettings``."""
+        """Whether a pass visits a unit: it may pass over B frames, see ``PassEffort``."""
         unit = self.units[number]
         return unit.depth <= 1 or unit.frames[0].display // self.source.gop % stride == 0
 
@@ -304,8 +329,9 @@ class SegmentFit:
             self.reports.append(report)
             on_unit(report)
 
-        visited = [n for n in range(len(self.reports), len(self.units)) if self._is_visited(n, settings.stride)]
-        run_ahead(visited, partial(self.needed_units, stride=settings.stride), begin, finish)
+        stride = settings.effort.stride
+        visited = [n for n in range(len(self.reports), len(self.units)) if self._is_visited(n, stride)]
+        run_ahead(visited, partial(self.needed_units, stride=stride), begin, finish)
         self.reports += [None] * (len(self.units) - len(self.reports))
         if settings.collect:
             share = sum(self.believed_bits(settings)) / sum(report.bits for report in self.reports if report)
@@ -369,8 +395,11 @@ class SegmentFit:
         motion = self._search_motion(number, prices, states, settings)
         mean, relative = self.unit_importance(unit)
         fit = UnitFit(unit, self.source.geometry, self.targets(unit), motion.inputs, relative)
-        iterations = settings.iterations if unit.reference_count else settings.key_iterations
-        wanted = FitSettings(settings.highest_lmbda / mean, iterations if settings.train else 0, settings.tries)
+        effort = settings.effort
+        iterations = effort.iterations if unit.reference_count else effort.key_iterations
+        wanted = FitSettings(
+            settings.highest_lmbda / mean, iterations if settings.train else 0, effort.modes, effort.splits_empty
+        )
         return UnitSearch(motion, fit, sum(fit.search(gain, models, wanted)), models, wanted)
 
     def adopt_unit(self, number: int, found: UnitSearch, twin: Twin, settings: PassSettings) -> float:
@@ -431,7 +460,7 @@ class SegmentFit:
         side = motion_context(predictions, self.source.geometry)
         mean, relative = self.unit_importance(unit)
         lmbda = settings.highest_lmbda / mean
-        for _ in range(settings.searches):
+        for _ in range(settings.effort.searches):
             rates, _ = level_costs(motion, side, prices, unit.depth)
             motion = self._searched(unit, states, predictions, motion, rates, lmbda, relative)
         inputs, motion_states = compensate_unit(unit, states, predictions, motion)
@@ -455,14 +484,13 @@ class SegmentFit:
 
 def _block_errors(prediction: Tensor, target: Tensor) -> Tensor:
     """(B, block rows, block columns): mean squared 8-bit luma error of each block."""
-    return F.avg_pool2d(((prediction - target)[:, :4] / SAMPLE_STEP).square().mean(1), 4, ceil_mode=True)
+    return block_means(((prediction - target)[:, :LUMA_PLANES] / SAMPLE_STEP).square())
 
 
 def _block_variance(target: Tensor) -> Tensor:
     """(B, block rows, block columns): variance of the luma of each block, 8-bit."""
-    luma = target[:, :4] / SAMPLE_STEP
-    mean = F.avg_pool2d(luma.mean(1), 4, ceil_mode=True)
-    return (F.avg_pool2d(luma.square().mean(1), 4, ceil_mode=True) - mean.square()).clamp(min=0)
+    luma = target[:, :LUMA_PLANES] / SAMPLE_STEP
+    return (block_means(luma.square()) - block_means(luma).square()).clamp(min=0)
 
 
 def psnr_611(errors: Tensor) -> Tensor:

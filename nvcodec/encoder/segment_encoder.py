@@ -13,7 +13,7 @@ from torch import Tensor
 from nvcodec.encoder.final_pass import GAIN_PER_OCTAVE, CodedSegment, FinalPass
 from nvcodec.encoder.quantise import gain_changes, quantise_network
 from nvcodec.encoder.rate_control import AIM, Target, first_lambda, next_lambda
-from nvcodec.encoder.segment import PassSettings, SegmentFit, SegmentSource, UnitReport
+from nvcodec.encoder.segment import PassEffort, PassSettings, SegmentFit, SegmentSource, UnitReport
 from nvcodec.encoder.twin import Twin
 from nvcodec.entropy.weights import STEPS, TensorChange
 from nvcodec.errors import TargetError
@@ -25,7 +25,6 @@ __all__ = [
     "EFFORTS",
     "Effort",
     "Keep",
-    "PassEffort",
     "StageReport",
     "check_reachable",
     "encode_segment",
@@ -44,18 +43,6 @@ _WEIGHT_GUESS = 0.06
 
 
 @dataclass(frozen=True)
-class PassEffort:
-    """How much work a pass takes: iterations of the cell on a key frame and on other units, searches for motion, of
-    how many GOPs one has its B frames visited, and what the search of the blocks tries, see ``FitSettings``."""
-
-    key_iterations: int
-    iterations: int
-    searches: int
-    stride: int = 1
-    tries: tuple[int, int, int, int, int] = (2, 2, 2, 2, 0)
-
-
-@dataclass(frozen=True)
 class Effort:
     """How much work an encode takes: that of each pass that learns, how many of them refine the first one, whether one
     more tunes on quantised weights, the rate of learning, and the work of each of at most ``attempts`` final passes.
@@ -69,12 +56,27 @@ class Effort:
     attempts: int
     gops: tuple[int, ...] = (4,)
 
+    @property
+    def stages(self) -> int:
+        """Passes over a segment, the look ahead and the last one included; further attempts are not foreseen."""
+        return 3 + self.refinements + self.tuning
 
+
+_LEARNED = PassEffort(key_iterations=16, iterations=6, searches=1)
 EFFORTS = {
-    "fast": Effort(PassEffort(16, 6, 1, stride=3), 0, False, 0.3, PassEffort(0, 0, 1, tries=(3, 2, 2, 2, 0)), 6),
-    "medium": Effort(PassEffort(16, 6, 1), 1, True, 0.5, PassEffort(0, 0, 3, tries=(5, 4, 3, 3, 1)), 7, gops=(4, 2, 8)),
-    "slow": Effort(PassEffort(16, 6, 1), 2, True, 0.5, PassEffort(0, 0, 3, tries=(10, 8, 6, 6, 1)), 8, gops=(4, 2, 8)),
-}
+    "fast": Effort(
+        replace(_LEARNED, stride=3), refinements=0, tuning=False, learning=0.3, attempts=6,
+        final=PassEffort(0, 0, searches=1, modes=(3, 2, 2, 2)),
+    ),
+    "medium": Effort(
+        _LEARNED, refinements=1, tuning=True, learning=0.5, attempts=7, gops=(4, 2, 8),
+        final=PassEffort(0, 0, searches=3, modes=(5, 4, 3, 3), splits_empty=True),
+    ),
+    "slow": Effort(
+        _LEARNED, refinements=2, tuning=True, learning=0.5, attempts=8, gops=(4, 2, 8),
+        final=PassEffort(0, 0, searches=3, modes=(10, 8, 6, 6), splits_empty=True),
+    ),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -159,7 +161,7 @@ class _Work:
     def restore(self, state: dict[str, Any]) -> None:
         device = self.fit.source.samples.device
         self.entered = state["entered"]
-        self.settings = PassSettings(**state["settings"])
+        self.settings = PassSettings.restored(state["settings"])
         self.fit.restore(_moved(state["fit"], device))
         self.twin.restore(state["twin"])
         self.final = FinalPass.restored(state["final"]) if state["final"] else None
@@ -200,8 +202,8 @@ def encode_segment(
     work = _Work(
         SegmentFit(source),
         _start_twin(source, width, lmbda),
-        PassSettings(lmbda, **asdict(effort.learned)),
-        3 + effort.refinements + effort.tuning,
+        PassSettings(lmbda, effort.learned),
+        effort.stages,
         on_unit,
         keep,
     )
@@ -255,7 +257,7 @@ def encode_segment(
         work.final = FinalPass(
             SegmentHeader(width, source.gop, twin.gain_offset),
             _affordable(twin, fit, wanted),
-            replace(work.settings, train=False, collect=False, **asdict(effort.final)),
+            replace(work.settings, effort=effort.final, train=False, collect=False),
             wanted,
             before,
             [measured_at] * len(before),

@@ -18,10 +18,10 @@ from functools import partial
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from nvcodec.encoder.motion_search import matching_fields
 from nvcodec.encoder.rate_control import quality_for_lambda
+from nvcodec.encoder.working_domain import LUMA_PLANES, SAMPLE_STEP, block_means, over_blocks
 from nvcodec.model.grid import FrameGeometry
 from nvcodec.model.warp import Reference, pack_luma
 from nvcodec.parallel import run_all
@@ -33,12 +33,6 @@ _SHARES = {1: 0.456, 2: 0.38}
 _STRENGTH = 3 / 8
 _NO_NOISE = 10.0
 """Quantiser parameter at which nothing is filtered."""
-_CELL = 4
-"""A block in samples of the working domain."""
-_LUMA = 4
-"""Luma channels of the working domain."""
-_GREY_LEVEL = 0.25
-"""Grey levels in a step of 10-bit samples."""
 
 
 @torch.no_grad()
@@ -64,14 +58,15 @@ def _filtered(
     frame: Tensor, parts: list[tuple[float, Reference]], geometry: FrameGeometry, lmbda: float, spread: float
 ) -> Tensor:
     """``frame`` (6, h, w) after the filter. ``parts``: share and frame of each neighbour. ``spread``: s above."""
-    luma = frame[:_LUMA]
+    luma = frame[:LUMA_PLANES]
     brought: dict[int, tuple[Tensor, Tensor]] = {}
 
     def bring(k: int) -> None:
         share, other = parts[k]
         warped = _compensated(frame, other, geometry, lmbda)
-        squares = ((warped - luma) * _GREY_LEVEL).square()
-        weight = share * torch.exp((squares + _dense(_by_block(squares), frame)) * (-0.5 / spread**2))
+        squares = ((warped - luma) / SAMPLE_STEP).square()
+        around = over_blocks(block_means(squares), luma.shape[1:])
+        weight = share * torch.exp((squares + around) * (-0.5 / spread**2))
         brought[k] = weight, weight * warped
 
     for _, other in parts:
@@ -81,22 +76,11 @@ def _filtered(
     for k in range(len(parts)):
         weights += brought[k][0]
         total += brought[k][1]
-    return torch.cat([torch.floor(total / weights + 0.5), frame[_LUMA:]])
+    return torch.cat([torch.floor(total / weights + 0.5), frame[LUMA_PLANES:]])
 
 
 def _compensated(frame: Tensor, other: Reference, geometry: FrameGeometry, lmbda: float) -> Tensor:
     """Luma (4, h, w) of ``other`` where it moved to in ``frame``, by the field that is better in each block."""
     alone, around = (field.to(frame) for field in matching_fields(frame, other, geometry, lmbda))
-    errors = [_by_block((pack_luma(other.warp_luma(field)) - frame[:_LUMA]).square()) for field in (alone, around)]
+    errors = [block_means((pack_luma(other.warp_luma(f)) - frame[:LUMA_PLANES]).square()) for f in (alone, around)]
     return pack_luma(other.warp_luma(torch.where(errors[1] < errors[0], around, alone)))
-
-
-def _by_block(squares: Tensor) -> Tensor:
-    """(block rows, block columns): means of (4, h, w) over each block of 8x8 luma samples."""
-    return F.avg_pool2d(squares.mean(0)[None], _CELL, ceil_mode=True)[0]
-
-
-def _dense(blocks: Tensor, like: Tensor) -> Tensor:
-    """(block rows, block columns) to (h, w)."""
-    rows, columns = like.shape[1:]
-    return blocks.repeat_interleave(_CELL, 0).repeat_interleave(_CELL, 1)[:rows, :columns]
