@@ -138,6 +138,8 @@ class VideoReader(Iterator[Frame]):
                 raise InputError(f"{self.name} is a directory")
             if not path.exists() and "%" not in path.name:
                 raise InputError(f"{self.name}: no such file")
+            if path.exists() and not path.is_file():  # it is opened more than once
+                raise InputError(f"{self.name} is a pipe or device: save it to a file first")
             # The prefix keeps names with a colon from being read as network addresses.
             return av.open(f"file:{path}")
         except av.error.FileNotFoundError:

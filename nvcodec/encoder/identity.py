@@ -2,34 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import astuple
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
+from nvcodec.encoder.source import Source
 from nvcodec.encoder.twin import training_dtype
-from nvcodec.frame import Frame, VideoProperties
 from nvcodec.parallel import thread_count
 from nvcodec.versions import codec_versions
 
 __all__ = ["encode_identity"]
 
 
-def encode_identity(
-    properties: VideoProperties, frames: Sequence[Frame], options: Mapping[str, Any], device: torch.device
-) -> dict[str, str]:
+def encode_identity(source: Source, options: Mapping[str, Any], device: torch.device) -> dict[str, str]:
     """By name: the input (not where it lies), ``options``, the versions of code and libraries, and what computes.
 
     To be asked for under the thread limit of the encode: sums depend on the number of threads.
     """
-    digest = hashlib.blake2b(repr(astuple(properties)).encode(), digest_size=8)
-    for frame in frames:
-        digest.update(frame.pts.to_bytes(8, "little", signed=True))
-        for plane in frame.planes:
-            digest.update(plane.contiguous().numpy().data)
-    identity = {"frames": str(len(frames)), "input": digest.hexdigest()}
+    identity = {"frames": str(len(source)), "input": source.digest}
     identity |= {name: _text_of(value) for name, value in options.items()}
     identity |= {"device": _name_of(device), "threads": str(thread_count())}
     return identity | codec_versions()

@@ -2,18 +2,19 @@
 
 ::
 
-    VideoReader -> cut into segments -> choose the GOP, encode (fit, refine, quantise, tune, final) -> container
-                                          | ^                    -> decode the finished bytes, compare -> file
-                                          v |
-                                       checkpoint
+    Source: its segments -> choose the GOP, encode (fit, refine, quantise, tune, final) -> container
+                              | ^                    -> decode the finished bytes, compare -> file
+                              v |
+                           checkpoint
 """
 
 from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,6 @@ import torch
 from nvcodec.container import Segment, write_container
 from nvcodec.decoder import Decoder
 from nvcodec.device import check_device, choose_device
-from nvcodec.encoder.analyse import CutDetector
 from nvcodec.encoder.checkpoint import Checkpoint
 from nvcodec.encoder.gop_choice import encode_with_best_gop
 from nvcodec.encoder.identity import encode_identity
@@ -35,9 +35,10 @@ from nvcodec.encoder.segment_encoder import (
     check_reachable,
     smallest_payload,
 )
+from nvcodec.encoder.source import Shot, Source
 from nvcodec.encoder.working_domain import working_samples
 from nvcodec.errors import BitstreamError, EncodeError, MismatchError, TargetError
-from nvcodec.frame import Frame, VideoProperties
+from nvcodec.frame import VideoProperties
 from nvcodec.limits import MAX_SEGMENT_FRAMES, level_for, max_segment_frames
 from nvcodec.metrics import FramePsnr, frame_psnr, mean_psnr
 from nvcodec.model.base import WIDTHS
@@ -46,7 +47,6 @@ from nvcodec.output_file import atomic_output, check_target, checkpoint_path, ou
 from nvcodec.parallel import thread_limit
 from nvcodec.segment import MAX_GOP
 from nvcodec.syntax import StreamHeader
-from nvcodec.video_io import VideoReader
 
 __all__ = ["EncodeOptions", "EncodeReport", "Progress", "encode"]
 
@@ -132,14 +132,6 @@ class EncodeReport:
     resumed: bool = False
 
 
-@dataclass(frozen=True)
-class _Shot:
-    """Consecutive source frames that become one segment."""
-
-    start: int
-    frames: list[Frame]
-
-
 @dataclass
 class _Work:
     """An encode between two coding units: finished segments, and the state of the one that is being encoded."""
@@ -187,12 +179,10 @@ def encode(
     check_target(Path(output), overwrite=overwrite)
     check_device(options.device)
     with output_lock(Path(output)), thread_limit(options.threads):
-        with VideoReader(source, frames=frames) as reader:
-            properties = reader.properties
-            device = choose_device(options.device, properties.width * properties.height)
-            shots = list(_shots(reader, options.segment or _default_segment(properties)))
-        pictures = [frame for shot in shots for frame in shot.frames]
-        identity = encode_identity(properties, pictures, asdict(options), device)
+        video = Source(source, frames, lambda found: options.segment or _default_segment(found))
+        samples = video.properties.width * video.properties.height
+        device = choose_device(options.device, samples)
+        identity = encode_identity(video, asdict(options), device)
         checkpoint = Checkpoint(checkpoint_path(Path(output)), identity)
         work = _Work.restored(checkpoint.read())
         resumed = work.segment is not None
@@ -202,38 +192,23 @@ def encode(
             checkpoint.keep(lambda: work.state(segment(), time.monotonic() - started))
 
         try:
-            data = _encode_shots(properties, shots, options, device, work, keep, progress)
-            quality = _decode_and_compare(data, pictures, options)
+            data = _encode_shots(video, options, device, work, keep, progress)
+            quality = _decode_and_compare(data, video, options)
         except EncodeError:  # to go on would end in the same error
             checkpoint.discard()
             raise
         with atomic_output(Path(output), overwrite=overwrite, alone=True) as path:
             path.write_bytes(data)
         checkpoint.discard()
-    count = len(pictures)
-    bpp = 8 * len(data) / (count * properties.width * properties.height)
+    bpp = 8 * len(data) / (len(video) * samples)
     mean = mean_psnr(quality)
     seconds = time.monotonic() - started
-    return EncodeReport(len(data), bpp, mean.y, mean.u, mean.v, mean.yuv_611, count, seconds, resumed)
+    return EncodeReport(len(data), bpp, mean.y, mean.u, mean.v, mean.yuv_611, len(video), seconds, resumed)
 
 
 def _default_segment(properties: VideoProperties) -> int:
     level = level_for(properties.width, properties.height)
     return min(DEFAULT_SEGMENT, MAX_SEGMENT_FRAMES, max_segment_frames(level, properties.width, properties.height))
-
-
-def _shots(reader: VideoReader, most: int) -> Iterator[_Shot]:
-    """Group the frames of the source into segments: at scene cuts, and after ``most`` frames."""
-    detector = CutDetector()
-    gathered: list[Frame] = []
-    start = 0
-    for frame in reader:
-        if detector.is_cut(working_samples(frame)) or len(gathered) == most:
-            yield _Shot(start, gathered)
-            start += len(gathered)
-            gathered = []
-        gathered.append(frame)
-    yield _Shot(start, gathered)
 
 
 def _total_bytes(options: EncodeOptions, properties: VideoProperties, frames: int) -> float | None:
@@ -256,8 +231,7 @@ def _choose_width(bits: float) -> int:
 
 
 def _encode_shots(
-    properties: VideoProperties,
-    shots: list[_Shot],
+    video: Source,
     options: EncodeOptions,
     device: torch.device,
     work: _Work,
@@ -265,32 +239,35 @@ def _encode_shots(
     progress: Callable[[Progress], None] | None,
 ) -> bytes:
     """The bytes of the file. What ``work`` holds is not done again; what is done is added to it, and kept."""
+    properties, shots, count = video.properties, video.shots, len(video)
     geometry = FrameGeometry(properties.width, properties.height)
-    count = sum(len(s.frames) for s in shots)
     total = _total_bytes(options, properties, count)
     gops = (options.gop,) if options.gop else EFFORTS[options.effort].gops
-    header, ticks = _header(properties, shots, count)
-    pts = [f.pts * ticks for s in shots for f in s.frames]
+    header, ticks = _header(video)
+    pts = [pts * ticks for pts in video.pts]
     timestamps = None if pts == list(header.default_pts) else pts
-    overhead = len(
-        write_container(header, [Segment(b"\0", b"\0" * 16, len(s.frames)) for s in shots], timestamps=timestamps)
-    )
+    overhead = len(write_container(header, [Segment(b"\0", b"\0" * 16, s.count) for s in shots], timestamps=timestamps))
     width = options.width or _choose_width(8 * total if total else 1e6)
     if total is not None and work.segment is None:
         smallest = overhead
         for shot in shots:
-            empty = torch.zeros(len(shot.frames), 6, *geometry.half)
+            empty = torch.zeros(shot.count, 6, *geometry.half)
             smallest += smallest_payload(SegmentSource(empty, geometry, gops[0]), width)
         check_reachable(smallest, total)
 
-    for number, shot in list(enumerate(shots))[len(work.segments) :]:
-        source = SegmentSource(torch.stack([working_samples(f) for f in shot.frames]).to(device), geometry, gops[0])
+    frames = video.frames()
+    for number, shot in enumerate(shots):
+        samples = [working_samples(frame) for frame in islice(frames, shot.count)]
+        if number < len(work.segments):
+            continue
+        source = SegmentSource(torch.stack(samples).to(device), geometry, gops[0])
+        del samples
         if total is None:
             target = Target(lmbda=lambda_for_quality(options.quality or 0))
         else:
             used = sum(len(s.payload) for s in work.segments)
             left = total - overhead - used
-            target = Target(total_bytes=max(left * len(shot.frames) / (count - shot.start), 16.0))
+            target = Target(total_bytes=max(left * shot.count / (count - shot.start), 16.0))
         result = encode_with_best_gop(
             source, gops, width, target, EFFORTS[options.effort], EFFORTS["fast"], options.seed + number,
             _reporter(progress, shot, count, source), kept=work.take_segment(), keep=keep,
@@ -300,12 +277,12 @@ def _encode_shots(
                 f"the target of {total:.0f} bytes cannot be met: segment {number} came to "
                 f"{len(result.payload)} bytes at best, its share is {target.total_bytes:.0f}"
             )
-        work.segments.append(Segment(result.payload, result.frame_hash, len(shot.frames)))
+        work.segments.append(Segment(result.payload, result.frame_hash, shot.count))
     return write_container(header, work.segments, timestamps=timestamps)
 
 
 def _reporter(
-    progress: Callable[[Progress], None] | None, shot: _Shot, count: int, source: SegmentSource
+    progress: Callable[[Progress], None] | None, shot: Shot, count: int, source: SegmentSource
 ) -> Callable[[StageReport], None]:
     def report(state: StageReport) -> None:
         if progress is None:
@@ -319,15 +296,16 @@ def _reporter(
                 count,
                 unit.bits / samples,
                 float(psnr_611(unit.errors).mean()),
-                (shot.start + state.fraction * len(shot.frames)) / count,
+                (shot.start + state.fraction * shot.count) / count,
             )
         )
 
     return report
 
 
-def _header(properties: VideoProperties, shots: list[_Shot], count: int) -> tuple[StreamHeader, int]:
+def _header(video: Source) -> tuple[StreamHeader, int]:
     """The stream header, and how many of its ticks are one tick of the source's time base."""
+    properties = video.properties
     aspect = properties.sample_aspect_ratio
     time_base = properties.time_base
     duration = 1 / (properties.frame_rate * time_base)
@@ -335,13 +313,13 @@ def _header(properties: VideoProperties, shots: list[_Shot], count: int) -> tupl
     if duration.denominator != 1:  # the frame rate does not fit the time base: make one that fits both
         ticks = duration.denominator
         time_base, duration = time_base / ticks, duration * ticks
-    longest = max(len(s.frames) for s in shots)
+    longest = max(shot.count for shot in video.shots)
     header = StreamHeader(
         level=level_for(properties.width, properties.height, longest),
         width=properties.width,
         height=properties.height,
-        frame_count=count,
-        segment_count=len(shots),
+        frame_count=len(video),
+        segment_count=len(video.shots),
         time_base_num=time_base.numerator,
         time_base_den=time_base.denominator,
         frame_duration=int(duration),
@@ -356,11 +334,11 @@ def _header(properties: VideoProperties, shots: list[_Shot], count: int) -> tupl
     return header, ticks
 
 
-def _decode_and_compare(data: bytes, pictures: list[Frame], options: EncodeOptions) -> list[FramePsnr]:
+def _decode_and_compare(data: bytes, video: Source, options: EncodeOptions) -> list[FramePsnr]:
     """Decode the finished bytes: the decoder compares each segment with the hash of the frames that the encoder
     meant. Returns the quality of each frame."""
     try:
         with Decoder(io.BytesIO(data), device=options.device, threads=options.threads) as decoder:
-            return [frame_psnr(decoded, picture) for decoded, picture in zip(decoder, pictures, strict=True)]
+            return [frame_psnr(decoded, picture) for decoded, picture in zip(decoder, video.frames(), strict=True)]
     except BitstreamError as error:
         raise MismatchError(f"the finished file does not decode to what the encoder meant: {error}") from error

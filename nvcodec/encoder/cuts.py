@@ -1,4 +1,4 @@
-"""Look at the source before anything is fitted: where segments begin."""
+"""Scene cuts of the source, where segments begin."""
 
 from __future__ import annotations
 

@@ -1,0 +1,68 @@
+"""The source is gone through once and read again, a segment at a time."""
+
+from __future__ import annotations
+
+import gc
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import tiny_frames
+from video_samples import properties
+
+from nvcodec.encoder.pipeline import EncodeOptions, Progress, encode
+from nvcodec.encoder.source import Shot, Source
+from nvcodec.errors import InputError
+from nvcodec.frame import Frame
+from nvcodec.y4m import write_y4m
+
+
+def write(path: Path, count: int, *, other_from: int | None = None) -> Path:
+    """A clip of tiny frames, those from ``other_from`` on much brighter: a cut."""
+    frames = tiny_frames(32, 16, count)
+    for number in range(count if other_from is None else other_from, count):
+        y, u, v = frames[number].planes
+        frames[number] = Frame((255 - y // 4, u, v), frames[number].pts)
+    with path.open("wb") as stream:
+        write_y4m(stream, properties(32, 16), frames)
+    return path
+
+
+def test_segments_begin_at_cuts_and_where_they_must(tmp_path: Path) -> None:
+    path = write(tmp_path / "clip.y4m", 9, other_from=5)
+    assert Source(path, None, lambda found: 3).shots == [Shot(0, 3), Shot(3, 2), Shot(5, 3), Shot(8, 1)]
+    assert Source(path, (1, 8), lambda found: 100).shots == [Shot(0, 4), Shot(4, 3)]
+
+
+def test_what_is_known_of_it(tmp_path: Path) -> None:
+    source = Source(write(tmp_path / "clip.y4m", 4), None, lambda found: found.width // 16)
+    assert (source.properties.width, source.properties.frame_rate) == (32, Fraction(25))
+    assert (len(source), source.pts, len(source.shots)) == (4, [0, 1, 2, 3], 2)
+    for _ in range(2):
+        again = list(source.frames())
+        assert [f.pts for f in again] == source.pts
+        assert torch.equal(again[3].y, tiny_frames(32, 16, 4)[3].y)
+    other = Source(write(tmp_path / "other.y4m", 4, other_from=3), None, lambda found: 2)
+    assert source.digest == Source(tmp_path / "clip.y4m", None, lambda found: 9).digest != other.digest
+
+
+def test_a_file_that_changes_under_way(tmp_path: Path) -> None:
+    path = write(tmp_path / "clip.y4m", 4)
+    source = Source(path, None, lambda found: 9)
+    write(path, 4, other_from=3)
+    with pytest.raises(InputError, match=r"clip\.y4m was changed while it was encoded"):
+        list(source.frames())
+
+
+def test_an_encode_holds_no_more_frames_than_a_segment_has(tmp_path: Path) -> None:
+    source = write(tmp_path / "clip.y4m", 8)
+    held: list[int] = []
+
+    def count(progress: Progress) -> None:
+        held.append(sum(type(thing) is Frame for thing in gc.get_objects()))
+
+    before = sum(type(thing) is Frame for thing in gc.get_objects())
+    options = EncodeOptions(quality=40, effort="fast", segment=2, device="cpu", threads=1)
+    encode(source, tmp_path / "out.cwrv", options, progress=count)
+    assert max(held) - before <= 3
