@@ -166,7 +166,7 @@ def encode(
     from nvcodec.encoder.pipeline import EncodeOptions
     from nvcodec.encoder.pipeline import encode as encode_video
 
-    with StatusLine() as line, _warnings_on(line):
+    with StatusLine() as line, _warnings_on(line), _translation_on(line):
         report = encode_video(
             source,
             output,
@@ -236,7 +236,7 @@ def decode(
     _check_distinct(source, output)
     start, stop = frames or (0, None)
     chosen = {"device": device, "threads": threads, "skip_damage": on_error == "skip"}
-    with _open(context.obj, source, **chosen) as decoder, StatusLine() as line:
+    with _open(context.obj, source, **chosen) as decoder, StatusLine() as line, _translation_on(line):
         total = (decoder.frame_count if stop is None else stop) - start
         pictures = decoder.frames(start, stop)
         pictures = line.count("decode", _from_zero(pictures) if start else pictures, total)
@@ -274,7 +274,7 @@ def verify(run: Run, source: str, device: str, threads: int | None) -> None:
 
     Exit status 0 only if everything holds.
     """
-    with _open(run, source, device=device, threads=threads) as decoder, StatusLine() as line:
+    with _open(run, source, device=device, threads=threads) as decoder, StatusLine() as line, _translation_on(line):
         decoder.verify(lambda done: line.counting("verify", done, decoder.frame_count))
     click.echo(f"{source}: all checksums and the hash of {decoder.frame_count} decoded frames hold")
 
@@ -303,6 +303,18 @@ def _warnings_on(line: StatusLine) -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("always", CheckpointWarning)
         warnings.showwarning = lambda message, *_, **__: line.warn(f"cwrv: warning: {message}")
+        yield
+
+
+@contextmanager
+def _translation_on(line: StatusLine) -> Iterator[None]:
+    """Tells on a terminal why a first use takes so long."""
+    if not line.is_shown:
+        yield
+        return
+    from nvcodec.compiled import telling_of_translation
+
+    with telling_of_translation(lambda: line.note("cwrv: translating what runs often, once on this machine: minutes")):
         yield
 
 

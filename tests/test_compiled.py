@@ -10,11 +10,12 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
+import numba
 import pytest
 import torch
 from numba.core import caching
 
-from nvcodec.compiled import compiled
+from nvcodec.compiled import compiled, telling_of_translation
 from nvcodec.parallel import in_turn, run_ahead, run_all, thread_count, thread_limit
 
 
@@ -27,6 +28,24 @@ def test_compiles_where_nothing_can_be_written(monkeypatch: pytest.MonkeyPatch) 
     function = compiled(twice)
     assert function(21) == 42
     assert function.stats.cache_path is None
+
+
+def test_translation_is_told_of_once_and_not_where_nothing_is_translated() -> None:
+    def plus(x: int) -> int:
+        return x + 1
+
+    def minus(x: int) -> int:
+        return x - 1
+
+    first, second = numba.njit(plus), numba.njit(minus)
+    told: list[str] = []
+    with telling_of_translation(lambda: told.append("now")):
+        assert (first(1), second(1)) == (2, 0)
+        assert told == ["now"]
+    with telling_of_translation(lambda: told.append("again")):
+        assert first(2) == 3
+    numba.njit(plus)(1)
+    assert told == ["now"]
 
 
 @pytest.mark.parametrize("threads", [1, 2])
