@@ -127,7 +127,7 @@ def main(context: click.Context, debug: bool) -> None:
 )
 @options.effort("How long to search for a better picture at the same size.")
 @_frames("Encode")
-@options.gop("Frames between P-frames. Default: 4 at effort fast, else 2, 4 or 8 by trial.")
+@options.gop("Frames between P-frames. Default: 2, 4 or 8 by trial, at effort fast by a look.")
 @options.segment("At most so many frames share a network and decode without the others. Default: 129.")
 @click.option(
     "--width",

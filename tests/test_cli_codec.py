@@ -152,9 +152,9 @@ def test_errors(file: Path, clip: Path, tmp_path: Path) -> None:
 def test_help_states_the_defaults_of_the_encoder() -> None:
     text = " ".join(cwrv("encode", "--help").stdout.split())
     assert f"without any target: {pipeline.DEFAULT_BPP}." in text
-    (usual,), (two, four, eight) = EFFORTS["fast"].gops, sorted(EFFORTS["slow"].gops)
-    assert f"between P-frames. Default: {usual} at effort fast, else {two}, {four} or {eight} by trial." in text
-    assert EFFORTS["medium"].gops == EFFORTS["slow"].gops
+    assert "between P-frames. Default: 2, 4 or 8 by trial, at effort fast by a look." in text
+    assert {effort.gops for effort in EFFORTS.values()} == {(4, 2, 8)}
+    assert [name for name, effort in EFFORTS.items() if not effort.tries_gops] == ["fast"]
     assert f"without the others. Default: {pipeline.DEFAULT_SEGMENT}." in text
     assert f"{', '.join(map(str, WIDTHS[:-1]))} or {WIDTHS[-1]}." in text
     assert set(cli_types.EFFORTS) == set(EFFORTS)

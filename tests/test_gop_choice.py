@@ -79,6 +79,33 @@ def test_only_what_differs_is_tried(
     assert encodes.done == [*((gop, "fast") for gop in tried), (4, "slow")]
 
 
+@pytest.mark.parametrize(
+    ("found", "best"),
+    [
+        ({4: (100, 30.0), 2: (100, 31.4), 8: (100, 29.9)}, 4),
+        ({4: (100, 30.0), 2: (100, 31.6), 8: (100, 29.9)}, 2),
+        ({4: (100, 30.0), 2: (100, 31.4), 8: (95, 30.0)}, 8),
+        ({4: (100, 30.0), 2: (99, 30.0), 8: (100, 30.0)}, 4),
+    ],
+)
+def test_without_trials_the_look_ahead_decides(
+    monkeypatch: pytest.MonkeyPatch, found: dict[int, tuple[float, float]], best: int
+) -> None:
+    """It overrates short GOPs, and is believed so far."""
+    encodes = Encodes(**{f"gop{gop}": (9, 30.0) for gop in found})
+    looked_at: list[tuple[int, int]] = []
+
+    def foresee(source: SegmentSource, width: int, lmbda: float) -> tuple[float, float]:
+        looked_at.append((source.gop, len(source.samples)))
+        return found[source.gop]
+
+    monkeypatch.setattr(gop_choice, "encode_segment", encodes)
+    monkeypatch.setattr(gop_choice, "foresee_segment", foresee)
+    encode_with_best_gop(source(50), (4, 2, 8), 8, TARGET, EFFORTS["fast"], None, 0)
+    assert looked_at == [(4, 17), (2, 17), (8, 17)]
+    assert encodes.done == [(best, "fast")]
+
+
 def test_trials_are_short_and_have_no_size_to_meet(monkeypatch: pytest.MonkeyPatch) -> None:
     encodes = Encodes(gop4=(9, 30.0), gop2=(9, 29.0))
     monkeypatch.setattr(gop_choice, "encode_segment", encodes)

@@ -1,5 +1,5 @@
-"""Which GOP length suits a segment: its first frames are encoded with each of several, quickly, and then all of it in
-earnest with the best."""
+"""Which GOP length suits a segment: its first frames are encoded with each of several, quickly, or only looked at, and
+then all of it in earnest with the best."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from nvcodec.encoder.final_pass import CodedSegment
 from nvcodec.encoder.rate_control import Target, first_lambda
 from nvcodec.encoder.segment import SegmentSource
-from nvcodec.encoder.segment_encoder import Effort, Keep, StageReport, encode_segment
+from nvcodec.encoder.segment_encoder import Effort, Keep, StageReport, encode_segment, foresee_segment
 
 __all__ = ["encode_with_best_gop"]
 
@@ -21,6 +21,11 @@ _OCTAVE = 3.5
 """Decibels that twice the bits bring, about: by it trials of different sizes are compared."""
 _TRIAL_FRAMES = 33
 """Of a trial, at most; the first ones."""
+_FORESEEN_FRAMES = 17
+"""Where no trials are encoded, what is looked at, at most."""
+_SHORT_BIAS = 1.5
+"""Decibels by which a short GOP looks better than it is: source frames are better references than coded ones, and more
+so the nearer they are."""
 
 
 def encode_with_best_gop(
@@ -29,14 +34,15 @@ def encode_with_best_gop(
     width: int,
     target: Target,
     effort: Effort,
-    trial: Effort,
+    trial: Effort | None,
     seed: int,
     on_unit: Callable[[StageReport], None] = lambda report: None,
     *,
     kept: dict[str, Any] | None = None,
     keep: Keep = lambda state: None,
 ) -> CodedSegment:
-    """Encode a segment with the GOP length of ``gops`` that does best in encodes with the effort ``trial``.
+    """Encode a segment with the GOP length of ``gops`` that does best in encodes with the effort ``trial``; without a
+    trial effort, with that of which the look ahead expects most.
 
     A trial has at most the first ``_TRIAL_FRAMES``, and a fixed lambda: no size is to be met. The result is that of
     ``encode_segment`` with the best length in the place of ``source.gop``. Lengths beyond the segment are all alike,
@@ -61,22 +67,26 @@ def encode_with_best_gop(
             kept=resumed, keep=lambda state: keep(lambda: {"scores": scores, "work": state()}),
         )  # fmt: skip
 
-    sample = replace(source, samples=source.samples[:_TRIAL_FRAMES])
-    work_of_trial = trial.stages * len(sample.samples)
+    price = _trial_lmbda(source, target)
+    sample = replace(source, samples=source.samples[: _TRIAL_FRAMES if trial else _FORESEEN_FRAMES])
+    work_of_trial = trial.stages * len(sample.samples) if trial else 0
     trial_share = work_of_trial / (work_of_trial * len(trials) + effort.stages * len(source.samples))
-    price = _trial_target(source, target)
     for number, gop in list(enumerate(trials))[len(scores) :]:
-        share = trial_share * number, trial_share * (number + 1)
-        scores.append(_score(run(sample, price, gop, trial, share, f"try GOP {gop}: ")))
+        if trial:
+            share = trial_share * number, trial_share * (number + 1)
+            scores.append(_score(run(sample, Target(lmbda=price), gop, trial, share, f"try GOP {gop}: ")))
+        else:
+            scores.append(_foreseen_score(replace(sample, gop=gop), width, price) - _SHORT_BIAS * (gop < gops[0]))
     best = trials[max(range(len(trials)), key=scores.__getitem__)] if trials else gops[0]
     return run(source, target, best, effort, (trial_share * len(trials), 1.0), "")
 
 
-def _trial_target(source: SegmentSource, target: Target) -> Target:
-    """A fixed lambda about where that of the encode will be."""
-    if target.total_bytes is None:
-        return target
-    return Target(lmbda=first_lambda(8 * target.total_bytes / source.luma_samples, len(source.samples)))
+def _trial_lmbda(source: SegmentSource, target: Target) -> float:
+    """About that of the encode."""
+    if target.lmbda is not None:
+        return target.lmbda
+    assert target.total_bytes is not None
+    return first_lambda(8 * target.total_bytes / source.luma_samples, len(source.samples))
 
 
 def _different(gops: Sequence[int], frames: int) -> list[int]:
@@ -88,5 +98,13 @@ def _different(gops: Sequence[int], frames: int) -> list[int]:
 
 
 def _score(coded: CodedSegment) -> float:
+    return _at_equal_size(coded.bits, coded.psnr)
+
+
+def _foreseen_score(source: SegmentSource, width: int, lmbda: float) -> float:
+    return _at_equal_size(*foresee_segment(source, width, lmbda))
+
+
+def _at_equal_size(bits: float, psnr: float) -> float:
     """Decibels at a fixed size, by the law of ``_OCTAVE``."""
-    return coded.psnr - _OCTAVE * math.log2(coded.bits)
+    return psnr - _OCTAVE * math.log2(bits)

@@ -242,7 +242,8 @@ def _encode_shots(
     properties, shots, count = video.properties, video.shots, len(video)
     geometry = FrameGeometry(properties.width, properties.height)
     total = _total_bytes(options, properties, count)
-    gops = (options.gop,) if options.gop else EFFORTS[options.effort].gops
+    effort = EFFORTS[options.effort]
+    gops = (options.gop,) if options.gop else effort.gops
     header, ticks = _header(video)
     pts = [pts * ticks for pts in video.pts]
     timestamps = None if pts == list(header.default_pts) else pts
@@ -269,7 +270,7 @@ def _encode_shots(
             left = total - overhead - used
             target = Target(total_bytes=max(left * shot.count / (count - shot.start), 16.0))
         result = encode_with_best_gop(
-            source, gops, width, target, EFFORTS[options.effort], EFFORTS["fast"], options.seed + number,
+            source, gops, width, target, effort, EFFORTS["fast"] if effort.tries_gops else None, options.seed + number,
             _reporter(progress, shot, count, source), kept=work.take_segment(), keep=keep,
         )  # fmt: skip
         if target.total_bytes is not None and len(result.payload) > 1.02 * max(target.total_bytes, 24):

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from nvcodec.blocks.picture import BinModels, model_of
 from nvcodec.encoder.fit import FitSettings, UnitFit, context_sensitivity
-from nvcodec.encoder.lookahead import FrameForecast, estimated_bits, importance
+from nvcodec.encoder.lookahead import FrameForecast, estimated_bits, estimated_psnr, importance
 from nvcodec.encoder.motion_search import LevelPrice, search_motion
 from nvcodec.encoder.rate import LevelRate, level_costs
 from nvcodec.encoder.rate_control import next_lambda
@@ -250,10 +250,15 @@ class SegmentFit:
     def estimated_lmbda(self, settings: PassSettings, wanted: float) -> float:
         """The lambda at which the frames should take ``wanted`` bits, by the look ahead."""
         for _ in range(_ESTIMATES):
-            weights = importance(self.forecasts, self.source.geometry.blocks, settings.highest_lmbda)
-            bits = estimated_bits(self.forecasts, weights, settings.highest_lmbda)
+            bits, _ = self.estimates(settings)
             settings = replace(settings, lmbda=next_lambda(settings.lmbda, bits, wanted))
         return settings.lmbda
+
+    def estimates(self, settings: PassSettings) -> tuple[float, float]:
+        """Bits of all frames, and their PSNR of luma in dB, by the look ahead."""
+        lmbda = settings.highest_lmbda
+        weights = importance(self.forecasts, self.source.geometry.blocks, lmbda)
+        return estimated_bits(self.forecasts, weights, lmbda), estimated_psnr(self.forecasts, weights, lmbda)
 
     def believed_bits(self, settings: PassSettings) -> list[float]:
         """What each unit takes: as the pass that is through measured, and those that it passed over by the look ahead,

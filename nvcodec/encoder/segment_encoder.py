@@ -28,6 +28,7 @@ __all__ = [
     "StageReport",
     "check_reachable",
     "encode_segment",
+    "foresee_segment",
     "gain_shift",
     "smallest_payload",
 ]
@@ -46,7 +47,8 @@ _WEIGHT_GUESS = 0.06
 class Effort:
     """How much work an encode takes: that of each pass that learns, how many of them refine the first one, whether one
     more tunes on quantised weights, the rate of learning, and the work of each of at most ``attempts`` final passes.
-    ``gops``: the GOP lengths of which the best is chosen."""
+    ``gops``: the GOP lengths of which the best is chosen; ``tries_gops``: by encodes of some frames, and not by the
+    look ahead."""
 
     learned: PassEffort
     refinements: int
@@ -54,7 +56,8 @@ class Effort:
     learning: float
     final: PassEffort
     attempts: int
-    gops: tuple[int, ...] = (4,)
+    gops: tuple[int, ...] = (4, 2, 8)
+    tries_gops: bool = True
 
     @property
     def stages(self) -> int:
@@ -66,14 +69,14 @@ _LEARNED = PassEffort(key_iterations=16, iterations=6, searches=1)
 EFFORTS = {
     "fast": Effort(
         replace(_LEARNED, stride=3), refinements=0, tuning=False, learning=0.3, attempts=6,
-        final=PassEffort(0, 0, searches=1, modes=(3, 2, 2, 2)),
+        final=PassEffort(0, 0, searches=1, modes=(3, 2, 2, 2)), tries_gops=False,
     ),
     "medium": Effort(
-        _LEARNED, refinements=1, tuning=True, learning=0.5, attempts=7, gops=(4, 2, 8),
+        _LEARNED, refinements=1, tuning=True, learning=0.5, attempts=7,
         final=PassEffort(0, 0, searches=3, modes=(5, 4, 3, 3), splits_empty=True),
     ),
     "slow": Effort(
-        _LEARNED, refinements=2, tuning=True, learning=0.5, attempts=8, gops=(4, 2, 8),
+        _LEARNED, refinements=2, tuning=True, learning=0.5, attempts=8,
         final=PassEffort(0, 0, searches=3, modes=(10, 8, 6, 6), splits_empty=True),
     ),
 }  # fmt: skip
@@ -265,6 +268,13 @@ def encode_segment(
         )
         fit.start_pass()
     return work.run_final(effort.attempts)
+
+
+def foresee_segment(source: SegmentSource, width: int, lmbda: float) -> tuple[float, float]:
+    """Bits of a segment, and the PSNR of its luma in dB, as the look ahead alone expects them at ``lmbda``."""
+    fit, settings = SegmentFit(source), PassSettings(lmbda, _LEARNED)
+    fit.look_ahead(_start_twin(source, width, lmbda), settings, lambda report: None)
+    return fit.estimates(settings)
 
 
 def _start_twin(source: SegmentSource, width: int, lmbda: float) -> Twin:
