@@ -259,7 +259,7 @@ def info(run: Run, source: str, as_json: bool) -> None:
     from nvcodec.account import describe
     from nvcodec.cli_info import format_info
 
-    with _open(run, source) as decoder:
+    with _open(run, source) as decoder, StatusLine() as line, _translation_on(line):
         described = describe(decoder, source)
     click.echo(json.dumps(described, indent=2) if as_json else format_info(described))
 
@@ -314,7 +314,9 @@ def _translation_on(line: StatusLine) -> Iterator[None]:
         return
     from nvcodec.compiled import telling_of_translation
 
-    with telling_of_translation(lambda: line.note("cwrv: translating what runs often, once on this machine: minutes")):
+    with telling_of_translation(
+        lambda: line.note("cwrv: translating what runs often, usually once on a machine: it can take minutes")
+    ):
         yield
 
 

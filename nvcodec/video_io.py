@@ -23,7 +23,15 @@ from nvcodec.source_length import missing_bytes
 from nvcodec.video_write import CODECS, STDOUT, check_output, write_video
 from nvcodec.y4m import read_chroma_location
 
-__all__ = ["CODECS", "STDOUT", "VideoReader", "check_output", "parse_frame_range", "write_video"]
+__all__ = [
+    "CODECS",
+    "STDOUT",
+    "VideoReader",
+    "check_can_be_read_again",
+    "check_output",
+    "parse_frame_range",
+    "write_video",
+]
 
 DEFAULT_RATE = Fraction(25)
 """Assumed when neither container nor codec states a frame rate, as FFmpeg does."""
@@ -45,6 +53,13 @@ def parse_frame_range(text: str) -> FrameRange:
     if last is not None and last <= first:
         raise InputError(f"frame range {text!r} is empty (A:B means A up to, not including, B)")
     return first, last
+
+
+def check_can_be_read_again(source: str | Path) -> None:
+    """Raises InputError for a pipe or a device."""
+    path = Path(source)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise InputError(f"{source} is a pipe or device: save it to a file first, it is read more than once")
 
 
 class VideoReader(Iterator[Frame]):
@@ -138,8 +153,6 @@ class VideoReader(Iterator[Frame]):
                 raise InputError(f"{self.name} is a directory")
             if not path.exists() and "%" not in path.name:
                 raise InputError(f"{self.name}: no such file")
-            if path.exists() and not path.is_file():  # it is opened more than once
-                raise InputError(f"{self.name} is a pipe or device: save it to a file first")
             # The prefix keeps names with a colon from being read as network addresses.
             return av.open(f"file:{path}")
         except av.error.FileNotFoundError:

@@ -78,6 +78,8 @@ def read_chroma_location(path: Path) -> int:
 
     A plain ``C420`` states nothing, and neither does the absence of the tag.
     """
+    if not path.is_file():  # a pipe would lose what is read of it here, or wait
+        return CHROMA_UNSPECIFIED
     try:
         with path.open("rb") as file:
             header = file.read(_MAX_HEADER_BYTES)

@@ -1,4 +1,4 @@
-"""A CUDA device that is not there: its tensors lie in the CPU's memory and forbid what a real device forbids.
+"""A CUDA device that is not there: its tensors lie in the CPU's memory, and do not mix with those of the CPU.
 
 That shows, without such a device, whether code for one runs at all, and that it mixes no devices. It shows nothing of
 the device's own arithmetic, nor of its speed.
@@ -18,8 +18,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 __all__ = ["stand_in_cuda"]
 
 _CUDA = torch.device("cuda", 0)
-_MAY_MIX = ("copy_", "_to_copy", "index", "index_put", "index_put_")
-"""Operations that take tensors of both devices: copies, and those with indices."""
+_COPIES = ("copy_", "_to_copy")
+"""Operations that take tensors of both devices. Those with indices take the indices from either."""
+_INDEXED = ("index", "index_put", "index_put_")
 
 
 class _There(Tensor):
@@ -72,10 +73,11 @@ def _placed(places: Any) -> Any:
 
 def _called(function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     """Carry out an operation of PyTorch where its arguments, or ``device``, say."""
-    tensors = [x for x in _leaves([*args, *kwargs.values()]) if isinstance(x, Tensor)]
-    is_there = any(isinstance(x, _There) for x in tensors)
     name = function.overloadpacket.__name__
-    if is_there and name not in _MAY_MIX and any(not isinstance(x, _There) and x.dim() for x in tensors):
+    where = [args[0], *args[2:]] if name in _INDEXED else args
+    tensors = [x for x in _leaves([*where, *kwargs.values()]) if isinstance(x, Tensor)]
+    is_there = any(isinstance(x, _There) for x in tensors)
+    if is_there and name not in _COPIES and any(not isinstance(x, _There) and x.dim() for x in tensors):
         raise RuntimeError(f"{function}: tensors on CUDA and on the CPU")
     if kwargs.get("device") is not None:
         is_there = torch.device(kwargs["device"]).type != "cpu"

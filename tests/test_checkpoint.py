@@ -186,13 +186,14 @@ def test_where_it_lies(tmp_path: Path) -> None:
         EncodeOptions(quality=30, effort="fast", segment=2, device="cpu", threads=1),
         EncodeOptions(quality=30, effort="slow", device="cpu", threads=1),
         EncodeOptions(bpp=2.4, effort="fast", gop=2, device="cpu", threads=2),
+        EncodeOptions(quality=30, effort="fast", device="cpu", threads=1),
     ],
-    ids=["to a size", "at a quality", "with trials", "with units under way"],
+    ids=["to a size", "at a quality", "with trials", "with units under way", "with a look"],
 )
 def test_interrupted_after_every_unit(clip: Path, tmp_path: Path, options: EncodeOptions) -> None:
     """Each run does one unit and is stopped. Stages, attempts, trials and segments are crossed, no unit done twice."""
     told: list[Progress] = []
-    frames = (0, 4 if options.effort == "slow" else 5 if options.threads == 2 else 3)
+    frames = (0, 4 if options.effort == "slow" else 5 if options.threads == 2 or not options.segment else 3)
     report = encode(clip, tmp_path / "whole.cwrv", options, frames=frames, progress=told.append)
     assert not report.resumed
     parts: list[Progress] = []

@@ -17,6 +17,7 @@ from stand_in_cuda import stand_in_cuda
 
 from nvcodec.decoder import Decoder, FrameHash
 from nvcodec.device import choose_device
+from nvcodec.segment import SegmentDecoder
 
 FOLDER = Path(__file__).parent / "vectors"
 LISTED: dict[str, dict[str, Any]] = json.loads((FOLDER / "vectors.json").read_text(encoding="utf-8"))
@@ -43,8 +44,19 @@ def test_the_stand_in_forbids_what_a_device_forbids() -> None:
         assert torch.equal((there + 1)[[3, 0]].cpu(), torch.tensor([4.0, 1.0]))
         with pytest.raises(RuntimeError, match="on CUDA and on the CPU"):
             _ = there + here
+        with pytest.raises(RuntimeError, match="on CUDA and on the CPU"):
+            there[here.long()] = here
         with pytest.raises(RuntimeError):
             there.numpy()
+
+
+def test_decoding_is_done_on_the_device() -> None:
+    with stand_in_cuda(), Decoder(FOLDER / "blocks.cwrv", device="cuda", threads=1) as decoder:
+        segment = next(iter(decoder.container.iter_segments()))
+        decoded = SegmentDecoder(segment.payload, decoder.geometry, segment.frame_count, decoder.device)
+        states = [state for unit in decoded.decode() for state in unit.values()]
+    assert states
+    assert all(state.appearance.packed.is_cuda for state in states)
 
 
 @pytest.mark.usefixtures("cuda")
@@ -52,6 +64,7 @@ def test_the_stand_in_forbids_what_a_device_forbids() -> None:
 def test_vectors(name: str) -> None:
     digest = FrameHash()
     with Decoder(FOLDER / f"{name}.cwrv", device="cuda", threads=1) as decoder:
+        assert decoder.device.type == "cuda"
         for frame in decoder:
             digest.add(frame.planes)
     assert digest.digest().hex() == GOOD[name]

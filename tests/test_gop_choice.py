@@ -11,12 +11,15 @@ from conftest import tiny_frames
 from run_cwrv import cwrv
 from video_samples import properties
 
+from nvcodec.decoder import Decoder
 from nvcodec.encoder import gop_choice
 from nvcodec.encoder.final_pass import CodedSegment
 from nvcodec.encoder.gop_choice import encode_with_best_gop
+from nvcodec.encoder.pipeline import EncodeOptions, encode
 from nvcodec.encoder.rate_control import Target
 from nvcodec.encoder.segment import SegmentSource
 from nvcodec.encoder.segment_encoder import EFFORTS
+from nvcodec.frame import Frame
 from nvcodec.model.grid import FrameGeometry
 from nvcodec.y4m import write_y4m
 
@@ -130,3 +133,15 @@ def test_the_file_is_that_of_the_chosen_length(tmp_path: Path) -> None:
         files.append(output.read_bytes())
     assert files[1] != files[2]
     assert files[0] in files[1:]
+
+
+def test_flat_frames_have_no_bits_to_compare_and_get_the_usual_length(tmp_path: Path) -> None:
+    clip = tmp_path / "flat.y4m"
+    flat = [Frame((torch.full((16, 32), 16, dtype=torch.uint8), *[torch.full((8, 16), 128, dtype=torch.uint8)] * 2), t)
+            for t in range(9)]  # fmt: skip
+    with clip.open("wb") as stream:
+        write_y4m(stream, properties(32, 16), flat)
+    encode(clip, tmp_path / "flat.cwrv", EncodeOptions(quality=30, effort="fast", device="cpu", threads=1))
+    with Decoder(tmp_path / "flat.cwrv", device="cpu") as decoder:
+        (segment,) = decoder.account()["segments"]
+    assert segment["gop"] == 4

@@ -1,6 +1,6 @@
 """How time and memory grow with the number of frames.
 
-    python tools/growth.py CLIP --frames 33,66,99 --segment 33 --effort fast
+    python tools/growth.py CLIP --frames 33 --frames 66 --frames 99 --segment 33 --effort fast
 
 Encodes and decodes the first frames of CLIP by the command, in processes of their own, and prints for each count the
 seconds a frame and the most memory that a process held, start-up included.
@@ -24,7 +24,7 @@ from nvcodec.cli_types import EFFORTS
 def run(*arguments: str) -> tuple[float, int]:
     """Seconds, and the peak of the resident memory in bytes, of ``cwrv`` with these arguments."""
     start = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-m", "nvcodec", *arguments], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([sys.executable, "-m", "nvcodec", *arguments])
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
@@ -38,17 +38,17 @@ def _peak(usage: resource.struct_rusage) -> int:
 
 @click.command()
 @click.argument("clip", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--frames", "counts", default="33,66,99", show_default=True, metavar="N,N,...")
+@click.option("--frames", "counts", type=click.IntRange(1), multiple=True, default=(33, 66, 99), show_default=True)
 @click.option("--segment", type=click.IntRange(1), default=33, show_default=True)
 @click.option("--effort", type=click.Choice(EFFORTS), default="fast", show_default=True)
 @click.option("--bpp", type=float, default=0.08, show_default=True)
 @click.option("--threads", type=click.IntRange(1), default=2, show_default=True)
-def main(clip: Path, counts: str, segment: int, effort: str, bpp: float, threads: int) -> None:
+def main(clip: Path, counts: tuple[int, ...], segment: int, effort: str, bpp: float, threads: int) -> None:
     """Measure encodes and decodes of the first frames of CLIP."""
     click.echo("| frames | encode, s a frame | MB | decode, s a frame | MB |\n|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         coded, decoded = str(Path(folder, "out.cwrv")), str(Path(folder, "out.y4m"))
-        for count in map(int, counts.split(",")):
+        for count in counts:
             common = ["--threads", str(threads), "-y"]
             options = ["--bpp", str(bpp), "--effort", effort, "--segment", str(segment), "--frames", f"0:{count}"]
             cells = [str(count)]

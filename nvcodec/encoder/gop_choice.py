@@ -42,7 +42,8 @@ def encode_with_best_gop(
     keep: Keep = lambda state: None,
 ) -> CodedSegment:
     """Encode a segment with the GOP length of ``gops`` that does best in encodes with the effort ``trial``; without a
-    trial effort, with that of which the look ahead expects most.
+    trial effort, with that of which the look ahead expects most. The first of ``gops`` is the usual one, which is taken
+    where none is better.
 
     A trial has at most the first ``_TRIAL_FRAMES``, and a fixed lambda: no size is to be met. The result is that of
     ``encode_segment`` with the best length in the place of ``source.gop``. Lengths beyond the segment are all alike,
@@ -77,6 +78,7 @@ def encode_with_best_gop(
             scores.append(_score(run(sample, Target(lmbda=price), gop, trial, share, f"try GOP {gop}: ")))
         else:
             scores.append(_foreseen_score(replace(sample, gop=gop), width, price) - _SHORT_BIAS * (gop < gops[0]))
+            keep(lambda: {"scores": scores, "work": None})
     best = trials[max(range(len(trials)), key=scores.__getitem__)] if trials else gops[0]
     return run(source, target, best, effort, (trial_share * len(trials), 1.0), "")
 
@@ -107,4 +109,4 @@ def _foreseen_score(source: SegmentSource, width: int, lmbda: float) -> float:
 
 def _at_equal_size(bits: float, psnr: float) -> float:
     """Decibels at a fixed size, by the law of ``_OCTAVE``."""
-    return psnr - _OCTAVE * math.log2(bits)
+    return psnr - _OCTAVE * math.log2(max(bits, 1.0))

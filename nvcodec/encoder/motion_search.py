@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nvcodec.encoder.rate import laplace_bits
-from nvcodec.encoder.working_domain import CELL
+from nvcodec.encoder.working_domain import CELL, LUMA_PLANES
 from nvcodec.entropy.tables import FRACTIONS, SCALES, TABLE_BOUND
 from nvcodec.gop import CodedFrame
 from nvcodec.model.grid import BLEND_CHANNEL, MOTION_LEVELS, FrameGeometry
@@ -157,7 +157,7 @@ def _scene(
     importance: Tensor,
     lmbda: float,
 ) -> _Scene:
-    luma = unpack_luma(target[:4])
+    luma = unpack_luma(target[:LUMA_PLANES])
     height, width = luma.shape
     rows, columns = prediction.fields[0].shape[1:]
     border = (_HALF, _HALF + columns * BLOCK - width, _HALF, _HALF + rows * BLOCK - height)
@@ -208,12 +208,12 @@ def _full_search(
     from nvcodec.encoder import motion_kernels as kernels
 
     rows, columns = scene.predicted.shape[1:]
-    wanted = target[:4].mean(0)
+    wanted = target[:LUMA_PLANES].mean(0)
     rest = (0, columns * CELL - wanted.shape[1], 0, rows * CELL - wanted.shape[0])
     wide = tuple(_FULL_RANGE + side for side in rest)
     fields = np.zeros((len(references), 2, 2, rows, columns), np.int64)
     for reference, plane, predicted, out in zip(references, scene.planes, prediction.fields, fields, strict=True):
-        there = reference.packed[:4].mean(0)
+        there = reference.packed[:LUMA_PLANES].mean(0)
         kernels.match_blocks(
             _padded(wanted, rest), _padded(there, (_FULL_RANGE, wide[1], _FULL_RANGE, wide[3])), _integers(predicted),
             _FULL_RANGE, _QUARTERS, _log_prices() * np.float32(4.0 * scene.lmbda**0.5), out,

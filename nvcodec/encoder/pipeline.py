@@ -52,9 +52,6 @@ __all__ = ["EncodeOptions", "EncodeReport", "Progress", "encode"]
 
 DEFAULT_BPP = 0.1
 DEFAULT_SEGMENT = 129
-_SECTION_BYTES = 28
-"""A SEGMENT section beside its payload: type, length, CRC, hash, and its entry in the index."""
-_SMALLEST_SAMPLES = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,10 +255,15 @@ def _encode_shots(
 
     frames = video.frames()
     for number, shot in enumerate(shots):
-        samples = [working_samples(frame) for frame in islice(frames, shot.count)]
+        pictures = islice(frames, shot.count)
         if number < len(work.segments):
+            for _ in pictures:
+                pass
             continue
-        source = SegmentSource(torch.stack(samples).to(device), geometry, gops[0])
+        samples = torch.empty(shot.count, 6, *geometry.half)
+        for place, picture in zip(samples, pictures, strict=True):
+            place.copy_(working_samples(picture))
+        source = SegmentSource(samples.to(device), geometry, gops[0])
         del samples
         if total is None:
             target = Target(lmbda=lambda_for_quality(options.quality or 0))
@@ -279,6 +281,7 @@ def _encode_shots(
                 f"{len(result.payload)} bytes at best, its share is {target.total_bytes:.0f}"
             )
         work.segments.append(Segment(result.payload, result.frame_hash, shot.count))
+        del source  # before the next one is made
     return write_container(header, work.segments, timestamps=timestamps)
 
 

@@ -250,7 +250,8 @@ class SegmentFit:
     def estimated_lmbda(self, settings: PassSettings, wanted: float) -> float:
         """The lambda at which the frames should take ``wanted`` bits, by the look ahead."""
         for _ in range(_ESTIMATES):
-            bits, _ = self.estimates(settings)
+            weights = importance(self.forecasts, self.source.geometry.blocks, settings.highest_lmbda)
+            bits = estimated_bits(self.forecasts, weights, settings.highest_lmbda)
             settings = replace(settings, lmbda=next_lambda(settings.lmbda, bits, wanted))
         return settings.lmbda
 
@@ -506,6 +507,6 @@ def psnr_611(errors: Tensor) -> Tensor:
 
 def plane_errors(samples: Tensor, target: Tensor) -> Tensor:
     """(B, 3): mean squared 8-bit error of Y, U and V, after the rounding to 8 bits."""
-    output = torch.floor((samples + 2) * 0.25).clamp(0, 255)
-    squares = (output - target * 0.25).square().mean((2, 3))
-    return torch.stack([squares[:, :4].mean(1), squares[:, 4], squares[:, 5]], dim=1)
+    output = torch.floor((samples + SAMPLE_STEP / 2) / SAMPLE_STEP).clamp(0, 255)
+    squares = (output - target / SAMPLE_STEP).square().mean((2, 3))
+    return torch.stack([squares[:, :LUMA_PLANES].mean(1), squares[:, LUMA_PLANES], squares[:, LUMA_PLANES + 1]], dim=1)

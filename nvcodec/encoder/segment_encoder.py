@@ -47,8 +47,8 @@ _WEIGHT_GUESS = 0.06
 class Effort:
     """How much work an encode takes: that of each pass that learns, how many of them refine the first one, whether one
     more tunes on quantised weights, the rate of learning, and the work of each of at most ``attempts`` final passes.
-    ``gops``: the GOP lengths of which the best is chosen; ``tries_gops``: by encodes of some frames, and not by the
-    look ahead."""
+    ``gops``: the GOP lengths of which the best is chosen, the usual one first; ``tries_gops``: by encodes of some
+    frames, and not by the look ahead."""
 
     learned: PassEffort
     refinements: int

@@ -1,6 +1,6 @@
 """The video that is encoded: gone through once to find its segments, then read again as often as its frames are needed.
 
-No more than a segment of it is ever in memory.
+Its frames are handed on one at a time.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from nvcodec.encoder.cuts import CutDetector
 from nvcodec.encoder.working_domain import working_samples
 from nvcodec.errors import InputError
 from nvcodec.frame import Frame, VideoProperties
-from nvcodec.video_io import FrameRange, VideoReader
+from nvcodec.video_io import FrameRange, VideoReader, check_can_be_read_again
 
 __all__ = ["Shot", "Source"]
 
@@ -34,7 +34,6 @@ class Source:
         properties: of the video.
         shots: its segments, in order: they begin at scene cuts, and after as many frames as one may have.
         pts: timestamp of each frame.
-        digest: a hash of the samples, timestamps and properties.
     """
 
     def __init__(
@@ -42,35 +41,59 @@ class Source:
     ) -> None:
         """Goes through the video. ``longest_shot``: from its properties, how many frames a segment may have.
 
-        Raises InputError as ``VideoReader``.
+        Raises InputError as ``VideoReader``, and for what cannot be read again.
         """
+        check_can_be_read_again(name)
         self._name, self._range = name, frames
         self.pts: list[int] = []
-        starts = [0]
+        self.shots: list[Shot] = []
+        self._digests: list[str] = []
         with VideoReader(name, frames=frames) as reader:
             self.properties = reader.properties
             digest, detector, longest = _Digest(self.properties), CutDetector(), longest_shot(self.properties)
+            start = 0
+
+            def end_shot() -> None:
+                self.shots.append(Shot(start, len(self.pts) - start))
+                self._digests.append(digest.text())
+
             for frame in reader:
-                if detector.is_cut(working_samples(frame)) or len(self.pts) - starts[-1] == longest:
-                    starts.append(len(self.pts))
+                if detector.is_cut(working_samples(frame)) or len(self.pts) - start == longest:
+                    end_shot()
+                    start = len(self.pts)
                 self.pts.append(frame.pts)
                 digest.add(frame)
-        self.digest = digest.text()
-        ends = [*starts[1:], len(self.pts)]
-        self.shots = [Shot(start, end - start) for start, end in zip(starts, ends, strict=True)]
+            end_shot()
 
     def __len__(self) -> int:
         return len(self.pts)
 
+    @property
+    def digest(self) -> str:
+        """A hash of the samples and timestamps of all frames, and of the properties."""
+        return self._digests[-1]
+
     def frames(self) -> Iterator[Frame]:
-        """All frames, in order, one at a time. Raises InputError where they are not those of the first reading."""
-        digest = _Digest(self.properties)
+        """All frames, in order, one at a time; those that the video has got since do not count.
+
+        Raises InputError where they are not those of the first reading, at the latest in the place of the last frame of
+        a shot: who has all frames of a shot has the right ones.
+        """
         with VideoReader(self._name, frames=self._range) as reader:
-            for frame in reader:
-                digest.add(frame)
-                yield frame
-        if digest.text() != self.digest:
-            raise InputError(f"{self._name} was changed while it was encoded")
+            digest = _Digest(reader.properties)
+            if reader.properties != self.properties:
+                raise self._changed()
+            for shot, expected in zip(self.shots, self._digests, strict=True):
+                for number in range(1, shot.count + 1):
+                    frame = next(reader, None)
+                    if frame is not None:
+                        digest.add(frame)
+                    if frame is None or (number == shot.count and digest.text() != expected):
+                        raise self._changed()
+                    yield frame
+
+    def _changed(self) -> InputError:
+        return InputError(f"{self._name} was changed while it was encoded")
 
 
 class _Digest:

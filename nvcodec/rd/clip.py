@@ -11,7 +11,7 @@ from pathlib import Path
 from nvcodec.errors import InputError
 from nvcodec.frame import Frame, VideoProperties
 from nvcodec.rd.quality import rgb_matrix
-from nvcodec.video_io import FrameRange, VideoReader
+from nvcodec.video_io import FrameRange, VideoReader, check_can_be_read_again
 
 __all__ = ["Clip", "inspect_clip", "name_clips", "open_clip"]
 
@@ -65,6 +65,7 @@ def inspect_clip(source: str, name: str, frames: FrameRange | None) -> Clip:
         InputError: the source cannot be read, is shorter than the range, or has a colour matrix that cannot
             become RGB.
     """
+    check_can_be_read_again(source)
     digest = hashlib.blake2b(digest_size=16)
     count = 0
     with VideoReader(source, frames=frames) as reader:
