@@ -22,6 +22,7 @@ frame, more than 60 s, more than 1 GiB. Exit status 1 if there is any. Unix only
 from __future__ import annotations
 
 import io
+import math
 import os
 import re
 import resource
@@ -184,14 +185,20 @@ def hostile() -> list[str]:
 def _measured(built: Sequence[tuple[str, bytes, type[NvcodecError]]]) -> list[tuple[str, int, float, int]]:
     """Name, exit status, seconds and MiB of each, in a fork of a process that has loaded the package and coded nothing.
 
-    What codes brings the compiler that only decoding needs (``nvcodec.entropy.context_cpu``).
+    What codes brings the compiler that only decoding needs (``nvcodec.entropy.context_cpu``). Other work on the machine
+    makes processor time longer: what takes too long is measured twice more, and the least counts.
     """
     result = []
     for name, data, expected in built:
-        if (child := os.fork()) == 0:
-            os._exit(_refuse(data, expected))
-        _, status, usage = os.wait4(child, 0)
-        result.append((name, status, usage.ru_utime + usage.ru_stime, usage.ru_maxrss // 1024))
+        least = math.inf
+        for _ in range(3):
+            if (child := os.fork()) == 0:
+                os._exit(_refuse(data, expected))
+            _, status, usage = os.wait4(child, 0)
+            least = min(least, usage.ru_utime + usage.ru_stime)
+            if status or least <= HOSTILE_SECONDS:
+                break
+        result.append((name, status, least, usage.ru_maxrss // 1024))
     return result
 
 
