@@ -21,9 +21,9 @@ _OCTAVE = 3.5
 """Decibels that twice the bits bring, about: by it trials of different sizes are compared."""
 _TRIAL_FRAMES = 33
 """Of a trial, at most; the first ones."""
-_FORESEEN_FRAMES = 17
+_FORESEEN_FRAMES = 9
 """Where no trials are encoded, what is looked at, at most."""
-_SHORT_BIAS = 1.5
+_SHORT_BIAS = 2.0
 """Decibels by which a short GOP looks better than it is: source frames are better references than coded ones, and more
 so the nearer they are."""
 
