@@ -234,7 +234,7 @@ def test_another_target_is_refused(clip: Path, begun: Path) -> None:
 
 def test_another_input_is_refused(clip: Path, begun: Path) -> None:
     for frames in ((1, 4), (0, 4)):
-        with pytest.raises(CheckpointError, match=r"input was \w{16}, is \w{16}\)"):
+        with pytest.raises(CheckpointError, match=r"input was \w{32}, is \w{32}\)"):
             encode(clip, begun, OPTIONS, frames=frames)
     write_clip(clip, color_range=2)
     with pytest.raises(CheckpointError, match=r"another encode \(input was"):

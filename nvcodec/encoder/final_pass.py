@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from nvcodec.decoder import FrameHash, output_planes
+from nvcodec.encoder.distortion import plane_errors, psnr_611
 from nvcodec.encoder.rate_control import AIM, SLOPE, TOLERANCE, UnitBudget, clamp_lambda, measured_slope
-from nvcodec.encoder.segment import PassSettings, SegmentFit, UnitReport, UnitSearch, plane_errors, psnr_611
+from nvcodec.encoder.segment import PassSettings, SegmentFit, UnitReport, UnitSearch
 from nvcodec.encoder.twin import Twin
 from nvcodec.entropy.weights import TensorChange
 from nvcodec.errors import MismatchError

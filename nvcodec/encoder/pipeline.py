@@ -24,10 +24,11 @@ from nvcodec.container import Segment, write_container
 from nvcodec.decoder import Decoder
 from nvcodec.device import check_device, choose_device
 from nvcodec.encoder.checkpoint import Checkpoint
+from nvcodec.encoder.distortion import psnr_611
 from nvcodec.encoder.gop_choice import encode_with_best_gop
 from nvcodec.encoder.identity import encode_identity
 from nvcodec.encoder.rate_control import Target, lambda_for_quality
-from nvcodec.encoder.segment import SegmentSource, psnr_611
+from nvcodec.encoder.segment import SegmentSource
 from nvcodec.encoder.segment_encoder import (
     EFFORTS,
     Keep,

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from nvcodec.blocks.picture import BinModels, model_of
+from nvcodec.encoder.distortion import block_errors, block_variance, plane_errors
 from nvcodec.encoder.fit import FitSettings, UnitFit, context_sensitivity
 from nvcodec.encoder.lookahead import FrameForecast, estimated_bits, estimated_psnr, importance
 from nvcodec.encoder.motion_search import LevelPrice, search_motion
@@ -25,7 +26,6 @@ from nvcodec.encoder.rate import LevelRate, level_costs
 from nvcodec.encoder.rate_control import next_lambda
 from nvcodec.encoder.temporal_filter import filtered_frames
 from nvcodec.encoder.twin import Twin
-from nvcodec.encoder.working_domain import LUMA_PLANES, SAMPLE_STEP, block_means
 from nvcodec.entropy.context import ContextWeights
 from nvcodec.gop import CodingUnit, coding_units
 from nvcodec.model.grid import BLEND_CHANNEL, MOTION_LEVELS, FrameGeometry
@@ -49,8 +49,6 @@ __all__ = [
     "SegmentSource",
     "UnitReport",
     "UnitSearch",
-    "plane_errors",
-    "psnr_611",
 ]
 
 MOTION_CONTEXT_STEPS = 12
@@ -61,8 +59,6 @@ _DEPTH_FACTOR = 2.3
 """By which importance falls from one depth of the hierarchy to the next."""
 _ESTIMATES = 8
 """Steps of ``estimated_lmbda``; importance and bits move with lambda."""
-_NO_ERROR = 1e-4
-"""Squared error of a plane that is exact, so that its PSNR is a number."""
 _DETAIL = 0.1
 """Of a block's variance, what counts as the error of its prediction in a key frame."""
 
@@ -208,8 +204,8 @@ class SegmentFit:
             bits = self._adopt_motion(motion, unit, twin, settings)
             self.grids[number] = Grid(motion.levels, self.grids[number].blocks)
             target = self.sources(unit)
-            detail = _block_variance(target)
-            errors = _block_errors(motion.inputs.prediction, target) if unit.reference_count else _DETAIL * detail
+            detail = block_variance(target)
+            errors = block_errors(motion.inputs.prediction, target) if unit.reference_count else _DETAIL * detail
             for b, frame in enumerate(unit.frames):
                 blend = motion.levels[0][b, BLEND_CHANNEL] if unit.reference_count == 2 else torch.ones_like(errors[b])
                 self.forecasts.append(FrameForecast(frame, motion.states[b].fields, blend, errors[b], detail[b]))
@@ -486,27 +482,3 @@ class SegmentFit:
         if settings.collect:
             self._collect(context_sensitivity(twin, motion.levels, motion.side, unit.depth))
         return sum(float(r.bits.sum()) for r in rates)
-
-
-def _block_errors(prediction: Tensor, target: Tensor) -> Tensor:
-    """(B, block rows, block columns): mean squared 8-bit luma error of each block."""
-    return block_means(((prediction - target)[:, :LUMA_PLANES] / SAMPLE_STEP).square())
-
-
-def _block_variance(target: Tensor) -> Tensor:
-    """(B, block rows, block columns): variance of the luma of each block, 8-bit."""
-    luma = target[:, :LUMA_PLANES] / SAMPLE_STEP
-    return (block_means(luma.square()) - block_means(luma).square()).clamp(min=0)
-
-
-def psnr_611(errors: Tensor) -> Tensor:
-    """(B,): (6 Y + U + V) / 8 of the plane PSNRs in dB, by the squared errors (B, 3)."""
-    planes = 10 * torch.log10(255**2 / errors.clamp(min=_NO_ERROR))
-    return (6 * planes[:, 0] + planes[:, 1] + planes[:, 2]) / 8
-
-
-def plane_errors(samples: Tensor, target: Tensor) -> Tensor:
-    """(B, 3): mean squared 8-bit error of Y, U and V, after the rounding to 8 bits."""
-    output = torch.floor((samples + SAMPLE_STEP / 2) / SAMPLE_STEP).clamp(0, 255)
-    squares = (output - target / SAMPLE_STEP).square().mean((2, 3))
-    return torch.stack([squares[:, :LUMA_PLANES].mean(1), squares[:, LUMA_PLANES], squares[:, LUMA_PLANES + 1]], dim=1)

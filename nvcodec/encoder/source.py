@@ -5,15 +5,15 @@ Its frames are handed on one at a time.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from nvcodec.encoder.cuts import CutDetector
 from nvcodec.encoder.working_domain import working_samples
 from nvcodec.errors import InputError
 from nvcodec.frame import Frame, VideoProperties
+from nvcodec.frame_digest import FrameDigest
 from nvcodec.video_io import FrameRange, VideoReader, check_can_be_read_again
 
 __all__ = ["Shot", "Source"]
@@ -50,7 +50,7 @@ class Source:
         self._digests: list[str] = []
         with VideoReader(name, frames=frames) as reader:
             self.properties = reader.properties
-            digest, detector, longest = _Digest(self.properties), CutDetector(), longest_shot(self.properties)
+            digest, detector, longest = FrameDigest(self.properties), CutDetector(), longest_shot(self.properties)
             start = 0
 
             def end_shot() -> None:
@@ -80,7 +80,7 @@ class Source:
         a shot: who has all frames of a shot has the right ones.
         """
         with VideoReader(self._name, frames=self._range) as reader:
-            digest = _Digest(reader.properties)
+            digest = FrameDigest(reader.properties)
             if reader.properties != self.properties:
                 raise self._changed()
             for shot, expected in zip(self.shots, self._digests, strict=True):
@@ -94,16 +94,3 @@ class Source:
 
     def _changed(self) -> InputError:
         return InputError(f"{self._name} was changed while it was encoded")
-
-
-class _Digest:
-    def __init__(self, properties: VideoProperties) -> None:
-        self._hash = hashlib.blake2b(repr(astuple(properties)).encode(), digest_size=8)
-
-    def add(self, frame: Frame) -> None:
-        self._hash.update(frame.pts.to_bytes(8, "little", signed=True))
-        for plane in frame.planes:
-            self._hash.update(plane.contiguous().numpy().data)
-
-    def text(self) -> str:
-        return self._hash.hexdigest()

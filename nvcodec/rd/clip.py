@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from nvcodec.errors import InputError
 from nvcodec.frame import Frame, VideoProperties
+from nvcodec.frame_digest import FrameDigest
 from nvcodec.rd.quality import rgb_matrix
 from nvcodec.video_io import FrameRange, VideoReader, check_can_be_read_again
 
@@ -27,8 +27,7 @@ class Clip:
         count: frames in it.
         properties: of the video.
         rgb_matrix: by what its frames become RGB, in words.
-        digest: a hash of the samples, timestamps and properties of those frames: equal content, equal digest,
-            whatever the file.
+        digest: ``FrameDigest`` of those frames.
     """
 
     source: str
@@ -66,7 +65,6 @@ def inspect_clip(source: str, name: str, frames: FrameRange | None) -> Clip:
             become RGB.
     """
     check_can_be_read_again(source)
-    digest = hashlib.blake2b(digest_size=16)
     count = 0
     with VideoReader(source, frames=frames) as reader:
         properties = reader.properties
@@ -74,13 +72,11 @@ def inspect_clip(source: str, name: str, frames: FrameRange | None) -> Clip:
             matrix = rgb_matrix(properties)
         except InputError as error:
             raise InputError(f"{source}: {error}") from error
-        digest.update(repr(properties).encode())
+        digest = FrameDigest(properties)
         for frame in reader:
-            digest.update(f"{frame.pts}\0".encode())
-            for plane in frame.planes:
-                digest.update(plane.contiguous().numpy().tobytes())
+            digest.add(frame)
             count += 1
-    return Clip(source, name, frames, count, properties, matrix, digest.hexdigest())
+    return Clip(source, name, frames, count, properties, matrix, digest.text())
 
 
 @contextmanager

@@ -1,0 +1,37 @@
+"""How far frames of the working domain are from the source: squared errors in 8-bit grey levels, and PSNR in dB."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from nvcodec.encoder.working_domain import LUMA_PLANES, SAMPLE_STEP, block_means
+
+__all__ = ["block_errors", "block_variance", "plane_errors", "psnr_611"]
+
+_NO_ERROR = 1e-4
+"""Squared error of a plane that is exact, so that its PSNR is a number."""
+
+
+def block_errors(prediction: Tensor, target: Tensor) -> Tensor:
+    """(B, block rows, block columns): mean squared 8-bit luma error of each block."""
+    return block_means(((prediction - target)[:, :LUMA_PLANES] / SAMPLE_STEP).square())
+
+
+def block_variance(target: Tensor) -> Tensor:
+    """(B, block rows, block columns): variance of the luma of each block, 8-bit."""
+    luma = target[:, :LUMA_PLANES] / SAMPLE_STEP
+    return (block_means(luma.square()) - block_means(luma).square()).clamp(min=0)
+
+
+def plane_errors(samples: Tensor, target: Tensor) -> Tensor:
+    """(B, 3): mean squared 8-bit error of Y, U and V, after the rounding to 8 bits."""
+    output = torch.floor((samples + SAMPLE_STEP / 2) / SAMPLE_STEP).clamp(0, 255)
+    squares = (output - target / SAMPLE_STEP).square().mean((2, 3))
+    return torch.stack([squares[:, :LUMA_PLANES].mean(1), squares[:, LUMA_PLANES], squares[:, LUMA_PLANES + 1]], dim=1)
+
+
+def psnr_611(errors: Tensor) -> Tensor:
+    """(B,): (6 Y + U + V) / 8 of the plane PSNRs in dB, by the squared errors (B, 3)."""
+    planes = 10 * torch.log10(255**2 / errors.clamp(min=_NO_ERROR))
+    return (6 * planes[:, 0] + planes[:, 1] + planes[:, 2]) / 8
