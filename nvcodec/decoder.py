@@ -51,9 +51,9 @@ class FrameHash:
 
 def output_planes(samples: Tensor, width: int, height: int) -> tuple[Tensor, Tensor, Tensor]:
     """Working samples (6, h, w), 10 bits, to 8-bit planes on the CPU: ``min(255, (x + 2) >> 2)``, cropped."""
-    rounded = torch.floor((samples + 2) * 0.25).clamp(0, 255).to(torch.uint8).cpu()
+    rounded = torch.floor((samples + 2) * 0.25).clamp(0, 255).to(torch.uint8)
     luma = unpack_luma(rounded[:4])[:height, :width].contiguous()
-    return luma, rounded[4].contiguous(), rounded[5].contiguous()
+    return luma.cpu(), rounded[4].cpu().contiguous(), rounded[5].cpu().contiguous()
 
 
 def properties_of(header: StreamHeader) -> VideoProperties:

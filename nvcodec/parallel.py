@@ -60,16 +60,16 @@ def run_all(tasks: Sequence[Callable[[], None]]) -> None:
 
 
 @contextmanager
-def in_turn(aside: bool = True) -> Iterator[Callable[[Callable[[], Any]], Future[Any]]]:
+def in_turn() -> Iterator[Callable[[Callable[[], Any]], Future[Any]]]:
     """What takes tasks to run one after the other beside the body of the ``with`` statement; all are over behind it.
 
-    With one thread alone, or where ``aside`` is not set, each runs when it is given. Tasks find autograd as the
+    With one thread alone each runs when it is given. Tasks find autograd as the
     caller has it; what they raise comes with their results.
     """
     latest: list[Future[Any]] = []
 
     def submit(task: Callable[[], Any]) -> Future[Any]:
-        if aside and thread_count() > 1:
+        if thread_count() > 1:
             latest[:] = [_pool("beside", 1).submit(_as_here(task))]
             return latest[0]
         return _done(task)

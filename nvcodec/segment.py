@@ -151,7 +151,6 @@ class SegmentDecoder:
     def __init__(self, payload: bytes, geometry: FrameGeometry, frames: int, device: torch.device) -> None:
         self.header, start = SegmentHeader.parse(payload)
         self.geometry = geometry
-        self._device = device
         self.units = coding_units(frames, self.header.gop)
         self._symbols = SymbolReader(payload[start:])
         shape = NetworkShape(self.header.width)
@@ -164,13 +163,13 @@ class SegmentDecoder:
     def decode(self, wanted: Callable[[CodedFrame], bool] = lambda frame: True) -> Iterator[dict[int, FrameState]]:
         """The states of the frames of each unit, in coding order, up to the last unit with a wanted frame.
 
-        On a CPU, frames are rebuilt while the symbols of the next units are read, until one refers to them.
+        Frames are rebuilt while the symbols of the next units are read, until one refers to them.
         """
         uses = last_uses(self.units)
         last = max((n for n, u in enumerate(self.units) if any(map(wanted, u.frames))), default=-1)
         states: dict[int, FrameState] = {}
         pending: deque[Future[dict[int, FrameState]]] = deque()
-        with in_turn(self._device.type == "cpu") as submit:
+        with in_turn() as submit:
             for number, unit in enumerate(self.units[: last + 1]):
                 references = {r for frame in unit.frames for r in frame.references}
                 rebuilt: dict[int, FrameState] = {}

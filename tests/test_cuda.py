@@ -17,6 +17,7 @@ from stand_in_cuda import stand_in_cuda
 
 from nvcodec.decoder import Decoder, FrameHash
 from nvcodec.device import choose_device
+from nvcodec.parallel import thread_limit
 from nvcodec.segment import SegmentDecoder
 
 FOLDER = Path(__file__).parent / "vectors"
@@ -31,7 +32,8 @@ def cuda(request: pytest.FixtureRequest) -> Iterator[None]:
     if torch.cuda.is_available():
         yield
         return
-    if LONG & set(request.node.callspec.params.values()):
+    parameters = request.node.callspec.params if hasattr(request.node, "callspec") else {}
+    if LONG & set(parameters.values()):
         pytest.skip("takes too long without a CUDA device")
     with stand_in_cuda():
         yield
@@ -50,8 +52,9 @@ def test_the_stand_in_forbids_what_a_device_forbids() -> None:
             there.numpy()
 
 
+@pytest.mark.usefixtures("cuda")
 def test_decoding_is_done_on_the_device() -> None:
-    with stand_in_cuda(), Decoder(FOLDER / "blocks.cwrv", device="cuda", threads=1) as decoder:
+    with Decoder(FOLDER / "blocks.cwrv", device="cuda") as decoder, thread_limit(1):
         segment = next(iter(decoder.container.iter_segments()))
         decoded = SegmentDecoder(segment.payload, decoder.geometry, segment.frame_count, decoder.device)
         states = [state for unit in decoded.decode() for state in unit.values()]

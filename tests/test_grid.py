@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import torch
-
 from nvcodec.blocks.layout import SKIPPED
 from nvcodec.gop import coding_units
 from nvcodec.model.grid import BLEND_CHANNEL, MOTION_LEVELS, FrameGeometry, merge_channel, motion_layout
@@ -31,13 +29,13 @@ def test_channels_of_the_motion_levels() -> None:
 
 
 def test_an_empty_grid_is_what_is_predicted() -> None:
-    geometry, cpu = FrameGeometry(35, 21), torch.device("cpu")
+    geometry = FrameGeometry(35, 21)
     key, inter, bidirectional = coding_units(3, 2)
-    empty = Grid.empty(key, geometry, cpu)
+    empty = Grid.empty(key, geometry)
     assert (empty.motion, len(empty.blocks)) == ([], 1)
     assert not any(symbols.any() for symbols in empty.blocks[0][1:])
     for unit in (inter, bidirectional):
-        empty = Grid.empty(unit, geometry, cpu)
+        empty = Grid.empty(unit, geometry)
         assert [level.shape[1:] for level in empty.motion] == [
             (len(motion_layout(unit.reference_count, k)), *geometry.motion_size(k)) for k in range(MOTION_LEVELS)
         ]

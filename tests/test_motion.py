@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tensor_versions import merge_candidates
 
 from nvcodec.model.grid import MOTION_LEVELS, FrameGeometry, motion_layout
 from nvcodec.model.motion import (
@@ -18,7 +19,6 @@ from nvcodec.model.motion import (
     MotionState,
     _Agreement,
     add_grid_motion,
-    merge_candidates,
     merge_unrest,
     predict_motion,
     scale_vectors,

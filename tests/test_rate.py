@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from tensor_versions import costs_by_autograd
 from torch import Tensor
 
-from nvcodec.encoder import rate
 from nvcodec.encoder.power_kernels import exp2, log2
 from nvcodec.encoder.rate import level_costs
 from nvcodec.entropy import context as entropy_context
@@ -69,7 +69,7 @@ def test_compiled_costs_are_those_of_autograd(
     signs = [torch.randint(0, 2, x.shape) * 2.0 - 1 for x in levels] if with_signs else None
     options = {"free_empty": free_empty, "slopes": True, "signs": signs}
     rates, slopes = level_costs(levels, side, context, DEPTH, **options)
-    expected, by_autograd = rate._costs_by_autograd(levels, side, context, DEPTH, *options.values())
+    expected, by_autograd = costs_by_autograd(levels, side, context, DEPTH, *options.values())
     assert slopes is not None
     assert by_autograd is not None
     for one, other in zip(rates, expected, strict=True):

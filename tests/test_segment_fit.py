@@ -122,7 +122,7 @@ def test_the_smallest_payload_is_that_of_empty_grids() -> None:
     source = SegmentSource(torch.zeros(6, 6, *GEOMETRY.half), GEOMETRY, 4)
     writer = SegmentWriter(SegmentHeader(8, 4, 0), {}, GEOMETRY, 6, torch.device("cpu"))
     for unit in writer.units:
-        writer.code(Grid.empty(unit, GEOMETRY, torch.device("cpu")))
+        writer.code(Grid.empty(unit, GEOMETRY))
     assert smallest_payload(source, 8) == len(writer.finish())
 
 

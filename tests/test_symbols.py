@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tensor_versions import TensorContext
 
 from nvcodec.blocks import bins_cpu
 from nvcodec.entropy.context import (
@@ -23,7 +24,7 @@ from nvcodec.entropy.context import (
     stage_of,
 )
 from nvcodec.entropy.context_cpu import LevelContext
-from nvcodec.entropy.symbols import SymbolReader, SymbolWriter, TensorContext, code_level, pad_even
+from nvcodec.entropy.symbols import SymbolReader, SymbolWriter, code_level, pad_even
 from nvcodec.entropy.tables import BIN_TOTAL, FRACTIONS, SCALES, bits_of_bins, table_frequencies
 from nvcodec.errors import BitstreamError, SyntaxViolation, TruncatedError
 from nvcodec.fixedpoint import Rounding, exact_inference

@@ -95,7 +95,7 @@ def _noise_segment(
     writer = SegmentWriter(SegmentHeader(8, 4, 0), {spec.name: change}, geometry, count, CPU)
     frames: dict[int, Planes] = {}
     for unit in writer.units:
-        grid = Grid.empty(unit, geometry, CPU)
+        grid = Grid.empty(unit, geometry)
         for level in grid.motion:
             level += torch.randint(-3, 4, level.shape, generator=generator)
         layout, refers = BlockLayout(*geometry.half), unit.reference_count > 0

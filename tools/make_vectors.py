@@ -136,7 +136,7 @@ def make_segment(random: Random, plan: Plan, geometry: FrameGeometry) -> tuple[S
     writer = SegmentWriter(header, plan.changes(random, shape), geometry, plan.frames, CPU)
     outputs: dict[int, Planes] = {}
     for unit in writer.units:
-        grid = Grid.empty(unit, geometry, CPU)
+        grid = Grid.empty(unit, geometry)
         if plan.means_only:
             grid.blocks[0][-1][:, 0, 0] = -3, 2, 1
         elif not plan.is_empty:

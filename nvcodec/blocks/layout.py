@@ -74,20 +74,24 @@ class BlockLayout:
 
     def unpacked(self, samples: np.ndarray) -> np.ndarray:
         """(6, rows, columns) of the working domain to int32 (3, ...), see ``planes``; their borders repeat."""
-        _, rows, columns = samples.shape
-        luma = samples[:4].reshape(2, 2, rows, columns).transpose(2, 0, 3, 1).reshape(2 * rows, 2 * columns)
         out = np.zeros(self.planes, np.int32)
-        for plane, part, shrink in zip(out, (luma, samples[4], samples[5]), (1, 2, 2), strict=True):
-            size = (plane.shape[0] // shrink, plane.shape[1] // shrink)
-            border = [(0, whole - inner) for whole, inner in zip(size, part.shape, strict=True)]
-            plane[: size[0], : size[1]] = np.pad(part, border, mode="edge")
+        luma = out[0, : 2 * self.rows, : 2 * self.columns]
+        for n in range(4):
+            luma[n >> 1 :: 2, n & 1 :: 2] = samples[n]
+        out[1:, : self.rows, : self.columns] = samples[4:]
+        for plane, cell in zip(out, (2, 1, 1), strict=True):
+            rows, columns = cell * self.rows, cell * self.columns
+            high, wide = (cell * 4 * count for count in self.blocks)
+            plane[:rows, columns:wide] = plane[:rows, columns - 1 : columns]
+            plane[rows:high, :wide] = plane[rows - 1, :wide]
         return out
 
     def packed(self, planes: np.ndarray) -> np.ndarray:
         """The inverse of ``unpacked``: (6, rows, columns), float32."""
-        luma = planes[0, : 2 * self.rows, : 2 * self.columns].reshape(self.rows, 2, self.columns, 2)
+        luma = planes[0, : 2 * self.rows, : 2 * self.columns]
         out = np.empty((6, self.rows, self.columns), np.float32)
-        out[:4] = luma.transpose(1, 3, 0, 2).reshape(4, self.rows, self.columns)
+        for n in range(4):
+            out[n] = luma[n >> 1 :: 2, n & 1 :: 2]
         out[4:] = planes[1:, : self.rows, : self.columns]
         return out
 

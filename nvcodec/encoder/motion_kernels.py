@@ -157,7 +157,7 @@ def polish_matches(plane, height, width, target, log_price, steps, fields):
 
 @compiled_loosely
 def _base(coarser, m, c, i, j):
-    """Component ``c`` of what merge candidate ``m`` brings to cell (i, j), as ``merge_candidates``."""
+    """Component ``c`` of what merge candidate ``m`` brings to cell (i, j), see ``MERGE_SYMBOLS``."""
     y, x = i >> 1, j >> 1
     if m & 1:
         y = min(max(y + 2 * (i & 1) - 1, 0), coarser.shape[1] - 1)

@@ -1,7 +1,7 @@
 """The float twin of the entropy coder: what symbols cost, and how that changes with the model.
 
-``level_rates`` says it in tensor operations that autograd follows; ``level_costs`` gives the derivatives at once, on a
-CPU from compiled code.
+``level_rates`` says it in tensor operations that autograd follows; ``level_costs`` gives the derivatives at once, from
+compiled code.
 """
 
 from __future__ import annotations
@@ -140,8 +140,6 @@ def level_costs(
 
     ``signs``: factors for the bits of each symbol in the derivatives, shaped like ``levels``.
     """
-    if levels[0].device.type != "cpu":
-        return _costs_by_autograd(levels, side, weights, depth, free_empty, slopes, signs)
     model = model_arrays(weights)
     costs = []
     for k, level in enumerate(levels):
@@ -162,33 +160,6 @@ def level_costs(
     return rates, _parameter_slopes([c for c in costs if c.is_counted], weights, depth)
 
 
-def _costs_by_autograd(
-    levels: list[Tensor],
-    side: MotionSide,
-    weights: ContextWeights,
-    depth: int,
-    free_empty: bool,
-    slopes: bool,
-    signs: list[Tensor] | None,
-) -> tuple[list[LevelRate], list[Tensor] | None]:
-    """``level_costs`` by tensor operations, for other devices."""
-    parameters = [getattr(weights, f.name).detach().requires_grad_(slopes) for f in fields(weights)]
-    rates = level_rates(levels, side, ContextWeights(*parameters), depth, free_empty=free_empty)
-    found = None
-    if slopes:
-        total = torch.stack([r.bits.sum() for r in rates]).sum()
-        if signs:
-            total = torch.zeros((), device=levels[0].device)
-            for level, r, sign in zip(levels, rates, signs, strict=True):
-                counted = level.flatten(1).any(1).reshape(-1, 1, 1, 1) if free_empty else 1
-                total = total + (laplace_bits(level, r.location, r.scale) * sign * counted).sum()
-        if total.requires_grad:
-            found = list(torch.autograd.grad(total, parameters, materialize_grads=True))
-        else:
-            found = [torch.zeros_like(x) for x in parameters]
-    return [LevelRate(r.bits.detach(), r.location.detach(), r.scale.detach()) for r in rates], found
-
-
 class ModelArrays(NamedTuple):
     """A context model as the compiled code takes it."""
 
@@ -198,7 +169,7 @@ class ModelArrays(NamedTuple):
 
 
 def model_arrays(weights: ContextWeights) -> ModelArrays:
-    hidden, bias, output = (x.detach().cpu().numpy() for x in (weights.hidden, weights.hidden_bias, weights.output))
+    hidden, bias, output = (x.detach().numpy() for x in (weights.hidden, weights.hidden_bias, weights.output))
     return ModelArrays(np.ascontiguousarray(hidden.T), bias, output)
 
 
@@ -263,7 +234,7 @@ class _FrameCost:
         from nvcodec.encoder import rate_kernels as kernels  # brings a compiler: only where frames are encoded
 
         bits = kernels.level_cost(
-            self._symbols, self._side, tuple(neighbourhood(self.layout)), log_table(torch.device("cpu")).numpy(),
+            self._symbols, self._side, tuple(neighbourhood(self.layout)), log_table(),
             *self._model, self._bias, self._slopes and self.is_counted, self._signs, self.location, self.scale,
             self.by_hidden, self.by_hidden_bias, self.by_output, self.by_bias,
         )  # fmt: skip

@@ -182,8 +182,7 @@ class SegmentFit:
         self.units = coding_units(len(self.source.samples), self.source.gop)
         self._uses = last_uses(self.units)
         self._unit_of = {frame.display: n for n, unit in enumerate(self.units) for frame in unit.frames}
-        device = self.source.samples.device
-        self.grids = [Grid.empty(u, self.source.geometry, device) for u in self.units]
+        self.grids = [Grid.empty(u, self.source.geometry) for u in self.units]
         for unit in self.units:
             for frame in unit.frames:
                 self.importance[frame.display] = torch.full(self.source.geometry.blocks, _usual_importance(unit.depth))
@@ -204,8 +203,8 @@ class SegmentFit:
             bits = self._adopt_motion(motion, unit, twin, settings)
             self.grids[number] = Grid(motion.levels, self.grids[number].blocks)
             target = self.sources(unit)
-            detail = block_variance(target)
-            errors = block_errors(motion.inputs.prediction, target) if unit.reference_count else _DETAIL * detail
+            detail = block_variance(target).cpu()
+            errors = block_errors(motion.inputs.prediction, target).cpu() if unit.reference_count else _DETAIL * detail
             for b, frame in enumerate(unit.frames):
                 blend = motion.levels[0][b, BLEND_CHANNEL] if unit.reference_count == 2 else torch.ones_like(errors[b])
                 self.forecasts.append(FrameForecast(frame, motion.states[b].fields, blend, errors[b], detail[b]))
@@ -362,19 +361,19 @@ class SegmentFit:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take over what ``state`` returned; its tensors lie on the device of the source."""
+        """Take over what ``state`` returned, with all tensors on the CPU."""
         self.grids = [Grid(**grid) for grid in state["grids"]]
         self.sensitivity = state["sensitivity"]
         self.reports = [
             kept and UnitReport(unit, *kept) for unit, kept in zip(self.units, state["reports"], strict=False)
         ]
         self.states = {
-            display: FrameState(Reference(packed), MotionState(fields, distances))
+            display: FrameState(Reference(packed.to(self.source.samples.device)), MotionState(fields, distances))
             for display, (packed, fields, distances) in state["states"].items()
         }
         frames = [frame for unit in self.units for frame in unit.frames]
         self.forecasts = [FrameForecast(frame, *kept) for frame, kept in zip(frames, state["forecasts"], strict=False)]
-        self.importance = {display: blocks.cpu() for display, blocks in state["importance"].items()}
+        self.importance = dict(state["importance"])
         self.models = BinModels(state["models"])
         self.prices = state["prices"] and ContextWeights(**state["prices"])
         if state["filtered_at"] is not None:
@@ -416,7 +415,7 @@ class SegmentFit:
 
     def _collect(self, found: dict[str, Tensor]) -> None:
         for name, value in found.items():
-            self.sensitivity[name] = self.sensitivity[name] + value if name in self.sensitivity else value
+            self.sensitivity[name] = self.sensitivity.get(name, 0) + value.cpu()
 
     def sources(self, unit: CodingUnit) -> Tensor:
         """The source frames of a unit, (B, 6, h, w)."""

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from nvcodec.encoder.final_pass import GAIN_PER_OCTAVE, CodedSegment, FinalPass
 from nvcodec.encoder.quantise import gain_changes, quantise_network
@@ -18,7 +17,7 @@ from nvcodec.encoder.twin import Twin
 from nvcodec.entropy.weights import STEPS, TensorChange
 from nvcodec.errors import TargetError
 from nvcodec.model.base import starting_tensors
-from nvcodec.model.network import NetworkShape
+from nvcodec.model.network import NetworkShape, placed
 from nvcodec.segment import SegmentHeader, SegmentWriter
 
 __all__ = [
@@ -165,23 +164,12 @@ class _Work:
         device = self.fit.source.samples.device
         self.entered = state["entered"]
         self.settings = PassSettings.restored(state["settings"])
-        self.fit.restore(_moved(state["fit"], device))
+        self.fit.restore(state["fit"])
         self.twin.restore(state["twin"])
         self.final = FinalPass.restored(state["final"]) if state["final"] else None
         torch.set_rng_state(state["random"])
         if device.type == "cuda":
             torch.cuda.set_rng_state(state["random_cuda"], device)
-
-
-def _moved(tree: Any, device: torch.device) -> Any:
-    """A tree with its tensors on ``device``."""
-    if isinstance(tree, Tensor):
-        return tree.to(device)
-    if isinstance(tree, list | tuple):
-        return type(tree)(_moved(part, device) for part in tree)
-    if isinstance(tree, dict):
-        return {key: _moved(value, device) for key, value in tree.items()}
-    return tree
 
 
 def encode_segment(
@@ -279,8 +267,7 @@ def foresee_segment(source: SegmentSource, width: int, lmbda: float) -> tuple[fl
 
 def _start_twin(source: SegmentSource, width: int, lmbda: float) -> Twin:
     """The starting network, its gains moved to what ``lmbda`` asks for."""
-    start = {name: t.to(source.samples.device) for name, t in starting_tensors(width).items()}
-    twin = Twin(NetworkShape(width), start)
+    twin = Twin(NetworkShape(width), placed(starting_tensors(width), source.samples.device))
     twin.shift_gains(GAIN_PER_OCTAVE * math.log2(lmbda))
     return twin
 

@@ -55,7 +55,7 @@ class Twin:
         self._base_gain = start["block.gain"]
         self.start = dict(start)
         self.rounding = Rounding.NONE
-        self.dtype = dtype or training_dtype(start["block.gain"].device)
+        self.dtype = dtype or training_dtype(Network(shape, start).device)
         names = [spec.name for spec in shape.tensors]
         self.synthesis = {kind: [self.values[n] for n in self.synthesis_names(kind)] for kind in CELL_INPUTS}
         self.context = [self.values[n] for n in names if n.startswith("context.")]

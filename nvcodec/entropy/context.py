@@ -20,6 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -107,7 +108,7 @@ def stage_of(channels: int) -> tuple[tuple[tuple[int, int], ...], ...]:
 
 
 @cache
-def log_table(device: torch.device) -> Tensor:
+def log_table() -> np.ndarray:
     """round(16 * log2(1 + i)) for i = 0 .. LOG_BOUND, from integer comparisons: the normative table."""
     values = []
     k = 0
@@ -116,14 +117,14 @@ def log_table(device: torch.device) -> Tensor:
         while (1 + i) ** 32 >= 1 << (2 * k + 1):
             k += 1
         values.append(k)
-    return torch.tensor(values, dtype=torch.float32, device=device)
+    return np.array(values, np.float32)
 
 
 def log_feature(x: Tensor, rounding: Rounding) -> Tensor:
     """Non-negative x to ``round(16 log2(1 + floor(x)))``, x capped at LOG_BOUND."""
     x = x.clamp(max=LOG_BOUND)
     if rounding is Rounding.EXACT:
-        return log_table(x.device)[x.round().long()]
+        return torch.from_numpy(log_table()).to(x.device)[x.round().long()]
     return LOG_STEP * torch.log2(1.0 + x)
 
 

@@ -72,7 +72,7 @@ class LevelContext:
 
         def run(begin: int, end: int) -> None:
             _stage_tables(
-                level, self._side, near_any, taps, starts, phases, _logarithms(), self._hidden,
+                level, self._side, near_any, taps, starts, phases, log_table(), self._hidden,
                 self._hidden_bias[stage], self._output, self._bias, begin, end, tables, centres,
             )  # fmt: skip
 
@@ -88,18 +88,13 @@ class LevelContext:
         taps, starts, phases = zip(*(stage_taps(self._layout, stage) for stage in range(STAGES)), strict=True)
         if level.size < _LARGE:  # one call, one thread
             whole = _read_level(
-                *coder, level, self._side, taps, starts, phases, _logarithms(), self._hidden, self._hidden_bias,
+                *coder, level, self._side, taps, starts, phases, log_table(), self._hidden, self._hidden_bias,
                 self._output, self._bias, size,
             )  # fmt: skip
             decoder.check(whole)
             return
         for stage in range(STAGES):
             decoder.check(_read_stage(*coder, *self.stage(level, stage), phases[stage], size, level))
-
-
-@cache
-def _logarithms() -> np.ndarray:
-    return log_table(torch.device("cpu")).numpy()
 
 
 @cache

@@ -8,7 +8,6 @@ of calls for thousands of symbols.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
 
 import constriction
@@ -21,16 +20,12 @@ from nvcodec.entropy.context import (
     MARGIN,
     ChannelLayout,
     ContextWeights,
-    features,
-    location_and_scale,
     stage_of,
 )
 from nvcodec.entropy.range_decoder import RangeDecoder
-from nvcodec.entropy.tables import FRACTIONS, TABLE_BOUND, bin_model, bits_of_bins, model, table_bits
-from nvcodec.fixedpoint import Rounding
-from nvcodec.model.grid import SYMBOL_BOUND
+from nvcodec.entropy.tables import TABLE_BOUND, bin_model, bits_of_bins, model, table_bits
 
-__all__ = ["SymbolChannel", "SymbolReader", "SymbolWriter", "TensorContext", "code_level", "pad_even"]
+__all__ = ["SymbolChannel", "SymbolReader", "SymbolWriter", "code_level", "pad_even"]
 
 _BIT = constriction.stream.model.Categorical(np.full(2, (1 << 23) - 1, dtype=np.float64), perfect=False)
 
@@ -141,16 +136,6 @@ def pad_even(x: Tensor) -> Tensor:
     return F.pad(x, (0, x.shape[-1] % 2, 0, x.shape[-2] % 2))
 
 
-class StageContext(Protocol):
-    """Says for each stage of one level which table codes a symbol, and around which centre."""
-
-    def stage(self, level: np.ndarray, stage: int) -> tuple[np.ndarray, np.ndarray]:
-        """Tables (uint8) and centres (int32) of what ``stage`` reads, each (B, C, rows / 2, columns / 2).
-
-        ``level``: (B, C, rows + 2 * MARGIN, columns + 2 * MARGIN), int32; what is not read yet is 0.
-        """
-
-
 def code_level(
     channel: SymbolChannel,
     symbols: Tensor | None,
@@ -162,20 +147,20 @@ def code_level(
     """Code one level of a coding unit; ``symbols`` (B, C, rows, columns) to write, None to read.
 
     ``side``: (B, C + 2, rows, columns), C channels by ``layout``. ``output_bias``: (C, 2).
-    Returns the symbols, float32 integers on the device of ``side``.
+    Returns the symbols, float32 integers. All tensors lie on the CPU.
     """
+    from nvcodec.entropy.context_cpu import LevelContext  # brings a compiler: only where symbols are coded
+
     channels = len(layout)
     batch, _, rows, columns = side.shape
     size = (rows + rows % 2, columns + columns % 2)
     level = np.zeros((batch, channels, size[0] + 2 * MARGIN, size[1] + 2 * MARGIN), np.int32)
     inner = level[:, :, MARGIN:-MARGIN, MARGIN:-MARGIN]
-    if isinstance(channel, SymbolReader) and side.device.type == "cpu":
-        from nvcodec.entropy.context_cpu import LevelContext  # brings a compiler: only where symbols are coded
-
-        LevelContext(layout, pad_even(side).numpy(), weights, output_bias).read(channel.decoder, level, (rows, columns))
+    context = LevelContext(layout, pad_even(side).numpy(), weights, output_bias)
+    if isinstance(channel, SymbolReader):
+        context.read(channel.decoder, level, (rows, columns))
         return torch.from_numpy(inner[:, :, :rows, :columns].astype(np.float32))
-    context = _stage_context(layout, pad_even(side), weights, output_bias)
-    target = pad_even(symbols).cpu().numpy().astype(np.int32) if symbols is not None else None
+    target = pad_even(symbols).numpy().astype(np.int32) if symbols is not None else None
     inside = np.zeros((1, channels, *size), bool)
     inside[:, :, :rows, :columns] = True
     for stage, phases in enumerate(stage_of(channels)):
@@ -185,34 +170,7 @@ def code_level(
         read = _exchange(channel, values, tables, centre, coded)
         for c, (row, column) in enumerate(phases):
             inner[:, c, row::2, column::2] = read[:, c]
-    return torch.from_numpy(inner[:, :, :rows, :columns].astype(np.float32)).to(side.device)
-
-
-def _stage_context(layout: ChannelLayout, side: Tensor, weights: ContextWeights, output_bias: Tensor) -> StageContext:
-    if side.device.type != "cpu":
-        return TensorContext(layout, side, weights, output_bias)
-    from nvcodec.entropy.context_cpu import LevelContext  # brings a compiler: only where symbols are coded
-
-    return LevelContext(layout, side.numpy(), weights, output_bias)
-
-
-@dataclass(frozen=True)
-class TensorContext:
-    """A StageContext of tensor operations, on the device of ``side``, (B, C + 2, rows, columns)."""
-
-    layout: ChannelLayout
-    side: Tensor
-    weights: ContextWeights
-    output_bias: Tensor
-
-    def stage(self, level: np.ndarray, stage: int) -> tuple[np.ndarray, np.ndarray]:
-        """See StageContext."""
-        inner = torch.from_numpy(level[:, :, MARGIN:-MARGIN, MARGIN:-MARGIN].astype(np.float32)).to(self.side.device)
-        inputs = features(inner, self.layout, (stage,), self.side, Rounding.EXACT)
-        location, scale = location_and_scale(inputs, self.weights, (stage,), self.output_bias, Rounding.EXACT)
-        whole = torch.floor(location * (1.0 / FRACTIONS))
-        tables = (scale * FRACTIONS + location - whole * FRACTIONS)[:, 0].to(torch.uint8).cpu().numpy()
-        return tables, whole[:, 0].to(torch.int32).cpu().numpy().clip(-SYMBOL_BOUND, SYMBOL_BOUND)
+    return torch.from_numpy(inner[:, :, :rows, :columns].astype(np.float32))
 
 
 def _at_phases(level: np.ndarray, phases: tuple[tuple[int, int], ...]) -> np.ndarray:

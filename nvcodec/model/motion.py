@@ -11,6 +11,8 @@ the wrong place: such a frame starts from rest (BENCHMARKS.md, "What was tried")
 
 The remainder is refined from level to level. A cell takes over the vector of the coarser cell above it or, where the
 edge of a moving thing runs through that one, of a neighbour of it: the merge choice, one symbol instead of a vector.
+
+Vectors and symbols lie in the CPU's memory, where symbols are coded, on whatever device the samples are.
 """
 
 from __future__ import annotations
@@ -33,9 +35,7 @@ __all__ = [
     "MotionState",
     "add_grid_motion",
     "grid_vectors",
-    "merge_candidates",
     "merge_unrest",
-    "merged",
     "predict_motion",
     "scale_vectors",
 ]
@@ -56,6 +56,8 @@ _REFINEMENT = ((4, 128), (2, 91), (1, 64))
 
 
 _DISAGREEMENT_UNIT = 64
+_AT_ONCE = 16
+"""Trials whose samples are gathered together where the search is done by tensor operations."""
 
 
 @dataclass(frozen=True)
@@ -92,8 +94,7 @@ def predict_motion(
     geometry: FrameGeometry,
 ) -> MotionPrediction:
     """Predict the block fields of one frame from its references (one or two) and their motion states."""
-    like = references[0].packed
-    zero = torch.zeros(2, *geometry.blocks, dtype=like.dtype, device=like.device)
+    zero = torch.zeros(2, *geometry.blocks)
     candidates = [
         scale_vectors(field, distances[0], distance)
         for state in states
@@ -107,7 +108,7 @@ def predict_motion(
 
 
 class _Agreement:
-    """Searches the block field whose two warped references differ least (bilateral matching)."""
+    """Searches the block field whose two warped references differ least (bilateral matching), where these lie."""
 
     def __init__(self, references: tuple[Reference, ...], distances: tuple[int, ...], geometry: FrameGeometry) -> None:
         self.planes = [r.luma for r in references]
@@ -118,26 +119,12 @@ class _Agreement:
             for row in (torch.tensor(_WINDOW_NEAR), torch.tensor(_WINDOW_WIDE))
         ]
 
-    def cost(self, field: Tensor, wide: bool) -> Tensor:
-        """(block rows, block columns): windowed sum of absolute differences of the warped references."""
-        fields = (field, scale_vectors(field, self.distances[1], self.distances[0]))
-        window = self.windows[wide]
-        return conv2d(self._sums(fields)[None, None], window, padding=window.shape[-1] // 2)[0, 0]
-
-    def _sums(self, fields: tuple[Tensor, Tensor]) -> Tensor:
-        """(block rows, block columns): sums of absolute differences, by tensor operations."""
-        first, second = (
-            plane.gather(vectors, BLOCK, step=2)[0] for plane, vectors in zip(self.planes, fields, strict=True)
-        )
-        pad = (0, -self.columns % _CELL, 0, -self.rows % _CELL)
-        return F.avg_pool2d(F.pad((first - second).abs(), pad)[None], _CELL, divisor_override=1)[0]
-
     def search(self, start: Tensor, candidates: list[Tensor]) -> tuple[Tensor, Tensor]:
         """The field, from ``start`` on, and what it costs in the near window.
 
         Wide window: the candidates, then their neighbours. Near window: refinement, then neighbours.
         """
-        if start.device.type == "cpu":
+        if self.planes[0].samples.device.type == "cpu":
             return self._search_cpu(start, candidates)
         return self._search_anywhere(start, candidates)
 
@@ -158,40 +145,52 @@ class _Agreement:
         return torch.from_numpy(best).to(start.dtype), torch.from_numpy(cost).to(start.dtype)
 
     def _search_anywhere(self, start: Tensor, candidates: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """By tensor operations."""
-        best, cost = start, self.cost(start, wide=True)
-        for candidate in candidates:
-            best, cost = self._keep_better(best, cost, candidate, 0, wide=True)
-        for candidate in candidates:
-            for reach in (1, 2):
-                for dy, dx in _NEIGHBOURS:
-                    moved = _shifted(candidate, dy * reach, dx * reach)
-                    best, cost = self._keep_better(best, cost, moved, _NEIGHBOUR_PENALTY, wide=True)
+        """By tensor operations: together what does not look at each other's outcome."""
+        fields = torch.stack([start, *candidates]).to(self.planes[0].samples.device)
+        around = [_shifted(field, dy * reach, dx * reach)
+                  for field in fields[1:] for reach in (1, 2) for dy, dx in _NEIGHBOURS]  # fmt: skip
+        penalties = [0] * len(fields) + [_NEIGHBOUR_PENALTY] * len(around)
+        best, cost = self._best(torch.stack([*fields, *around]), penalties, wide=True)
         best, _ = self._spread(best, cost, wide=True)
-        cost = self.cost(best, wide=False)
+        cost = self._costs(best[None], wide=False)[0]
+        around_once = torch.tensor(_NEIGHBOURS, dtype=best.dtype, device=best.device)[:, :, None, None]
         for step, penalty in _REFINEMENT:
-            centre = best
-            for dy, dx in _NEIGHBOURS:
-                offset = torch.tensor([dy * step, dx * step], dtype=best.dtype, device=best.device)
-                moved = (centre + offset[:, None, None]).clamp(-VECTOR_BOUND, VECTOR_BOUND)
-                best, cost = self._keep_better(best, cost, moved, penalty, wide=False)
+            moved = (best + step * around_once).clamp(-VECTOR_BOUND, VECTOR_BOUND)
+            best, cost = self._keep_better(best, cost, moved, penalty, wide=False)
         best, _ = self._spread(best, cost, wide=False)
-        return best, self.cost(best, wide=False)
+        found = torch.cat([best, self._costs(best[None], wide=False)]).cpu()
+        return found[:2], found[2]
 
     def _spread(self, best: Tensor, cost: Tensor, *, wide: bool) -> tuple[Tensor, Tensor]:
-        centre = best
-        for reach in (1, 2):
-            for dy, dx in _NEIGHBOURS[:4]:
-                moved = _shifted(centre, dy * reach, dx * reach)
-                best, cost = self._keep_better(best, cost, moved, _NEIGHBOUR_PENALTY, wide=wide)
-        return best, cost
+        moved = [_shifted(best, dy * reach, dx * reach) for reach in (1, 2) for dy, dx in _NEIGHBOURS[:4]]
+        return self._keep_better(best, cost, torch.stack(moved), _NEIGHBOUR_PENALTY, wide=wide)
 
     def _keep_better(
-        self, best: Tensor, cost: Tensor, candidate: Tensor, penalty: int, *, wide: bool
+        self, best: Tensor, cost: Tensor, trials: Tensor, penalty: int, *, wide: bool
     ) -> tuple[Tensor, Tensor]:
-        other = self.cost(candidate, wide) + penalty
+        """Of each block ``best``, or the first of the better ones of ``trials`` (N, 2, rows, columns); and its cost."""
+        found, other = self._best(trials, [penalty] * len(trials), wide=wide)
         better = other < cost
-        return torch.where(better, candidate, best), torch.where(better, other, cost)
+        return torch.where(better, found, best), torch.where(better, other, cost)
+
+    def _best(self, trials: Tensor, penalties: list[int], *, wide: bool) -> tuple[Tensor, Tensor]:
+        """Of each block the first of the cheapest of ``trials`` (N, 2, rows, columns), and what it costs."""
+        costs = torch.cat([self._costs(some, wide=wide) for some in trials.split(_AT_ONCE)])
+        costs = costs + torch.tensor(penalties, dtype=costs.dtype, device=costs.device)[:, None, None]
+        least = costs.amin(0)
+        number = torch.arange(len(trials), device=costs.device)[:, None, None]
+        first = torch.where(costs == least, number, len(trials)).amin(0)
+        return trials.gather(0, first.expand(1, 2, -1, -1))[0], least
+
+    def _costs(self, trials: Tensor, *, wide: bool) -> Tensor:
+        """(N, block rows, block columns): windowed sums of absolute differences of the references, warped by ``trials``
+        (N, 2, block rows, block columns)."""
+        pairs = trials, scale_vectors(trials, self.distances[1], self.distances[0])
+        first, second = (plane.gather(some, BLOCK, step=2)[0] for plane, some in zip(self.planes, pairs, strict=True))
+        pad = (0, -self.columns % _CELL, 0, -self.rows % _CELL)
+        sums = F.avg_pool2d(F.pad((first - second).abs(), pad)[:, None], _CELL, divisor_override=1)
+        window = self.windows[wide]
+        return conv2d(sums, window, padding=window.shape[-1] // 2)[:, 0]
 
 
 def _stacked(fields: list[Tensor], like: Tensor) -> np.ndarray:
@@ -205,53 +204,20 @@ def _shifted(field: Tensor, dy: int, dx: int) -> Tensor:
     return torch.roll(field, (dy, dx), (1, 2))
 
 
-def merge_candidates(coarser: Tensor, size: tuple[int, int]) -> Tensor:
-    """What a cell can take over from the next coarser level: (4, ..., C, *size) from ``coarser`` (..., C, r, c).
-
-    The cell above it; the nearest cell above or below that one; the nearest one to its left or right; the one in the
-    corner between them. The border repeats.
-    """
-    own, other = [], []
-    for dim, length in ((-2, size[0]), (-1, size[1])):
-        cell = torch.arange(length, device=coarser.device)
-        own.append(cell >> 1)
-        other.append(((cell >> 1) + 2 * (cell & 1) - 1).clamp(0, coarser.shape[dim] - 1))
-    return torch.stack([coarser[..., y, :][..., x] for x in (own[1], other[1]) for y in (own[0], other[0])])
-
-
 MERGE_SYMBOLS = (0, 1, -1, 2)
-"""The symbol of each merge candidate."""
-
-
-def merged(coarser: Tensor, choice: Tensor) -> Tensor:
-    """(..., C, rows, columns): for each cell the candidate that ``choice`` (..., rows, columns) names.
-
-    0 is the cell above, 1 its vertical neighbour, -1 its horizontal one, everything else the one in the corner.
-    """
-    candidates = merge_candidates(coarser, (choice.shape[-2], choice.shape[-1]))
-    choice = choice.unsqueeze(-3)
-    out = candidates[3]
-    for candidate, symbol in zip(candidates[:3], MERGE_SYMBOLS, strict=False):
-        out = torch.where(choice == symbol, candidate, out)
-    return out
+"""The symbol of each merge candidate, of what a cell can take over from the next coarser level: the vector of the cell
+above it; of the nearest cell above or below that one; of the nearest one to its left or right; of the one in the corner
+between them. The border repeats; every other symbol is the corner, too."""
 
 
 def merge_unrest(coarser: list[Tensor], size: tuple[int, int]) -> Tensor:
     """(B, 1, *size): how far the candidates of each cell lie apart, by the levels ``coarser``, the next one first."""
+    from nvcodec.model import side_cpu  # brings a compiler: only where frames are decoded
+
     total = grid_vectors(coarser)
-    if total.device.type == "cpu":
-        from nvcodec.model import side_cpu  # brings a compiler: only where frames are decoded
-
-        out = np.empty((len(total), *size), np.float32)
-        side_cpu.unrest(total.contiguous().numpy(), out)
-        return torch.from_numpy(out).unsqueeze(1)
-    return _unrest_anywhere(total, size)
-
-
-def _unrest_anywhere(total: Tensor, size: tuple[int, int]) -> Tensor:
-    """The same of the sums of the coarser levels, by tensor operations."""
-    candidates = merge_candidates(total, size)
-    return (candidates[1:] - candidates[0]).abs().sum((0, 2)).unsqueeze(1)
+    out = np.empty((len(total), *size), np.float32)
+    side_cpu.unrest(total.contiguous().numpy(), out)
+    return torch.from_numpy(out).unsqueeze(1)
 
 
 def grid_vectors(levels: list[Tensor]) -> Tensor:
@@ -259,28 +225,19 @@ def grid_vectors(levels: list[Tensor]) -> Tensor:
 
     (..., 2 or 4, rows, columns): each level adds its symbols to what its merge choice takes over.
     """
+    from nvcodec.model import side_cpu  # brings a compiler: only where frames are decoded
+
     count = levels[-1].shape[-3]
     total = levels[-1]
     for level in reversed(levels[:-1]):
-        if total.device.type == "cpu":
-            total = _merged_cpu(total, level)
-        else:
-            total = merged(total, level[..., count, :, :]) + level[..., :count, :, :]
+        out = np.empty((*level.shape[:-3], count, *level.shape[-2:]), np.float32)
+        side_cpu.merge(
+            total.reshape(-1, *total.shape[-3:]).contiguous().numpy(),
+            level.reshape(-1, *level.shape[-3:]).contiguous().numpy(),
+            out.reshape(-1, *out.shape[-3:]),
+        )
+        total = torch.from_numpy(out)
     return total
-
-
-def _merged_cpu(total: Tensor, level: Tensor) -> Tensor:
-    """One step of ``grid_vectors``, in compiled code."""
-    from nvcodec.model import side_cpu
-
-    count = total.shape[-3]
-    out = np.empty((*level.shape[:-3], count, *level.shape[-2:]), np.float32)
-    side_cpu.merge(
-        total.reshape(-1, *total.shape[-3:]).contiguous().numpy(),
-        level.reshape(-1, *level.shape[-3:]).contiguous().numpy(),
-        out.reshape(-1, *out.shape[-3:]),
-    )
-    return torch.from_numpy(out)
 
 
 def add_grid_motion(

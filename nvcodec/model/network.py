@@ -41,6 +41,7 @@ __all__ = [
     "cell_kind",
     "gain_values",
     "limit_gains",
+    "placed",
     "quantiser_steps",
 ]
 
@@ -154,6 +155,11 @@ def quantiser_steps() -> np.ndarray:
     return np.array([(v, values[max(i - CHROMA_GAIN_STEPS, 0)]) for i, v in enumerate(values)], np.int64)
 
 
+def placed(tensors: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """The tensors of a network with those of the cells on ``device``."""
+    return {name: t.to(device) if name.startswith("cell.") else t for name, t in tensors.items()}
+
+
 class Network:
     """The tensors of a segment's network by name, with the cell and the context models built on them."""
 
@@ -162,7 +168,13 @@ class Network:
         self.tensors = tensors
 
     def to(self, device: torch.device) -> Network:
-        return Network(self.shape, {name: t.to(device) for name, t in self.tensors.items()})
+        """With the cells on ``device``; the rest goes with the symbols, which are on the CPU."""
+        return Network(self.shape, placed(self.tensors, device))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the cells compute."""
+        return self.tensors["cell.key.enter.weight"].device
 
     def check(self) -> None:
         """Raise LimitError unless every layer of the cells is exact in float32."""

@@ -49,20 +49,20 @@ _STRIPE_ROWS = 24
 
 @dataclass
 class Grid:
-    """What is coded of a unit's frames. ``motion``: levels, finest first, (B, channels, rows, columns) each.
-    ``blocks``: of each frame what ``nvcodec.blocks.layout.BlockLayout.shapes`` lists, int32 arrays."""
+    """What is coded of a unit's frames. ``motion``: levels, finest first, (B, channels, rows, columns) each, on the
+    CPU. ``blocks``: of each frame what ``nvcodec.blocks.layout.BlockLayout.shapes`` lists, int32 arrays."""
 
     motion: list[Tensor]
     blocks: list[list[np.ndarray]]
 
     @staticmethod
-    def empty(unit: CodingUnit, geometry: FrameGeometry, device: torch.device) -> Grid:
+    def empty(unit: CodingUnit, geometry: FrameGeometry) -> Grid:
         """No motion but the predicted one, and nothing that is not predicted."""
         batch = len(unit.frames)
         motion = []
         if unit.reference_count:
             motion = [
-                torch.zeros(batch, len(motion_layout(unit.reference_count, k)), *geometry.motion_size(k), device=device)
+                torch.zeros(batch, len(motion_layout(unit.reference_count, k)), *geometry.motion_size(k))
                 for k in range(MOTION_LEVELS)
             ]
         layout = BlockLayout(*geometry.half)
@@ -213,7 +213,6 @@ def code_unit(
     """
     account = account if account is not None else UnitBits()
     batch = len(unit.frames)
-    device = network.tensors["block.gain"].device
     motion: list[Tensor] = []
     motion_states = [MotionState((), ())] * batch
     if unit.reference_count:
@@ -230,7 +229,7 @@ def code_unit(
         )
         inputs, motion_states = compensate_unit(unit, states, predictions, motion)
     else:
-        inputs = key_unit_inputs(unit, geometry, device)
+        inputs = key_unit_inputs(unit, geometry, network.device)
     layout, refers = BlockLayout(*geometry.half), unit.reference_count > 0
     blocks = []
     for b in range(batch):
@@ -259,10 +258,10 @@ def _code_levels(
     for k in reversed(range(count)):
         before = channel.bits
         layout = side.layout(k)
-        level = torch.zeros(batch, len(layout), *side.size(k), device=weights.hidden.device)
+        level = torch.zeros(batch, len(layout), *side.size(k))
         flags = None
         if given is not None:
-            flags = given[k].flatten(1).any(1).cpu().numpy().astype(np.int32)
+            flags = given[k].flatten(1).any(1).numpy().astype(np.int32)
         used = torch.from_numpy(np.flatnonzero(channel.exchange_flags(flags, batch)))
         if len(used):
             symbols, known = given[k] if given is not None else None, side(k, levels)

@@ -13,14 +13,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from nvcodec.entropy.context import log_feature, log_table
+from nvcodec.entropy.context import log_table
 from nvcodec.fixedpoint import Rounding, shift_right
 from nvcodec.model.grid import FrameGeometry, motion_layout
 from nvcodec.model.motion import MotionState, merge_unrest
@@ -70,79 +69,43 @@ def compensate(
         return Compensated(warped[0], torch.zeros_like(warped[0]))
     first, second = warped
     rows, columns = first.shape[1:]
-    b = blend.repeat_interleave(4, 1).repeat_interleave(4, 2)[:, :rows, :columns]
+    b = blend.to(first.device).repeat_interleave(4, 1).repeat_interleave(4, 2)[:, :rows, :columns]
     return Compensated(shift_right(first * (1 + b) + second * (1 - b), 1, rounding), first - second)
 
 
-def _pool(plane: Tensor, level: int) -> Tensor:
-    """(B, 1, h, w) to its level's size: ``Round2(sum over the 2**level x 2**level cell, 2 * level)``."""
-    if level == 0:
-        return plane
-    side = 1 << level
-    padded = F.pad(plane, (0, -plane.shape[3] % side, 0, -plane.shape[2] % side))
-    return shift_right(F.avg_pool2d(padded, side, divisor_override=1), 2 * level)
-
-
 def _pooled_logs(plane: Tensor, level: int, more: Tensor | None = None) -> Tensor:
-    """(B, 1, h, w) to its level's size: the log feature of ``_pool`` plus ``more``."""
-    if plane.device.type != "cpu":
-        pooled = _pool(plane, level)
-        return log_feature(pooled if more is None else pooled + more, Rounding.EXACT)
+    """(B, 1, h, w) to its level's size: the log feature of the mean over each 2**level x 2**level cell plus ``more``.
+
+    The mean is ``Round2(sum, 2 * level)``, samples beyond the border count as 0.
+    """
     from nvcodec.model import side_cpu  # brings a compiler: only where symbols are coded
 
     batch, _, rows, columns = plane.shape
     out = np.empty((batch, -(-rows >> level), -(-columns >> level)), np.float32)
     added = np.zeros_like(out) if more is None else more[:, 0].contiguous().numpy()
-    side_cpu.pooled_logs(plane[:, 0].contiguous().numpy(), added, level, _logarithms(), out)
+    side_cpu.pooled_logs(plane[:, 0].contiguous().numpy(), added, level, log_table(), out)
     return torch.from_numpy(out).unsqueeze(1)
 
 
-def _parent(coarser: list[Tensor], channels: int, size: tuple[int, int], like: Tensor) -> Tensor:
+def _parent(coarser: list[Tensor], channels: int, size: tuple[int, int], batch: int) -> Tensor:
     """(B, channels, *size): magnitudes of the same channel at the coarser level, log feature of eight times the
     sample above plus a 3x3 sum around it; 0 where the coarser level has no such channel."""
-    if not coarser:
-        return torch.zeros(like.shape[0], channels, *size, device=like.device)
-    if like.device.type != "cpu":
-        return _parent_anywhere(coarser[0], channels, size)
     from nvcodec.model import side_cpu
 
-    out = np.empty((like.shape[0], channels, *size), np.float32)
-    side_cpu.parent_logs(coarser[0].detach().contiguous().numpy(), _logarithms(), out)
+    if not coarser:
+        return torch.zeros(batch, channels, *size)
+    out = np.empty((batch, channels, *size), np.float32)
+    side_cpu.parent_logs(coarser[0].detach().contiguous().numpy(), log_table(), out)
     return torch.from_numpy(out)
-
-
-def _parent_anywhere(coarser: Tensor, channels: int, size: tuple[int, int]) -> Tensor:
-    """The same by tensor operations."""
-    out = torch.zeros(coarser.shape[0], channels, *size, device=coarser.device)
-    shared = min(channels, coarser.shape[1])
-    magnitude = coarser[:, :shared].abs()
-    around = F.avg_pool2d(magnitude, 3, 1, 1, divisor_override=1) + 8 * magnitude
-    logs = log_feature(4 * around, Rounding.EXACT)
-    out[:, :shared] = logs.repeat_interleave(2, 2).repeat_interleave(2, 3)[:, :, : size[0], : size[1]]
-    return out
 
 
 def _gradient(plane: Tensor) -> Tensor:
     """(B, C, h, w) to (B, 1, h, w): absolute differences to the upper and left neighbour, summed over C."""
-    if plane.device.type != "cpu":
-        return _gradient_anywhere(plane)
     from nvcodec.model import side_cpu
 
     out = np.empty((len(plane), *plane.shape[2:]), np.float32)
     side_cpu.gradient(plane.contiguous().numpy(), out)
     return torch.from_numpy(out).unsqueeze(1)
-
-
-def _gradient_anywhere(plane: Tensor) -> Tensor:
-    """The same by tensor operations."""
-    vertical = F.pad((plane[:, :, 1:] - plane[:, :, :-1]).abs(), (0, 0, 1, 0))
-    horizontal = F.pad((plane[:, :, :, 1:] - plane[:, :, :, :-1]).abs(), (1, 0))
-    return (vertical + horizontal).sum(1, keepdim=True)
-
-
-@cache
-def _logarithms() -> np.ndarray:
-    return log_table(torch.device("cpu")).numpy()
 
 
 class MotionSide:
@@ -160,7 +123,7 @@ class MotionSide:
         unrest = merge_unrest(coarser, self.size(level)) if coarser else None
         return torch.cat(
             [
-                _parent(coarser, len(self.layout(level)), self.size(level), self.mismatch),
+                _parent(coarser, len(self.layout(level)), self.size(level), len(self.mismatch)),
                 _pooled_logs(self.mismatch, level),
                 _pooled_logs(self.activity, level, unrest),
             ],
