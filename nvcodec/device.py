@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 __all__ = ["DEVICES", "check_device", "choose_device"]
 
 DEVICES = ("auto", "cpu", "cuda")
-_CUDA_FROM = 700_000
+_CUDA_FROM = 200_000
 """Luma samples of a picture from which CUDA is faster than some CPU threads (BENCHMARKS.md, CUDA)."""
 
 
