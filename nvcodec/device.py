@@ -13,7 +13,7 @@ __all__ = ["DEVICES", "check_device", "choose_device"]
 
 DEVICES = ("auto", "cpu", "cuda")
 _CUDA_FROM = 200_000
-"""Luma samples of a picture from which CUDA is faster than some CPU threads (BENCHMARKS.md, CUDA)."""
+"""Luma samples of a picture from which CUDA decodes faster than eight CPU threads (BENCHMARKS.md, CUDA)."""
 
 
 def check_device(name: str) -> None:

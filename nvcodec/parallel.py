@@ -63,8 +63,8 @@ def run_all(tasks: Sequence[Callable[[], None]]) -> None:
 def in_turn() -> Iterator[Callable[[Callable[[], Any]], Future[Any]]]:
     """What takes tasks to run one after the other beside the body of the ``with`` statement; all are over behind it.
 
-    With one thread alone each runs when it is given. Tasks find autograd as the
-    caller has it; what they raise comes with their results.
+    With one thread alone each runs when it is given. Tasks find autograd as the caller has it; what they raise comes
+    with their results.
     """
     latest: list[Future[Any]] = []
 
@@ -129,9 +129,10 @@ def _done(task: Callable[[], _Result]) -> Future[_Result]:
 
 def _as_here(task: Callable[[], _Result]) -> Callable[[], _Result]:
     grad, inference = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+    stream = torch.cuda.current_stream() if torch.cuda.is_initialized() else None  # what runs on one keeps its order
 
     def run() -> _Result:
-        with torch.inference_mode(inference), torch.set_grad_enabled(grad):
+        with torch.inference_mode(inference), torch.set_grad_enabled(grad), torch.cuda.stream(stream):
             return task()
 
     return run

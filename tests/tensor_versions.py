@@ -13,7 +13,6 @@ from nvcodec.encoder.rate import LevelRate, laplace_bits, level_rates
 from nvcodec.entropy.context import MARGIN, ChannelLayout, ContextWeights, features, location_and_scale, log_feature
 from nvcodec.entropy.tables import FRACTIONS
 from nvcodec.fixedpoint import Rounding, shift_right
-from nvcodec.model.grid import SYMBOL_BOUND
 from nvcodec.model.motion import MERGE_SYMBOLS
 from nvcodec.model.warprnn import MotionSide
 
@@ -26,7 +25,7 @@ def merge_candidates(coarser: Tensor, size: tuple[int, int]) -> Tensor:
     """
     own, other = [], []
     for dim, length in ((-2, size[0]), (-1, size[1])):
-        cell = torch.arange(length, device=coarser.device)
+        cell = torch.arange(length)
         own.append(cell >> 1)
         other.append(((cell >> 1) + 2 * (cell & 1) - 1).clamp(0, coarser.shape[dim] - 1))
     return torch.stack([coarser[..., y, :][..., x] for x in (own[1], other[1]) for y in (own[0], other[0])])
@@ -62,7 +61,7 @@ def pool(plane: Tensor, level: int) -> Tensor:
 
 def parent(coarser: Tensor, channels: int, size: tuple[int, int]) -> Tensor:
     """``warprnn._parent``."""
-    out = torch.zeros(coarser.shape[0], channels, *size, device=coarser.device)
+    out = torch.zeros(coarser.shape[0], channels, *size)
     shared = min(channels, coarser.shape[1])
     magnitude = coarser[:, :shared].abs()
     around = F.avg_pool2d(magnitude, 3, 1, 1, divisor_override=1) + 8 * magnitude
@@ -89,12 +88,12 @@ class TensorContext:
 
     def stage(self, level: np.ndarray, stage: int) -> tuple[np.ndarray, np.ndarray]:
         """See ``LevelContext.stage``."""
-        inner = torch.from_numpy(level[:, :, MARGIN:-MARGIN, MARGIN:-MARGIN].astype(np.float32)).to(self.side.device)
+        inner = torch.from_numpy(level[:, :, MARGIN:-MARGIN, MARGIN:-MARGIN].astype(np.float32))
         inputs = features(inner, self.layout, (stage,), self.side, Rounding.EXACT)
         location, scale = location_and_scale(inputs, self.weights, (stage,), self.output_bias, Rounding.EXACT)
         whole = torch.floor(location * (1.0 / FRACTIONS))
-        tables = (scale * FRACTIONS + location - whole * FRACTIONS)[:, 0].to(torch.uint8).cpu().numpy()
-        return tables, whole[:, 0].to(torch.int32).cpu().numpy().clip(-SYMBOL_BOUND, SYMBOL_BOUND)
+        tables = (scale * FRACTIONS + location - whole * FRACTIONS)[:, 0].to(torch.uint8).numpy()
+        return tables, whole[:, 0].to(torch.int32).numpy()
 
 
 def costs_by_autograd(
@@ -113,7 +112,7 @@ def costs_by_autograd(
     if slopes:
         total = torch.stack([r.bits.sum() for r in rates]).sum()
         if signs:
-            total = torch.zeros((), device=levels[0].device)
+            total = torch.zeros(())
             for level, r, sign in zip(levels, rates, signs, strict=True):
                 counted = level.flatten(1).any(1).reshape(-1, 1, 1, 1) if free_empty else 1
                 total = total + (laplace_bits(level, r.location, r.scale) * sign * counted).sum()

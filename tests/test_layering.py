@@ -29,7 +29,7 @@ DECODER_HALF = [
 ORDER = [
     *DECODER_HALF,
     "account", "versions", "metrics", "color", "output_file",
-    "matroska", "y4m", "av_frame", "video_write", "source_length", "video_io", "frame_digest",
+    "matroska", "y4m", "av_frame", "video_write", "source_length", "video_io", "video_digest",
     "encoder.working_domain", "encoder.distortion", "encoder.cuts", "encoder.source", "encoder.rate_control",
     "encoder.twin", "encoder.power_kernels", "encoder.rate_kernels", "encoder.rate", "encoder.quantise",
     "encoder.motion_kernels", "encoder.motion_search", "encoder.block_kernels", "encoder.fit", "encoder.lookahead",

@@ -10,20 +10,22 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tensor_versions import merge_candidates
 
+from nvcodec.model import motion
 from nvcodec.model.grid import MOTION_LEVELS, FrameGeometry, motion_layout
 from nvcodec.model.motion import (
+    MERGE_SYMBOLS,
     VECTOR_BOUND,
     MotionPrediction,
     MotionState,
     _Agreement,
     add_grid_motion,
+    grid_vectors,
     merge_unrest,
     predict_motion,
     scale_vectors,
 )
-from nvcodec.model.warp import Reference, pack_luma
+from nvcodec.model.warp import SAMPLE_MAX, Reference, pack_luma
 
 distance = st.integers(1, 64).flatmap(lambda d: st.sampled_from([d, -d]))
 
@@ -169,11 +171,15 @@ def test_merge_choices_take_over_neighbours() -> None:
 
 
 def test_merge_candidates_stop_at_the_border() -> None:
-    corner = merge_candidates(torch.tensor([[[1.0, 2], [3, 4]]]), (3, 4))[:, 0]
-    assert corner[:, 0, 0].tolist() == [1, 1, 1, 1]
-    assert corner[:, 1, 0].tolist() == [1, 3, 1, 3]
-    assert corner[:, 1, 1].tolist() == [1, 3, 2, 4]
-    assert corner[:, 2, 3].tolist() == [4, 2, 4, 2]
+    """Above, below, beside and in the corner of each cell of 2x2, for blocks of 3x4."""
+    coarser = torch.tensor([[[[1.0, 2], [3, 4]]]])
+    by_choice = [grid_vectors([torch.full((1, 2, 3, 4), c) * torch.tensor([0.0, 1])[:, None, None], coarser])
+                 for c in MERGE_SYMBOLS]  # fmt: skip
+    found = torch.cat(by_choice)[:, 0]
+    assert found[:, 0, 0].tolist() == [1, 1, 1, 1]
+    assert found[:, 1, 0].tolist() == [1, 3, 1, 3]
+    assert found[:, 1, 1].tolist() == [1, 3, 2, 4]
+    assert found[:, 2, 3].tolist() == [4, 2, 4, 2]
 
 
 def test_unrest_is_how_far_the_candidates_lie_apart() -> None:
@@ -214,14 +220,22 @@ def test_vectors_are_clipped(sign: int) -> None:
 
 @pytest.mark.parametrize("distances", [(-1, 2), (-2, 2)])
 @pytest.mark.parametrize("size", [(1, 1), (35, 21), (9, 17), (48, 32)])
-def test_compiled_agreement_is_that_of_tensors(size: tuple[int, int], distances: tuple[int, int]) -> None:
+@pytest.mark.parametrize("shades", [1, 2, SAMPLE_MAX + 1])
+def test_compiled_agreement_is_that_of_tensors(
+    size: tuple[int, int], distances: tuple[int, int], shades: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Few shades, many ties."""
     geometry = FrameGeometry(*size)
-    agreement = _Agreement((picture(0, geometry), picture(5, geometry, seed=4)), distances, geometry)
     rng = np.random.default_rng(size[0])
-    for reach, count in ((3, 2), (60, 3), (VECTOR_BOUND, 1), (0, 0)):
-        start, *candidates = (
-            torch.from_numpy(rng.integers(-reach, reach + 1, (2, *geometry.blocks))).float() for _ in range(count + 1)
-        )
-        found, expected = agreement._search_cpu(start, candidates), agreement._search_anywhere(start, candidates)
-        assert torch.equal(found[0], expected[0])
-        assert torch.equal(found[1], expected[1])
+    pictures = torch.from_numpy(rng.integers(0, shades, (2, 6, *geometry.half)) * (SAMPLE_MAX // max(shades - 1, 1)))
+    for at_once in (1, 1 << 21):
+        monkeypatch.setattr(motion, "_AT_ONCE", at_once)
+        agreement = _Agreement((Reference(pictures[0].float()), Reference(pictures[1].float())), distances, geometry)
+        for reach, count in ((3, 2), (60, 3), (2, 4), (VECTOR_BOUND, 1), (0, 0)):
+            start, *candidates = (
+                torch.from_numpy(rng.integers(-reach, reach + 1, (2, *geometry.blocks))).float()
+                for _ in range(count + 1)
+            )
+            found, expected = agreement._search_cpu(start, candidates), agreement._search_anywhere(start, candidates)
+            assert torch.equal(found[0], expected[0])
+            assert torch.equal(found[1], expected[1])

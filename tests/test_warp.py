@@ -8,7 +8,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nvcodec.fixedpoint import Rounding
 from nvcodec.model.warp import (
     _CHROMA_TAPS,
     _LUMA_TAPS,
@@ -81,7 +80,7 @@ def blocks_of(plane: np.ndarray, block: int) -> tuple[int, int]:
 
 
 def build(planes: np.ndarray, taps: dict[int, tuple[int, ...]]) -> InterpolatedPlane:
-    return InterpolatedPlane.build(torch.from_numpy(planes).float(), tuple(taps.values()), Rounding.EXACT)
+    return InterpolatedPlane.build(torch.from_numpy(planes).float(), tuple(taps.values()))
 
 
 def noise(seed: int, *shape: int) -> np.ndarray:
@@ -183,18 +182,18 @@ def test_compiled_overlap_is_that_of_tensors(
 ) -> None:
     generator = torch.Generator().manual_seed(6)
     planes = torch.randint(0, SAMPLE_MAX + 1, (2, *size), generator=generator).float()
-    plane = InterpolatedPlane.build(planes, taps, Rounding.EXACT)
+    plane = InterpolatedPlane.build(planes, taps)
     rows, columns = -(-size[0] // block), -(-size[1] // block)
     for reach in (3, 40, 2047):
         vectors = torch.randint(-reach, reach + 1, (2, rows, columns), generator=generator).float()
-        expected = _overlapped_anywhere(plane, vectors, block, Rounding.EXACT)
-        assert torch.equal(_overlapped(plane, vectors, block, Rounding.EXACT), expected)
+        expected = _overlapped_anywhere(plane, vectors, block)
+        assert torch.equal(_overlapped(plane, vectors, block), expected)
 
 
 @pytest.mark.parametrize("taps", [_LUMA_TAPS, _CHROMA_TAPS])
 @pytest.mark.parametrize("size", [(1, 1), (6, 10), (18, 34)])
 def test_compiled_interpolation_is_that_of_tensors(size: tuple[int, int], taps: tuple[tuple[int, ...], ...]) -> None:
     planes = torch.from_numpy(noise(7, 2, *size)).float()
-    plane = InterpolatedPlane.build(planes, taps, Rounding.EXACT)
-    expected = InterpolatedPlane._build_anywhere(planes, taps, Rounding.EXACT)
+    plane = InterpolatedPlane.build(planes, taps)
+    expected = InterpolatedPlane._build_anywhere(planes, taps)
     assert torch.equal(plane.samples, expected.samples)

@@ -14,15 +14,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from nvcodec.blocks import contexts
 from nvcodec.blocks.layout import scans
 from nvcodec.blocks.picture import MODEL_DEPTHS
 from nvcodec.blocks.transform_cpu import cosines
-from nvcodec.entropy.context import LOG_BOUND, log_feature
+from nvcodec.entropy.context import LOG_BOUND, log_table
 from nvcodec.entropy.tables import FRACTIONS, SCALES, TABLE_BOUND, table_frequencies
-from nvcodec.fixedpoint import Rounding
 from nvcodec.model.base import TRAINED_WIDTHS, WIDTHS, starting_tensors
 from nvcodec.model.network import CHROMA_GAIN_STEPS, NetworkShape, gain_values, quantiser_steps
 
@@ -124,7 +122,7 @@ def scan_table() -> str:
 
 def logarithms_table() -> str:
     """The first values of the table of logarithms, and SHA-256 of all."""
-    values = log_feature(torch.arange(LOG_BOUND + 1, dtype=torch.float32), Rounding.EXACT).numpy().astype(np.uint8)
+    values = log_table().astype(np.uint8)
     digest = hashlib.sha256(values.tobytes()).hexdigest()
     return (
         _numbers(values[:SHOWN_LOGARITHMS].tolist(), 16)

@@ -224,7 +224,7 @@ def _has_levels(levels, top, left, side):
 
 
 @compiled_loosely
-def _search_luma(row, column, log2, source, weights, plane, all_levels, modes, order, step, lmbda, coder, effort):
+def _search_luma(row, column, log2, source, weights, plane, all_levels, modes, order, step, lmbda, coder, trials):
     """The best mode and levels of a luma block, which is rebuilt in ``plane``. Its cost."""
     side, top, left = 1 << log2, 4 * row, 4 * column
     line, smooth = np.empty(129, np.int32), np.empty(129, np.int32)
@@ -256,11 +256,11 @@ def _search_luma(row, column, log2, source, weights, plane, all_levels, modes, o
         bits = 1 if mode == first else 2 if mode in (second, third) else 6
         scores[mode] = total + price * bits
     least, best_mode = _FAR, 0
-    for n in range(effort[log2 - 2] + 2):
-        if n < effort[log2 - 2]:
+    for n in range(trials[log2 - 2] + 2):
+        if n < trials[log2 - 2]:
             mode = int(np.argmin(scores))
         else:
-            mode = first if n == effort[log2 - 2] else second
+            mode = first if n == trials[log2 - 2] else second
         if scores[mode] >= _FAR:
             continue
         scores[mode] = _FAR
@@ -418,7 +418,7 @@ def _search_leaf(
     coder,
     foreseen,
     kept,
-    effort,
+    trials,
 ):
     """A node as one block, or where log2 is 2 a node of 8x8 as four; its cost. ``kept``: room, (2, 3, 32, 32)."""
     refers, node = foreseen.shape[1] > 0, max(log2, 3)
@@ -439,7 +439,7 @@ def _search_leaf(
     for part in range(4 if log2 == 2 else 1):
         cost += _search_luma(
             row + part // 2, column + part % 2, log2, source[0], weights[0], planes[0], levels[0], modes, order,
-            luma_step, lmbda, coder, effort,
+            luma_step, lmbda, coder, trials,
         )  # fmt: skip
     if cost < least:
         cost += _search_chroma(
@@ -480,7 +480,7 @@ def _search_root(
     coder,
     foreseen,
     kept,
-    effort,
+    trials,
 ):
     """The best way to code a root of the quadtree: every node as one block, then, where it pays to try, as four.
 
@@ -516,13 +516,13 @@ def _search_root(
         while size:
             cost = _search_leaf(
                 row, column, size, source, weights, planes, levels, sizes, modes, choices, order, luma_step,
-                chroma_step, lmbda, coder, foreseen, kept[2], effort,
+                chroma_step, lmbda, coder, foreseen, kept[2], trials,
             )  # fmt: skip
             if size == 2:
                 costs[3] += cost
                 break
             wholes[log2] += cost
-            if log2 < 5 and not effort[4] and not _is_coded(row, column, log2, levels):
+            if log2 < 5 and not trials[4] and not _is_coded(row, column, log2, levels):
                 break
             _copy_node(log2, row, column, planes, levels, kept[log2, 0], kept[log2, 1], 0, 0)
             kept_modes[log2], kept_choices[log2] = modes[row, column], choices[row >> 1, column >> 1]
@@ -546,14 +546,14 @@ def _search_root(
 
 @compiled_loosely
 def search_picture(
-    source, weights, planes, levels, sizes, modes, choices, offsets, order, gain, steps, lmbda, coder, foreseen, effort
+    source, weights, planes, levels, sizes, modes, choices, offsets, order, gain, steps, lmbda, coder, foreseen, trials
 ):
     """Fill in the symbols of a picture, and ``planes`` with what they come to.
 
     ``source``, ``foreseen``: int32, see ``layout.BlockLayout.unpacked``; ``foreseen`` is what other frames predict,
     without rows where there are none. ``weights``: float32 (2, rows, columns), of squared errors in luma and chroma.
     ``lmbda``: weighted squared error per bit. ``gain``, ``steps``, ``offsets``: see ``rebuild_cpu.rebuild_planes``; the
-    offsets are given. ``effort``: how many modes of a block of 4, 8, 16, 32 samples are coded to see what they cost,
+    offsets are given. ``trials``: how many modes of a block of 4, 8, 16, 32 samples are coded to see what they cost,
     and 1 to try the parts of nodes without levels, too. ``coder``: see ``bins_cpu.new_coder``; its probabilities are
     left as they are behind the picture.
     """
@@ -564,6 +564,6 @@ def search_picture(
             luma_step, chroma_step = steps[min(max(gain + offsets[row >> 3, column >> 3], 0), len(steps) - 1)]
             _search_root(
                 row, column, source, weights, planes, levels, sizes, modes, choices, order, luma_step, chroma_step,
-                lmbda, coder, foreseen, kept, effort,
+                lmbda, coder, foreseen, kept, trials,
             )  # fmt: skip
             code_root(WRITE, row, column, sizes, modes, choices, offsets, levels, foreseen.shape[1] > 0, coder)

@@ -69,7 +69,7 @@ def context_sensitivity(twin: Twin, levels: list[Tensor], side: MotionSide, dept
     """Bits lost per squared unit of the context model's parameters: the Fisher information of the symbols, by one
     random probe."""
     names = [n for n in twin.values if n.startswith("context.")]
-    signs = [torch.randint(0, 2, level.shape, device=level.device) * 2.0 - 1 for level in levels]
+    signs = [torch.randint(0, 2, level.shape) * 2.0 - 1 for level in levels]
     _, slopes = level_costs(levels, side, twin.network().context(), depth, slopes=True, signs=signs)
     assert slopes is not None
     return {
@@ -95,7 +95,7 @@ class UnitFit:
         self.inputs = inputs
         self.layout = BlockLayout(*geometry.half)
         self.importance = importance
-        self.weights = _sample_weights(importance, geometry.half)
+        self.weights = _sample_weights(importance.to(target.device), geometry.half)
         self.blocks: list[list[np.ndarray]] = []
         self.rebuilt = inputs.prediction
 
@@ -131,7 +131,7 @@ class UnitFit:
             foreseen = layout.unpacked(self.inputs.prediction[b].cpu().numpy())
         symbols = [np.zeros(shape, np.int32) for shape in layout.shapes]
         sizes, modes, choices, offsets, levels = symbols
-        offsets[:] = _offsets(self.importance[b].cpu().numpy(), settings.lmbda, gain)
+        offsets[:] = _offsets(self.importance[b].numpy(), settings.lmbda, gain)
         planes = np.zeros(layout.planes, np.int32)
         kernels.search_picture(
             source, self._plane_weights(b), planes, levels, sizes, modes, choices, offsets,

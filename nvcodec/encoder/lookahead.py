@@ -56,13 +56,13 @@ def importance(forecasts: list[FrameForecast], size: tuple[int, int], lmbda: flo
     found = {f.frame.display: np.ones(size) for f in forecasts}
     for forecast in reversed(forecasts):
         own = found[forecast.frame.display]
-        distortion = np.minimum(_DISTORTION * lmbda / own, forecast.detail.double().cpu().numpy() + _LEAST_ERROR)
-        share = distortion / (distortion + forecast.error.double().cpu().numpy() + _LEAST_ERROR)
+        distortion = np.minimum(_DISTORTION * lmbda / own, forecast.detail.double().numpy() + _LEAST_ERROR)
+        share = distortion / (distortion + forecast.error.double().numpy() + _LEAST_ERROR)
         handed = own * share**_UNEVEN
-        blend = forecast.blend.cpu().numpy()
+        blend = forecast.blend.numpy()
         for k, (reference, field) in enumerate(zip(forecast.frame.references, forecast.fields, strict=True)):
             share = np.where(blend == 0, _SHARED, blend == 1 - 2 * k)
-            _spread(found[reference], handed * share, field.double().cpu().numpy() / (4 * BLOCK))
+            _spread(found[reference], handed * share, field.double().numpy() / (4 * BLOCK))
     return {display: _smooth(own) for display, own in found.items()}
 
 
@@ -75,7 +75,7 @@ def estimated_bits(forecasts: list[FrameForecast], weights: dict[int, np.ndarray
     """
     bits = 0.0
     for forecast in forecasts:
-        error = forecast.error.double().cpu().numpy()
+        error = forecast.error.double().numpy()
         bits += float(np.log2(1 + error * weights[forecast.frame.display] / lmbda).sum())
     return _BITS * BLOCK * BLOCK * bits
 
@@ -85,7 +85,7 @@ def estimated_psnr(forecasts: list[FrameForecast], weights: dict[int, np.ndarray
     error E, no more is left than ``_DISTORTION`` of its lambda."""
     found = []
     for forecast in forecasts:
-        error = forecast.error.double().cpu().numpy() + _LEAST_ERROR
+        error = forecast.error.double().numpy() + _LEAST_ERROR
         left = np.minimum(_DISTORTION * lmbda / weights[forecast.frame.display], error)
         found.append(10 * np.log10(255**2 / left.mean()))
     return float(np.mean(found))

@@ -137,7 +137,7 @@ def search_motion(
                 blend, totals,
             )  # fmt: skip
         coarser = totals
-    return [torch.from_numpy(level).to(like) for level, like in zip(symbols, start, strict=True)]
+    return [torch.from_numpy(level).to(like.dtype) for level, like in zip(symbols, start, strict=True)]
 
 
 def matching_fields(target: Tensor, reference: Reference, geometry: FrameGeometry, lmbda: float) -> list[Tensor]:
@@ -169,13 +169,13 @@ def _scene(
         F.pad(luma[None], border, mode="replicate")[0].cpu().numpy(),
         _integers(torch.cat(prediction.fields)),
         np.array([sign * d for d in frame.distances] * 2)[:2],
-        importance.cpu().numpy().astype(np.float32),
+        importance.numpy(),
         lmbda,
     )
 
 
 def _integers(x: Tensor) -> _Array:
-    return x.cpu().numpy().astype(np.int64)
+    return x.numpy().astype(np.int64)
 
 
 def _quarters(price: LevelPrice) -> tuple[_Array, _Array]:
@@ -232,10 +232,10 @@ def _padded(plane: Tensor, border: Sequence[int]) -> _Array:
 
 def _corrections(prediction: MotionPrediction, found: Sequence[Tensor], distances: tuple[int, ...]) -> Tensor:
     """(2 or 4, block rows, block columns): what makes the predicted fields those that were ``found``."""
-    common = found[0].cpu() - prediction.fields[0].cpu()
+    common = found[0] - prediction.fields[0]
     if len(found) == 1:
         return common
-    own = found[1].cpu() - prediction.fields[1].cpu() - scale_vectors(common, distances[1], distances[0])
+    own = found[1] - prediction.fields[1] - scale_vectors(common, distances[1], distances[0])
     return torch.cat([common, own])
 
 

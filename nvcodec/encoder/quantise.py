@@ -34,7 +34,7 @@ def quantise_network(twin: Twin, sensitivity: dict[str, Tensor], price: float = 
         if spec.name not in sensitivity:
             continue
         difference = (twin.values[spec.name].detach() - twin.start[spec.name]).cpu().double().numpy()
-        change = _quantise_tensor(spec, difference, sensitivity[spec.name].cpu().double().numpy(), price)
+        change = _quantise_tensor(spec, difference, sensitivity[spec.name].double().numpy(), price)
         if change is not None:
             changes[spec.name] = change
     return changes
@@ -43,7 +43,7 @@ def quantise_network(twin: Twin, sensitivity: dict[str, Tensor], price: float = 
 def gain_changes(twin: Twin) -> dict[str, TensorChange]:
     """What makes the starting gains those of ``twin``, whole steps; empty where they are the same."""
     name = "block.gain"
-    symbols = (twin.values[name] - twin.start[name]).detach().round().int().cpu().numpy()
+    symbols = (twin.values[name] - twin.start[name]).detach().round().int().numpy()
     if not symbols.any():
         return {}
     (spec,) = (spec for spec in twin.shape.tensors if spec.name == name)

@@ -1,7 +1,7 @@
 """The float twin of the entropy coder: what symbols cost, and how that changes with the model.
 
-``level_rates`` says it in tensor operations that autograd follows; ``level_costs`` gives the derivatives at once, from
-compiled code.
+``level_costs`` gives it and its derivatives from compiled code; ``level_rates`` says it in tensor operations that
+autograd follows, to train the starting network and to compare with.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What symbols cost and how that depends on the model, in compiled code: ``nvcodec.encoder.rate`` on a CPU.
+"""What symbols cost and how that depends on the model, in compiled code, for ``nvcodec.encoder.rate``.
 
 One pass over the symbols of a level takes the context model forwards and, where it is wanted, backwards. Most symbols
 are zero, so the others say to their surroundings what these see.

@@ -284,7 +284,7 @@ class SegmentFit:
         """The mean importance of a unit, and that of each block over it, (B, block rows, block columns)."""
         blocks = torch.stack([self.importance[f.display] for f in unit.frames])
         mean = float(blocks.log().mean().exp())
-        return mean, (blocks / mean).to(self.source.samples.device)
+        return mean, blocks / mean
 
     def importance_of_depths(self) -> dict[int, float]:
         """Of each depth of the hierarchy the importance over the usual one, the geometric mean of its frames."""

@@ -17,7 +17,7 @@ from nvcodec.encoder.twin import Twin
 from nvcodec.entropy.weights import STEPS, TensorChange
 from nvcodec.errors import TargetError
 from nvcodec.model.base import starting_tensors
-from nvcodec.model.network import NetworkShape, placed
+from nvcodec.model.network import NetworkShape, with_cells_on
 from nvcodec.segment import SegmentHeader, SegmentWriter
 
 __all__ = [
@@ -267,7 +267,7 @@ def foresee_segment(source: SegmentSource, width: int, lmbda: float) -> tuple[fl
 
 def _start_twin(source: SegmentSource, width: int, lmbda: float) -> Twin:
     """The starting network, its gains moved to what ``lmbda`` asks for."""
-    twin = Twin(NetworkShape(width), placed(starting_tensors(width), source.samples.device))
+    twin = Twin(NetworkShape(width), with_cells_on(starting_tensors(width), source.samples.device))
     twin.shift_gains(GAIN_PER_OCTAVE * math.log2(lmbda))
     return twin
 

@@ -13,7 +13,7 @@ from nvcodec.encoder.cuts import CutDetector
 from nvcodec.encoder.working_domain import working_samples
 from nvcodec.errors import InputError
 from nvcodec.frame import Frame, VideoProperties
-from nvcodec.frame_digest import FrameDigest
+from nvcodec.video_digest import VideoDigest
 from nvcodec.video_io import FrameRange, VideoReader, check_can_be_read_again
 
 __all__ = ["Shot", "Source"]
@@ -50,7 +50,7 @@ class Source:
         self._digests: list[str] = []
         with VideoReader(name, frames=frames) as reader:
             self.properties = reader.properties
-            digest, detector, longest = FrameDigest(self.properties), CutDetector(), longest_shot(self.properties)
+            digest, detector, longest = VideoDigest(self.properties), CutDetector(), longest_shot(self.properties)
             start = 0
 
             def end_shot() -> None:
@@ -80,7 +80,7 @@ class Source:
         a shot: who has all frames of a shot has the right ones.
         """
         with VideoReader(self._name, frames=self._range) as reader:
-            digest = FrameDigest(reader.properties)
+            digest = VideoDigest(reader.properties)
             if reader.properties != self.properties:
                 raise self._changed()
             for shot, expected in zip(self.shots, self._digests, strict=True):

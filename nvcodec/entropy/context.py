@@ -12,6 +12,10 @@ in its own channel or in the others. All symbols of a stage are independent give
 
 Of every symbol the model sees seven features (see ``FEATURES``); a two-layer integer network turns them
 into the location (in quarters) and the scale index of a table of ``nvcodec.entropy.tables``.
+
+Files are coded by ``context_cpu``, and ``encoder.rate_kernels`` says what they will cost. ``features`` and
+``location_and_scale`` are the same in tensor operations that autograd follows, to train the starting network and to
+compare with.
 """
 
 from __future__ import annotations
@@ -124,7 +128,7 @@ def log_feature(x: Tensor, rounding: Rounding) -> Tensor:
     """Non-negative x to ``round(16 log2(1 + floor(x)))``, x capped at LOG_BOUND."""
     x = x.clamp(max=LOG_BOUND)
     if rounding is Rounding.EXACT:
-        return torch.from_numpy(log_table()).to(x.device)[x.round().long()]
+        return torch.from_numpy(log_table())[x.round().long()]
     return LOG_STEP * torch.log2(1.0 + x)
 
 
@@ -182,9 +186,9 @@ def neighbour_kernels(
 
 
 @cache
-def _kernels(layout: ChannelLayout, stages: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+def _kernels(layout: ChannelLayout, stages: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     pairs = [stage_kernels(layout, stage) for stage in stages]
-    return torch.cat([p[0] for p in pairs]).to(device), torch.cat([p[1] for p in pairs]).to(device)
+    return torch.cat([p[0] for p in pairs]), torch.cat([p[1] for p in pairs])
 
 
 def at_stages(level: Tensor, stages: tuple[int, ...]) -> Tensor:
@@ -205,7 +209,7 @@ def features(
     """
     batch, channels, rows, columns = symbols.shape
     half = (rows // 2, columns // 2)
-    magnitude_kernel, signed_kernel = _kernels(layout, stages, symbols.device)
+    magnitude_kernel, signed_kernel = _kernels(layout, stages)
     padded = F.pad(symbols, (2, 2, 2, 2))
     magnitude = conv2d(padded.abs(), magnitude_kernel, stride=2)
     magnitude = log_feature(magnitude.reshape(batch, len(stages), 3, channels, *half), rounding)

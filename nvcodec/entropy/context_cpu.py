@@ -1,4 +1,4 @@
-"""The context model on a CPU: the integers of ``nvcodec.entropy.context``, symbol by symbol, in compiled code.
+"""The context model: the integers of ``nvcodec.entropy.context``, symbol by symbol, in compiled code.
 
 A level of a small picture has a few thousand symbols; as tensors, the dozens of operations that a stage takes cost
 more than what they compute. numba compiles the function below when it is first called on a machine, and keeps the

@@ -1,7 +1,7 @@
 """Symbols in and out of the range coder, one stage of a level at a time.
 
 ``code_level`` is the way in for encoder and decoder. It is handed a channel: a ``SymbolWriter`` puts the
-symbols it is given into the coder, a ``SymbolReader`` takes them out, on a CPU in compiled code. Within a
+symbols it is given into the coder, a ``SymbolReader`` takes them out, in compiled code. Within a
 stage the symbols are coded in ascending order of their table, then frame, channel, row, column: a handful
 of calls for thousands of symbols.
 """

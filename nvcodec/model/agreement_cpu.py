@@ -19,7 +19,7 @@ def search_agreement(
     candidates: np.ndarray, neighbours: np.ndarray, neighbour_penalty: int, steps: np.ndarray, wide: np.ndarray,
     near: np.ndarray, bound: int, best: np.ndarray, cost: np.ndarray,
 ) -> None:  # fmt: skip
-    """The search of ``nvcodec.model.motion._Agreement``, in the same order.
+    """The search of ``nvcodec.model.motion._Agreement``, one field after the other (bitstream_spec.md, 10.4).
 
     ``first``, ``second``: the samples of two ``InterpolatedPlane`` of ``height`` x ``width`` with ``margin`` around
     them. ``distances``: of both in frames, the first one positive. ``candidates``: (N, 2, rows, columns).

@@ -56,8 +56,8 @@ _REFINEMENT = ((4, 128), (2, 91), (1, 64))
 
 
 _DISAGREEMENT_UNIT = 64
-_AT_ONCE = 16
-"""Trials whose samples are gathered together where the search is done by tensor operations."""
+_AT_ONCE = 1 << 21
+"""Samples that are gathered together where the search is done by tensor operations, unless one trial has more."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,7 @@ class _Agreement:
         self.planes = [r.luma for r in references]
         self.distances = distances
         self.rows, self.columns = geometry.half
+        self.at_once = max(1, _AT_ONCE // (self.rows * self.columns))
         self.windows = [
             torch.outer(row, row)[None, None].to(references[0].packed)
             for row in (torch.tensor(_WINDOW_NEAR), torch.tensor(_WINDOW_WIDE))
@@ -175,7 +176,7 @@ class _Agreement:
 
     def _best(self, trials: Tensor, penalties: list[int], *, wide: bool) -> tuple[Tensor, Tensor]:
         """Of each block the first of the cheapest of ``trials`` (N, 2, rows, columns), and what it costs."""
-        costs = torch.cat([self._costs(some, wide=wide) for some in trials.split(_AT_ONCE)])
+        costs = torch.cat([self._costs(some, wide=wide) for some in trials.split(self.at_once)])
         costs = costs + torch.tensor(penalties, dtype=costs.dtype, device=costs.device)[:, None, None]
         least = costs.amin(0)
         number = torch.arange(len(trials), device=costs.device)[:, None, None]

@@ -41,8 +41,8 @@ __all__ = [
     "cell_kind",
     "gain_values",
     "limit_gains",
-    "placed",
     "quantiser_steps",
+    "with_cells_on",
 ]
 
 CONV_BITS = 9
@@ -155,7 +155,7 @@ def quantiser_steps() -> np.ndarray:
     return np.array([(v, values[max(i - CHROMA_GAIN_STEPS, 0)]) for i, v in enumerate(values)], np.int64)
 
 
-def placed(tensors: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+def with_cells_on(tensors: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
     """The tensors of a network with those of the cells on ``device``."""
     return {name: t.to(device) if name.startswith("cell.") else t for name, t in tensors.items()}
 
@@ -169,7 +169,7 @@ class Network:
 
     def to(self, device: torch.device) -> Network:
         """With the cells on ``device``; the rest goes with the symbols, which are on the CPU."""
-        return Network(self.shape, placed(self.tensors, device))
+        return Network(self.shape, with_cells_on(self.tensors, device))
 
     @property
     def device(self) -> torch.device:

@@ -1,7 +1,6 @@
-"""What the context models see besides symbols, and the merging of motion, on a CPU, in compiled code.
+"""What the context models see besides symbols, and the merging of motion, in compiled code: integers in float32.
 
-The same integers in float32 as the tensor operations of ``nvcodec.model.warprnn`` and ``nvcodec.model.motion``, which
-are dozens for every level of a unit and take longer to call than to compute.
+As tensor operations they would be dozens for every level of a unit, and take longer to call than to compute.
 """
 
 from __future__ import annotations

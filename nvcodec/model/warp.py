@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nvcodec.fixedpoint import Rounding, conv2d, shift_right
+from nvcodec.fixedpoint import conv2d, shift_right
 from nvcodec.parallel import run_all
 
 __all__ = ["BLOCK", "MARGIN", "OWN_SHARE", "SAMPLE_MAX", "InterpolatedPlane", "Reference", "pack_luma", "unpack_luma"]
@@ -71,14 +71,14 @@ class InterpolatedPlane:
     width: int
 
     @staticmethod
-    def build(planes: Tensor, taps: tuple[tuple[int, ...], ...], rounding: Rounding) -> InterpolatedPlane:
+    def build(planes: Tensor, taps: tuple[tuple[int, ...], ...]) -> InterpolatedPlane:
         """Interpolate ``planes`` (C, H, W) of samples 0 .. SAMPLE_MAX; the result is rounded and clipped."""
-        if planes.device.type == "cpu" and rounding is Rounding.EXACT:
+        if planes.device.type == "cpu":
             return InterpolatedPlane._build_cpu(planes, taps)
-        return InterpolatedPlane._build_anywhere(planes, taps, rounding)
+        return InterpolatedPlane._build_anywhere(planes, taps)
 
     @staticmethod
-    def _build_anywhere(planes: Tensor, taps: tuple[tuple[int, ...], ...], rounding: Rounding) -> InterpolatedPlane:
+    def _build_anywhere(planes: Tensor, taps: tuple[tuple[int, ...], ...]) -> InterpolatedPlane:
         """The same by tensor operations."""
         count, height, width = planes.shape
         length = len(taps[0])
@@ -88,7 +88,7 @@ class InterpolatedPlane:
         padded = F.pad(planes.unsqueeze(1), (*pad, *pad), mode="replicate")
         across = conv2d(padded, kernel.reshape(4, 1, 1, length))
         both = conv2d(across.flatten(0, 1).unsqueeze(1), kernel.reshape(4, 1, length, 1))
-        samples = shift_right(both, _TAP_SHIFT, rounding).clamp(0, SAMPLE_MAX)
+        samples = shift_right(both, _TAP_SHIFT).clamp(0, SAMPLE_MAX)
         return InterpolatedPlane(samples.reshape(count, -1), height, width)
 
     @staticmethod
@@ -157,25 +157,27 @@ def _window(block: int, length: int, device: torch.device) -> Tensor:
     return own.repeat(-(-length // block))[:length]
 
 
-def _overlapped(plane: InterpolatedPlane, vectors: Tensor, block: int, rounding: Rounding) -> Tensor:
+def _overlapped(plane: InterpolatedPlane, vectors: Tensor, block: int) -> Tensor:
     """(C, rows, columns): overlapped block motion compensation.
 
     Every sample is a mean, weighted by its place in the block, of what four vectors bring: those of its block, of the
     nearest block above or below, of the nearest one to the left or right, and of the one in the corner between them.
     """
-    if vectors.device.type == "cpu" and rounding is Rounding.EXACT:
+    if vectors.device.type == "cpu":
         return _overlapped_cpu(plane, vectors, block)
-    return _overlapped_anywhere(plane, vectors, block, rounding)
+    return _overlapped_anywhere(plane, vectors, block)
 
 
-def _overlapped_anywhere(plane: InterpolatedPlane, vectors: Tensor, block: int, rounding: Rounding) -> Tensor:
+def _overlapped_anywhere(plane: InterpolatedPlane, vectors: Tensor, block: int) -> Tensor:
     """The same by tensor operations."""
     own_y = _window(block, plane.height, vectors.device)[:, None]
     own_x = _window(block, plane.width, vectors.device)
-    places = [(down, right) for down in (False, True) for right in (False, True)]
-    weights = torch.stack([(8 - own_y if down else own_y) * (8 - own_x if right else own_x) for down, right in places])
-    samples = plane.gather(torch.stack([_half_blocks(vectors, *place) for place in places]), block // 2)
-    return shift_right((samples * weights).sum(1), 6, rounding)
+    total = torch.zeros((), device=vectors.device)
+    for down in (False, True):
+        sideways = torch.stack([_half_blocks(vectors, down, right) for right in (False, True)])
+        nearer, further = plane.gather(sideways, block // 2).unbind(1)
+        total = total + (nearer * own_x + further * (8 - own_x)) * (8 - own_y if down else own_y)
+    return shift_right(total, 6)
 
 
 def _overlapped_cpu(plane: InterpolatedPlane, vectors: Tensor, block: int) -> Tensor:
@@ -192,10 +194,9 @@ def _overlapped_cpu(plane: InterpolatedPlane, vectors: Tensor, block: int) -> Te
 class Reference:
     """A decoded frame as later frames see it: 10-bit samples, interpolated on demand."""
 
-    def __init__(self, packed: Tensor, rounding: Rounding = Rounding.EXACT) -> None:
+    def __init__(self, packed: Tensor) -> None:
         """``packed``: (6, h, w) samples 0 .. SAMPLE_MAX."""
         self.packed = packed
-        self.rounding = rounding
 
     def prepare(self) -> None:
         """Interpolate now: afterwards threads may share the reference."""
@@ -203,20 +204,20 @@ class Reference:
 
     @cached_property
     def luma(self) -> InterpolatedPlane:
-        return InterpolatedPlane.build(unpack_luma(self.packed[:4]).unsqueeze(0), _LUMA_TAPS, self.rounding)
+        return InterpolatedPlane.build(unpack_luma(self.packed[:4]).unsqueeze(0), _LUMA_TAPS)
 
     @cached_property
     def chroma(self) -> InterpolatedPlane:
-        return InterpolatedPlane.build(self.packed[4:], _CHROMA_TAPS, self.rounding)
+        return InterpolatedPlane.build(self.packed[4:], _CHROMA_TAPS)
 
     def warp(self, vectors: Tensor) -> Tensor:
         """The packed samples (6, h, w), displaced by the block field ``vectors`` (2, block rows, block columns) in
         quarter luma samples."""
         vectors = vectors.to(self.packed.device)
         luma = self.warp_luma(vectors)
-        chroma = _overlapped(self.chroma, torch.floor((vectors + 1) * 0.5), BLOCK // 2, self.rounding)
+        chroma = _overlapped(self.chroma, torch.floor((vectors + 1) * 0.5), BLOCK // 2)
         return torch.cat([pack_luma(luma), chroma])
 
     def warp_luma(self, vectors: Tensor) -> Tensor:
         """Luma alone, (2h, 2w), displaced by the block field ``vectors``."""
-        return _overlapped(self.luma, vectors.to(self.packed.device), BLOCK, self.rounding)[0]
+        return _overlapped(self.luma, vectors.to(self.packed.device), BLOCK)[0]

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from nvcodec.entropy.context import log_table
-from nvcodec.fixedpoint import Rounding, shift_right
+from nvcodec.fixedpoint import shift_right
 from nvcodec.model.grid import FrameGeometry, motion_layout
 from nvcodec.model.motion import MotionState, merge_unrest
 from nvcodec.model.network import GREY, SAMPLE_CHANNELS
@@ -58,7 +58,6 @@ def compensate(
     references: tuple[Reference, ...],
     fields: tuple[Tensor, ...],
     blend: Tensor,
-    rounding: Rounding = Rounding.EXACT,
 ) -> Compensated:
     """Warp the references by their fields and blend them, ``(first (1 + b) + second (1 - b) + 1) >> 1``.
 
@@ -70,7 +69,7 @@ def compensate(
     first, second = warped
     rows, columns = first.shape[1:]
     b = blend.to(first.device).repeat_interleave(4, 1).repeat_interleave(4, 2)[:, :rows, :columns]
-    return Compensated(shift_right(first * (1 + b) + second * (1 - b), 1, rounding), first - second)
+    return Compensated(shift_right(first * (1 + b) + second * (1 - b), 1), first - second)
 
 
 def _pooled_logs(plane: Tensor, level: int, more: Tensor | None = None) -> Tensor:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from nvcodec.errors import InputError
 from nvcodec.frame import Frame, VideoProperties
-from nvcodec.frame_digest import FrameDigest
 from nvcodec.rd.quality import rgb_matrix
+from nvcodec.video_digest import VideoDigest
 from nvcodec.video_io import FrameRange, VideoReader, check_can_be_read_again
 
 __all__ = ["Clip", "inspect_clip", "name_clips", "open_clip"]
@@ -27,7 +27,7 @@ class Clip:
         count: frames in it.
         properties: of the video.
         rgb_matrix: by what its frames become RGB, in words.
-        digest: ``FrameDigest`` of those frames.
+        digest: ``VideoDigest`` of those frames.
     """
 
     source: str
@@ -72,7 +72,7 @@ def inspect_clip(source: str, name: str, frames: FrameRange | None) -> Clip:
             matrix = rgb_matrix(properties)
         except InputError as error:
             raise InputError(f"{source}: {error}") from error
-        digest = FrameDigest(properties)
+        digest = VideoDigest(properties)
         for frame in reader:
             digest.add(frame)
             count += 1

@@ -6,10 +6,10 @@ import hashlib
 
 from nvcodec.frame import Frame, VideoProperties
 
-__all__ = ["FrameDigest"]
+__all__ = ["VideoDigest"]
 
 
-class FrameDigest:
+class VideoDigest:
     """Of the properties of a video and the samples and timestamps of its frames: equal content, equal digest, whatever
     the file that it comes from."""
 
