@@ -228,7 +228,7 @@ def test_compiled_agreement_is_that_of_tensors(
     geometry = FrameGeometry(*size)
     rng = np.random.default_rng(size[0])
     pictures = torch.from_numpy(rng.integers(0, shades, (2, 6, *geometry.half)) * (SAMPLE_MAX // max(shades - 1, 1)))
-    for at_once in (1, 1 << 21):
+    for at_once in (1, 1 << 23):
         monkeypatch.setattr(motion, "_AT_ONCE", at_once)
         agreement = _Agreement((Reference(pictures[0].float()), Reference(pictures[1].float())), distances, geometry)
         for reach, count in ((3, 2), (60, 3), (2, 4), (VECTOR_BOUND, 1), (0, 0)):

@@ -56,7 +56,7 @@ _REFINEMENT = ((4, 128), (2, 91), (1, 64))
 
 
 _DISAGREEMENT_UNIT = 64
-_AT_ONCE = 1 << 21
+_AT_ONCE = 1 << 23
 """Samples that are gathered together where the search is done by tensor operations, unless one trial has more."""
 
 
