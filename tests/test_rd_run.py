@@ -8,17 +8,19 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numba
 import pytest
 import torch
 from rd_samples import COUNT, FAST, FakeCodec, fake_codec, moving_clip, plan
 from run_cwrv import cwrv, fails
-from video_samples import DEMO, read
+from video_samples import DEMO, properties, read
 
+from nvcodec.encoder.pipeline import EncodeOptions
 from nvcodec.errors import EncodeError
 from nvcodec.metrics import frame_psnr
 from nvcodec.rd import anchors, extra, output, points, run
 from nvcodec.rd.anchors import parse_anchors
-from nvcodec.rd.clip import inspect_clip, name_clips
+from nvcodec.rd.clip import Clip, inspect_clip, name_clips
 
 
 @pytest.fixture(scope="module")
@@ -317,3 +319,17 @@ def test_jobs_in_processes_end_in_the_same_results(clip: Path, tmp_path: Path, f
     again = plan(clip, tmp_path, settings=FAST)
     assert everything(again)["clips"] == first["clips"]
     assert anchors.CODERS["x264"].suffix == ".264"
+
+
+def test_translation_is_told_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def encode(*_: Any, **__: Any) -> int:
+        def plus(x: int) -> int:
+            return x + 1
+
+        return int(numba.njit(plus)(41))
+
+    monkeypatch.setattr(points, "encode", encode)
+    told: list[tuple[float, str]] = []
+    clip = Clip("clip", "clip", None, 1, properties(16, 16), "", "")
+    assert points._encode(clip, tmp_path / "a", EncodeOptions(), lambda *what: told.append(what)) == 42
+    assert told == [(0.0, "translating what runs often, once on a machine")]

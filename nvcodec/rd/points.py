@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from nvcodec.account import describe
+from nvcodec.compiled import telling_of_translation
 from nvcodec.decoder import Decoder, thread_limit
 from nvcodec.device import choose_device
 from nvcodec.encoder.pipeline import EncodeOptions, EncodeReport, encode
@@ -101,11 +102,12 @@ def _encode(clip: Clip, path: Path, options: EncodeOptions, report: Report) -> E
         encode, clip.source, path, options, frames=clip.frames, overwrite=True,
         progress=lambda p: report(0.95 * p.fraction, f"{p.stage} frame {p.frame}/{p.frames}"),
     )  # fmt: skip
-    try:
-        return make()
-    except CheckpointError:
-        remove_with_temporary(checkpoint_path(path))
-        return make()
+    with telling_of_translation(lambda: report(0.0, "translating what runs often, once on a machine")):
+        try:
+            return make()
+        except CheckpointError:
+            remove_with_temporary(checkpoint_path(path))
+            return make()
 
 
 def _decode_ours(settings: CodecSettings) -> _Decode:
