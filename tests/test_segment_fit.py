@@ -180,3 +180,12 @@ def test_as_many_threads_as_there_are_find_the_same() -> None:
             source = SegmentSource(samples, GEOMETRY, 4)
             payloads.append(encode_segment(source, 8, Target(total_bytes=2500), EFFORTS["medium"]).payload)
     assert payloads[0] == payloads[1] == payloads[2]
+
+
+@pytest.mark.parametrize(("lmbda", "learns"), [(20.0, True), (200.0, False)])
+def test_frames_with_references_learn_nothing_where_what_they_add_would_add_up(lmbda: float, learns: bool) -> None:
+    taught, fit = twin(), segment()
+    fit.run_pass(taught, replace(SETTINGS, lmbda=lmbda, train=True))
+    for kind, is_moved in (("key", True), ("inter", learns)):
+        names = taught.synthesis_names(kind)
+        assert any(not torch.equal(taught.values[n], taught.start[n]) for n in names) == is_moved

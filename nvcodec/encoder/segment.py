@@ -57,6 +57,10 @@ _USUAL_IMPORTANCE = 12.0
 """Of a key frame; ``PassSettings.lmbda`` is the price of a bit there."""
 _DEPTH_FACTOR = 2.3
 """By which importance falls from one depth of the hierarchy to the next."""
+_DRIFTING_LMBDA = 128.0
+"""From this lambda on, frames with references go through the cell as it was shipped. What a cell adds in the mean it
+adds to every P frame anew, and where little residual is coded nothing takes that away: a cell that learns from such
+frames learns to make up for what has added up so far, and is off in the other direction in the end."""
 _ESTIMATES = 8
 """Steps of ``estimated_lmbda``; importance and bits move with lambda."""
 _DETAIL = 0.1
@@ -397,10 +401,12 @@ class SegmentFit:
         mean, relative = self.unit_importance(unit)
         fit = UnitFit(unit, self.source.geometry, self.targets(unit), motion.inputs, relative)
         effort = settings.effort
-        iterations = effort.iterations if unit.reference_count else effort.key_iterations
-        wanted = FitSettings(
-            settings.highest_lmbda / mean, iterations if settings.train else 0, effort.modes, effort.splits_empty
-        )
+        iterations = 0
+        if settings.train and unit.reference_count == 0:
+            iterations = effort.key_iterations
+        elif settings.train and settings.lmbda < _DRIFTING_LMBDA:
+            iterations = effort.iterations
+        wanted = FitSettings(settings.highest_lmbda / mean, iterations, effort.modes, effort.splits_empty)
         return UnitSearch(motion, fit, sum(fit.search(gain, models, wanted)), models, wanted)
 
     def adopt_unit(self, number: int, found: UnitSearch, twin: Twin, settings: PassSettings) -> float:
