@@ -19,10 +19,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from nvcodec.core.errors import BitstreamError, EncodeError, InputError, NvcodecError, OutputError
+    from nvcodec.core.frame import Frame, VideoProperties
     from nvcodec.decoder import Damage, Decoder
     from nvcodec.encoder.pipeline import EncodeOptions, EncodeReport, Progress, encode
-    from nvcodec.errors import BitstreamError, EncodeError, InputError, NvcodecError, OutputError
-    from nvcodec.frame import Frame, VideoProperties
 
 __all__ = [
     "BitstreamError",
@@ -50,13 +50,13 @@ _HOMES = {
     "EncodeReport": "nvcodec.encoder.pipeline",
     "Progress": "nvcodec.encoder.pipeline",
     "encode": "nvcodec.encoder.pipeline",
-    "BitstreamError": "nvcodec.errors",
-    "EncodeError": "nvcodec.errors",
-    "InputError": "nvcodec.errors",
-    "NvcodecError": "nvcodec.errors",
-    "OutputError": "nvcodec.errors",
-    "Frame": "nvcodec.frame",
-    "VideoProperties": "nvcodec.frame",
+    "BitstreamError": "nvcodec.core.errors",
+    "EncodeError": "nvcodec.core.errors",
+    "InputError": "nvcodec.core.errors",
+    "NvcodecError": "nvcodec.core.errors",
+    "OutputError": "nvcodec.core.errors",
+    "Frame": "nvcodec.core.frame",
+    "VideoProperties": "nvcodec.core.frame",
 }
 
 

@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 
-from nvcodec.cli import EXIT_INTERRUPTED, EXIT_TERMINATED, main
+from nvcodec.cli.commands import EXIT_INTERRUPTED, EXIT_TERMINATED, main
 
 __all__ = ["run"]
 

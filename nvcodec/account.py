@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nvcodec.container import MAJOR
+from nvcodec.bitstream.container import MAJOR
 from nvcodec.decoder import Decoder
 
 __all__ = ["describe"]

@@ -17,16 +17,16 @@ from typing import Any, BinaryIO, Self
 import torch
 from torch import Tensor
 
-from nvcodec.container import ContainerReader, Segment, StreamHeader
-from nvcodec.device import check_device, choose_device
-from nvcodec.errors import BitstreamError, ChecksumError, InputError, UnsupportedError
-from nvcodec.frame import Frame, VideoProperties
-from nvcodec.model.grid import FrameGeometry
-from nvcodec.model.warp import unpack_luma
-from nvcodec.model.warprnn import FrameState
-from nvcodec.parallel import thread_limit
-from nvcodec.salvage import SalvageReader
-from nvcodec.segment import SegmentDecoder
+from nvcodec.bitstream.container import ContainerReader, Segment, StreamHeader
+from nvcodec.bitstream.salvage import SalvageReader
+from nvcodec.core.device import check_device, choose_device
+from nvcodec.core.errors import BitstreamError, ChecksumError, InputError, UnsupportedError
+from nvcodec.core.frame import Frame, VideoProperties
+from nvcodec.core.parallel import thread_limit
+from nvcodec.hybrid.payload import SegmentDecoder
+from nvcodec.motion.compensation import FrameState
+from nvcodec.motion.levels import FrameGeometry
+from nvcodec.motion.warp import unpack_luma
 
 __all__ = ["Damage", "Decoder", "FrameHash", "output_planes", "properties_of"]
 
@@ -119,9 +119,9 @@ class Decoder:
 
         ``skip_damage``: frames go on behind a damaged segment. Its frames show the last good frame before them, or
         the first good one where there is none before; ``damage`` tells which these are. All other frames are exact.
-        A damaged INDEX or optional section is got over where it can be (:mod:`nvcodec.salvage`), so is a damaged or
-        missing END. A file with damage in HEAD, or without one good frame in the range, is refused all the same. A
-        segment's frames are held in memory until all of them are known to be good.
+        A damaged INDEX or optional section is got over where it can be (:mod:`nvcodec.bitstream.salvage`), so is a
+        damaged or missing END. A file with damage in HEAD, or without one good frame in the range, is refused all the
+        same. A segment's frames are held in memory until all of them are known to be good.
         """
         check_device(device)
         self.threads = threads

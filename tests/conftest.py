@@ -12,9 +12,9 @@ import pytest
 import torch
 from video_samples import DEMO, properties
 
+from nvcodec.core.frame import Frame
 from nvcodec.encoder.pipeline import EncodeOptions, EncodeReport, encode
-from nvcodec.frame import Frame
-from nvcodec.y4m import write_y4m
+from nvcodec.media.y4m import write_y4m
 
 # A shell without job control starts background work with SIGINT ignored, which programs that are started inherit: those
 # that the tests interrupt would run for ever.

@@ -9,9 +9,9 @@ from typing import Any
 
 import zstandard
 
-from nvcodec import container
-from nvcodec.bitio import BitWriter
-from nvcodec.container import ContainerReader, Segment, StreamHeader, write_container
+from nvcodec.bitstream import container
+from nvcodec.bitstream.bitio import BitWriter
+from nvcodec.bitstream.container import ContainerReader, Segment, StreamHeader, write_container
 
 HASH = bytes(range(16))
 HEADER = StreamHeader(

@@ -12,7 +12,7 @@ from typing import Any, Self
 import pytest
 from video_samples import frames, properties
 
-from nvcodec.frame import Frame
+from nvcodec.core.frame import Frame
 
 BLOCK_BITS = 96.0
 """Of each coding unit."""

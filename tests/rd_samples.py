@@ -12,13 +12,13 @@ import pytest
 import torch
 from video_samples import DEMO, frames, properties
 
+from nvcodec.core.frame import Frame
 from nvcodec.encoder.pipeline import EncodeOptions, EncodeReport
-from nvcodec.frame import Frame
+from nvcodec.media.video_io import VideoReader, write_video
 from nvcodec.rd import points
 from nvcodec.rd.anchors import parse_anchors
 from nvcodec.rd.points import CodecSettings
 from nvcodec.rd.run import Plan
-from nvcodec.video_io import VideoReader, write_video
 
 FAST = CodecSettings(effort="fast", device="cpu", threads=1)
 COUNT = 6

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from nvcodec.errors import EncodeError
+from nvcodec.core.errors import EncodeError
 from nvcodec.rd.workers import Report
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from click.testing import CliRunner, Result
 
-from nvcodec import cli
+from nvcodec.cli import commands as cli
 
 __all__ = ["cwrv", "fails"]
 

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from nvcodec.core.fixedpoint import Rounding, shift_right
 from nvcodec.encoder.rate import LevelRate, laplace_bits, level_rates
 from nvcodec.entropy.context import MARGIN, ChannelLayout, ContextWeights, features, location_and_scale, log_feature
 from nvcodec.entropy.tables import FRACTIONS
-from nvcodec.fixedpoint import Rounding, shift_right
-from nvcodec.model.motion import MERGE_SYMBOLS
-from nvcodec.model.warprnn import MotionSide
+from nvcodec.motion.prediction import MERGE_SYMBOLS
+from nvcodec.motion.side import MotionSide
 
 
 def merge_candidates(coarser: Tensor, size: tuple[int, int]) -> Tensor:
@@ -60,7 +60,7 @@ def pool(plane: Tensor, level: int) -> Tensor:
 
 
 def parent(coarser: Tensor, channels: int, size: tuple[int, int]) -> Tensor:
-    """``warprnn._parent``."""
+    """``side._parent``."""
     out = torch.zeros(coarser.shape[0], channels, *size)
     shared = min(channels, coarser.shape[1])
     magnitude = coarser[:, :shared].abs()
@@ -71,7 +71,7 @@ def parent(coarser: Tensor, channels: int, size: tuple[int, int]) -> Tensor:
 
 
 def gradient(plane: Tensor) -> Tensor:
-    """``warprnn._gradient``."""
+    """``side._gradient``."""
     vertical = F.pad((plane[:, :, 1:] - plane[:, :, :-1]).abs(), (0, 0, 1, 0))
     horizontal = F.pad((plane[:, :, :, 1:] - plane[:, :, :, :-1]).abs(), (1, 0))
     return (vertical + horizontal).sum(1, keepdim=True)

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from nvcodec.encoder import quantise, segment, segment_encoder
 from nvcodec.entropy.context import ChannelLayout, stage_of
-from nvcodec.model import unit
+from nvcodec.hybrid import unit
+from nvcodec.hybrid.encoder import quantise, segment_fit, stages
 
 TOOLS = Path(__file__).parents[1] / "tools"
 
@@ -24,20 +24,20 @@ def ablation() -> dict[str, Any]:
 def test_every_part_is_found_and_replaced(ablation: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     places = (
         (unit, "predict_motion"),
-        (segment, "search_motion"),
-        (segment_encoder, "_weigh"),
-        (segment, "filtered_frames"),
-        (segment_encoder, "quantise_network"),
+        (segment_fit, "search_motion"),
+        (stages, "_weigh"),
+        (segment_fit, "filtered_frames"),
+        (stages, "quantise_network"),
         (quantise, "_choose_symbols"),
     )
     before = [getattr(*place) for place in places]
     for place, value in zip(places, before, strict=True):
         monkeypatch.setattr(*place, value)  # put back behind the test
-    monkeypatch.setattr(segment_encoder, "EFFORTS", dict(segment_encoder.EFFORTS))
+    monkeypatch.setattr(stages, "EFFORTS", dict(stages.EFFORTS))
     for variant in ablation["VARIANTS"]:
         variant.take_out()
     assert all(getattr(*place) is not value for place, value in zip(places, before, strict=True))
-    assert not segment_encoder.EFFORTS["medium"].tuning
+    assert not stages.EFFORTS["medium"].tuning
 
 
 def test_the_table_compares_with_all_parts_of_the_same_effort(ablation: dict[str, Any]) -> None:

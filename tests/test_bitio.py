@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nvcodec.bitio import BitReader, BitWriter, ByteSource, leb128_size
-from nvcodec.errors import BitstreamError, LimitError, SyntaxViolation, TruncatedError
-from nvcodec.limits import MAX_LEB128, MAX_SLEB
+from nvcodec.bitstream.bitio import BitReader, BitWriter, ByteSource, leb128_size
+from nvcodec.core.errors import BitstreamError, LimitError, SyntaxViolation, TruncatedError
+from nvcodec.core.limits import MAX_LEB128, MAX_SLEB
 
 
 class Pipe(io.RawIOBase):

@@ -11,9 +11,12 @@ from draw_blocks import draw_blocks
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from nvcodec.blocks import bins_cpu
-from nvcodec.blocks.contexts import CONTEXTS, initial_probabilities
-from nvcodec.blocks.layout import (
+from nvcodec.core.errors import SyntaxViolation, TruncatedError
+from nvcodec.entropy.symbols import SymbolReader, SymbolWriter
+from nvcodec.entropy.tables import BIN_TOTAL
+from nvcodec.hybrid.blocks import bins_cpu
+from nvcodec.hybrid.blocks.contexts import CONTEXTS, initial_probabilities
+from nvcodec.hybrid.blocks.layout import (
     CHROMA_MODES,
     COMPENSATED,
     DC,
@@ -29,16 +32,13 @@ from nvcodec.blocks.layout import (
     empty_symbols,
     scans,
 )
-from nvcodec.blocks.picture import MODEL_DEPTHS, BinModels, code_picture, noted_bins
-from nvcodec.blocks.prediction_cpu import predict, predict_linear, smoothed, surroundings
-from nvcodec.blocks.rebuild_cpu import rebuild_planes
-from nvcodec.blocks.syntax_cpu import likely_modes
-from nvcodec.blocks.transform_cpu import add_inverse, matrices
-from nvcodec.encoder.block_kernels import search_picture
-from nvcodec.entropy.symbols import SymbolReader, SymbolWriter
-from nvcodec.entropy.tables import BIN_TOTAL
-from nvcodec.errors import SyntaxViolation, TruncatedError
-from nvcodec.model.network import GAIN_STEPS, quantiser_steps
+from nvcodec.hybrid.blocks.picture import MODEL_DEPTHS, BinModels, code_picture, noted_bins
+from nvcodec.hybrid.blocks.prediction_cpu import predict, predict_linear, smoothed, surroundings
+from nvcodec.hybrid.blocks.rebuild_cpu import rebuild_planes
+from nvcodec.hybrid.blocks.syntax_cpu import likely_modes
+from nvcodec.hybrid.blocks.transform_cpu import add_inverse, matrices
+from nvcodec.hybrid.encoder.block_kernels import search_picture
+from nvcodec.hybrid.network import GAIN_STEPS, quantiser_steps
 
 SIZES = st.tuples(st.integers(1, 37), st.integers(1, 37))
 """Of the working domain: half of the picture."""

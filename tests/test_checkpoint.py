@@ -15,14 +15,14 @@ from conftest import tiny_frames
 from run_cwrv import cwrv, fails
 from video_samples import properties
 
+from nvcodec.core.errors import CheckpointError, CheckpointWarning, TargetError
 from nvcodec.encoder import checkpoint, identity
 from nvcodec.encoder.checkpoint import Checkpoint
 from nvcodec.encoder.pipeline import EncodeOptions, Progress, encode
-from nvcodec.errors import CheckpointError, CheckpointWarning, TargetError
-from nvcodec.output_file import checkpoint_path
+from nvcodec.media.output_file import checkpoint_path
+from nvcodec.media.y4m import write_y4m
 from nvcodec.rd import points
 from nvcodec.rd.clip import inspect_clip
-from nvcodec.y4m import write_y4m
 
 OPTIONS = EncodeOptions(quality=40, effort="fast", device="cpu", threads=1)
 

@@ -14,11 +14,12 @@ from fake_codec import Calls, account, install
 from run_cwrv import cwrv, fails
 from video_samples import frames, read, same
 
-from nvcodec import __version__, cli
-from nvcodec.cli_progress import StatusLine
-from nvcodec.cli_types import parse_bitrate, parse_size
-from nvcodec.errors import ChecksumError, EncodeError, InputError
-from nvcodec.video_io import CODECS
+from nvcodec import __version__
+from nvcodec.cli import commands as cli
+from nvcodec.cli.progress import StatusLine
+from nvcodec.cli.types import parse_bitrate, parse_size
+from nvcodec.core.errors import ChecksumError, EncodeError, InputError
+from nvcodec.media.video_io import CODECS
 
 
 @pytest.fixture

@@ -15,14 +15,14 @@ import pytest
 from run_cwrv import cwrv, fails
 from video_samples import frames, properties, read, same
 
-from nvcodec import cli_types
-from nvcodec.container import ContainerReader, write_container
+from nvcodec.bitstream.container import ContainerReader, write_container
+from nvcodec.cli import types as cli_types
+from nvcodec.core.metrics import frame_psnr, mean_psnr
 from nvcodec.decoder import Decoder
 from nvcodec.encoder import pipeline
-from nvcodec.encoder.segment_encoder import EFFORTS
-from nvcodec.metrics import frame_psnr, mean_psnr
-from nvcodec.model.base import WIDTHS
-from nvcodec.video_io import write_video
+from nvcodec.hybrid.base import WIDTHS
+from nvcodec.hybrid.encoder.stages import EFFORTS
+from nvcodec.media.video_io import write_video
 
 COUNT = 5
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import pytest
 
-from nvcodec import cli
+from nvcodec.cli import commands as cli
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 COMMANDS = sorted(cli.main.commands.items())

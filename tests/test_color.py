@@ -6,9 +6,9 @@ import pytest
 import torch
 from video_samples import frames, properties
 
-from nvcodec.color import to_rgb
-from nvcodec.errors import InputError
-from nvcodec.frame import CHROMA_CENTER, CHROMA_LEFT, CHROMA_TOP_LEFT, Frame
+from nvcodec.core.color import to_rgb
+from nvcodec.core.errors import InputError
+from nvcodec.core.frame import CHROMA_CENTER, CHROMA_LEFT, CHROMA_TOP_LEFT, Frame
 
 
 def chroma_step(location: int) -> list[int]:

@@ -15,8 +15,8 @@ import pytest
 import torch
 from numba.core import caching
 
-from nvcodec.compiled import compiled, telling_of_translation
-from nvcodec.parallel import in_turn, run_ahead, run_all, thread_count, thread_limit
+from nvcodec.core.compiled import compiled, telling_of_translation
+from nvcodec.core.parallel import in_turn, run_ahead, run_all, thread_count, thread_limit
 
 
 def test_compiles_where_nothing_can_be_written(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,9 +26,9 @@ from container_samples import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nvcodec import syntax
-from nvcodec.container import ContainerReader, Segment, StreamHeader, write_container
-from nvcodec.errors import ChecksumError
+from nvcodec.bitstream import syntax
+from nvcodec.bitstream.container import ContainerReader, Segment, StreamHeader, write_container
+from nvcodec.core.errors import ChecksumError
 
 # Round trips
 

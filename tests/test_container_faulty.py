@@ -24,10 +24,10 @@ from container_samples import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nvcodec import container, syntax
-from nvcodec.bitio import BitWriter
-from nvcodec.container import ContainerReader, Segment, StreamHeader, write_container
-from nvcodec.errors import (
+from nvcodec.bitstream import container, syntax
+from nvcodec.bitstream.bitio import BitWriter
+from nvcodec.bitstream.container import ContainerReader, Segment, StreamHeader, write_container
+from nvcodec.core.errors import (
     BitstreamError,
     LimitError,
     SignatureError,

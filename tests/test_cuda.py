@@ -16,13 +16,13 @@ from conftest import Encoded, tiny_frames
 from stand_in_cuda import stand_in_cuda
 from video_samples import properties
 
+from nvcodec.core.device import choose_device
+from nvcodec.core.parallel import thread_limit
 from nvcodec.decoder import Decoder, FrameHash
-from nvcodec.device import choose_device
 from nvcodec.encoder import checkpoint
 from nvcodec.encoder.pipeline import EncodeOptions, Progress, encode
-from nvcodec.parallel import thread_limit
-from nvcodec.segment import SegmentDecoder
-from nvcodec.y4m import write_y4m
+from nvcodec.hybrid.payload import SegmentDecoder
+from nvcodec.media.y4m import write_y4m
 
 FOLDER = Path(__file__).parent / "vectors"
 LISTED: dict[str, dict[str, Any]] = json.loads((FOLDER / "vectors.json").read_text(encoding="utf-8"))

@@ -27,10 +27,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_container_faulty import mutate, mutations
 
-from nvcodec.container import SectionType
+from nvcodec.bitstream.container import SectionType
+from nvcodec.core.errors import BitstreamError, NvcodecError, SyntaxViolation, UnsupportedError
+from nvcodec.core.gop import coding_units
 from nvcodec.decoder import Decoder, _placed
-from nvcodec.errors import BitstreamError, NvcodecError, SyntaxViolation, UnsupportedError
-from nvcodec.gop import coding_units
 
 TOOLS = Path(__file__).parent.parent / "tools"
 

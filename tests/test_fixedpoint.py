@@ -13,9 +13,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nvcodec import fixedpoint
-from nvcodec.errors import LimitError
-from nvcodec.fixedpoint import (
+from nvcodec.core import fixedpoint
+from nvcodec.core.errors import LimitError
+from nvcodec.core.fixedpoint import (
     EXACT_LIMIT,
     Rounding,
     check_exact_bound,

@@ -9,8 +9,8 @@ import pytest
 import torch
 from video_samples import frames, properties
 
-from nvcodec.errors import InputError
-from nvcodec.frame import Frame
+from nvcodec.core.errors import InputError
+from nvcodec.core.frame import Frame
 
 
 def test_records_show_their_shapes() -> None:

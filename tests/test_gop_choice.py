@@ -11,17 +11,17 @@ from conftest import tiny_frames
 from run_cwrv import cwrv
 from video_samples import properties
 
+from nvcodec.core.frame import Frame
 from nvcodec.decoder import Decoder
-from nvcodec.encoder import gop_choice
-from nvcodec.encoder.final_pass import CodedSegment
-from nvcodec.encoder.gop_choice import encode_with_best_gop
 from nvcodec.encoder.pipeline import EncodeOptions, encode
 from nvcodec.encoder.rate_control import Target
-from nvcodec.encoder.segment import SegmentSource
-from nvcodec.encoder.segment_encoder import EFFORTS
-from nvcodec.frame import Frame
-from nvcodec.model.grid import FrameGeometry
-from nvcodec.y4m import write_y4m
+from nvcodec.hybrid.encoder import gop_choice
+from nvcodec.hybrid.encoder.final_pass import CodedSegment
+from nvcodec.hybrid.encoder.gop_choice import encode_with_best_gop
+from nvcodec.hybrid.encoder.segment_fit import SegmentSource
+from nvcodec.hybrid.encoder.stages import EFFORTS
+from nvcodec.media.y4m import write_y4m
+from nvcodec.motion.levels import FrameGeometry
 
 TARGET = Target(lmbda=100.0)
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from nvcodec.blocks.layout import SKIPPED
-from nvcodec.gop import coding_units
-from nvcodec.model.grid import BLEND_CHANNEL, MOTION_LEVELS, FrameGeometry, merge_channel, motion_layout
-from nvcodec.model.unit import Grid
+from nvcodec.core.gop import coding_units
+from nvcodec.hybrid.blocks.layout import SKIPPED
+from nvcodec.hybrid.unit import Grid
+from nvcodec.motion.levels import BLEND_CHANNEL, MOTION_LEVELS, FrameGeometry, merge_channel, motion_layout
 
 
 def test_sizes_of_an_odd_picture() -> None:

@@ -17,9 +17,9 @@ from kill_campaign import Campaign, encode_command, kill_when
 from run_cwrv import cwrv
 from video_samples import properties
 
-from nvcodec.cli_interrupt import GRACE_SECONDS
-from nvcodec.output_file import checkpoint_path
-from nvcodec.y4m import write_y4m
+from nvcodec.cli.interrupt import GRACE_SECONDS
+from nvcodec.media.output_file import checkpoint_path
+from nvcodec.media.y4m import write_y4m
 
 OPTIONS = ("--bpp", "1.2", "--effort", "medium", "--segment", "2", "--device", "cpu", "--threads", "1")
 SIGNALS = [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
@@ -113,8 +113,8 @@ def test_signals(clip: Path, whole: bytes, tmp_path: Path, number: int, status: 
 LONG = """
 import hashlib, sys
 from pathlib import Path
-from nvcodec.cli_interrupt import ends_promptly
-from nvcodec.output_file import atomic_output, output_lock
+from nvcodec.cli.interrupt import ends_promptly
+from nvcodec.media.output_file import atomic_output, output_lock
 path = Path(sys.argv[1])
 with ends_promptly(lambda number: f"stopped by {number}"), output_lock(path), atomic_output(path, overwrite=False):
     print("begun", flush=True)
@@ -142,7 +142,7 @@ def test_signals_while_python_cannot_hear_them(tmp_path: Path, number: int, stat
 
 LOST = """
 import ctypes, signal, sys, time
-from nvcodec.cli_interrupt import ends_promptly
+from nvcodec.cli.interrupt import ends_promptly
 with ends_promptly(lambda number: f"stopped by {number}"):
     ctypes.CFUNCTYPE(None)(lambda: signal.raise_signal(int(sys.argv[1])))()
     time.sleep(60)

@@ -1,11 +1,11 @@
-"""Lower modules know nothing of higher ones, and a decoder needs nothing of the encoder, nor PyAV."""
+"""Lower rooms know nothing of higher ones, and a decoder needs nothing of the encoder, nor PyAV."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,36 +14,41 @@ import nvcodec
 
 ROOT = Path(__file__).parent.parent
 
-DECODER_HALF = [
-    "errors", "limits", "device", "parallel", "compiled", "fixedpoint", "bitio", "syntax", "container", "salvage",
-    "frame", "gop", "entropy.tables", "entropy.range_decoder", "entropy.context", "entropy.context_cpu",
-    "model.grid", "entropy.symbols",
-    "blocks.contexts", "blocks.layout", "blocks.bins_cpu", "blocks.syntax_cpu", "blocks.transform_cpu",
-    "blocks.prediction_cpu", "blocks.rebuild_cpu", "blocks.picture",
-    "model.warp_cpu", "model.warp", "model.agreement_cpu", "model.side_cpu", "model.motion", "model.cell_cpu",
-    "model.network",
-    "entropy.weights", "model.base", "model.warprnn", "model.unit",
-    "segment", "decoder",
-]  # fmt: skip
+DECODER_ROOMS = (
+    ("core", "errors limits device parallel memory compiled fixedpoint frame gop color metrics package_versions"),
+    ("bitstream", "bitio syntax container salvage"),
+    ("entropy", "tables range_decoder context context_cpu symbols"),
+    ("motion", "levels warp_cpu warp agreement_cpu side_cpu prediction side compensation"),
+    ("hybrid.blocks", "contexts layout bins_cpu syntax_cpu transform_cpu prediction_cpu rebuild_cpu picture"),
+    ("hybrid", "cell_cpu network weights base unit payload"),
+    ("", "decoder account"),
+)
+"""Rooms of what a decoder needs, and the modules of each. A module may use those before it in its room, and the rooms
+before. A new module gets its place here."""
 
-ORDER = [
-    *DECODER_HALF,
-    "account", "versions", "metrics", "color", "output_file",
-    "matroska", "y4m", "av_frame", "video_write", "source_length", "video_io", "video_digest",
-    "encoder.working_domain", "encoder.distortion", "encoder.cuts", "encoder.source", "encoder.rate_control",
-    "encoder.twin", "encoder.power_kernels", "encoder.rate_kernels", "encoder.rate", "encoder.quantise",
-    "encoder.motion_kernels", "encoder.motion_search", "encoder.block_kernels", "encoder.fit", "encoder.lookahead",
-    "encoder.temporal_filter", "encoder.segment",
-    "encoder.final_pass", "encoder.segment_encoder", "encoder.gop_choice",
-    "encoder.tree_file", "encoder.checkpoint", "encoder.identity", "encoder.pipeline",
-    "memory", "cli_types", "cli_options", "cli_progress", "cli_interrupt", "cli_info",
-    "rd.extra", "rd.bd", "rd.quality", "rd.anchors", "rd.ladder", "rd.store", "rd.versions", "rd.clip", "rd.workers",
-    "rd.points", "rd.run", "rd.results", "rd.plot", "rd.stills", "rd.report", "rd.output",
-    "cli_rd", "cli", "__main__",
-]  # fmt: skip
-"""Each module may use those before it. A new module gets its place here."""
+OTHER_ROOMS = (
+    ("media", "output_file matroska y4m av_frame video_write source_length video_io video_digest"),
+    # what a representation's encoder is made of
+    ("encoder", "arithmetic working_domain distortion rate_control power_kernels rate_kernels rate"),
+    ("encoder", "motion_kernels motion_search lookahead temporal_filter"),
+    ("hybrid.encoder", "twin quantise block_kernels fit segment_fit final_pass stages gop_choice"),
+    # what makes a file with one
+    ("encoder", "cuts source tree_file checkpoint identity pipeline"),
+    ("rd", "extra bd quality anchors ladder store tool_versions clip workers points run results plot stills report"),
+    ("rd", "output"),
+    ("cli", "types options progress interrupt info rd commands"),
+    ("", "__main__"),
+)
 
-USE_PYAV = {"av_frame", "video_write", "video_io", "rd.anchors"}
+
+def in_order(rooms: Iterable[tuple[str, str]]) -> list[str]:
+    """Names within the package."""
+    return [f"{room}.{module}".removeprefix(".") for room, listed in rooms for module in listed.split()]
+
+
+ORDER = in_order(DECODER_ROOMS + OTHER_ROOMS)
+
+USE_PYAV = {"media.av_frame", "media.video_write", "media.video_io", "rd.anchors"}
 
 
 def modules() -> dict[str, Path]:
@@ -101,7 +106,7 @@ import sys
 
 class Refuse:
     def find_spec(self, name, path=None, target=None):
-        if name == "av" or name.startswith(("av.", "nvcodec.encoder")):
+        if name == "av" or name.startswith(("av.", "nvcodec.encoder", "nvcodec.hybrid.encoder", "nvcodec.media")):
             raise ImportError(f"{name} is not for decoders")
 
 sys.meta_path.insert(0, Refuse())
@@ -122,7 +127,7 @@ def test_the_command_line_starts_light() -> None:
     run(
         """
 import sys
-import nvcodec.cli
+import nvcodec.cli.commands
 heavy = {"torch", "numpy", "av", "constriction", "matplotlib", "PIL", "scipy"} & set(sys.modules)
 assert not heavy, heavy
 """

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from nvcodec.core.gop import CodedFrame
 from nvcodec.encoder.lookahead import FrameForecast, estimated_bits, estimated_psnr, importance
-from nvcodec.gop import CodedFrame
 
 SIZE = (6, 9)
 LAMBDA = 1000.0

@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 
-from nvcodec.errors import InputError
-from nvcodec.frame import Frame
-from nvcodec.metrics import PSNR_CAP_DB, FramePsnr, frame_psnr, mean_psnr, psnr, psnr_yuv_611
+from nvcodec.core.errors import InputError
+from nvcodec.core.frame import Frame
+from nvcodec.core.metrics import PSNR_CAP_DB, FramePsnr, frame_psnr, mean_psnr, psnr, psnr_yuv_611
 
 
 def flat(y: int, u: int, v: int, *, width: int = 6, height: int = 4, pts: int = 0) -> Frame:

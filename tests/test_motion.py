@@ -11,9 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nvcodec.model import motion
-from nvcodec.model.grid import MOTION_LEVELS, FrameGeometry, motion_layout
-from nvcodec.model.motion import (
+from nvcodec.motion.levels import MOTION_LEVELS, FrameGeometry, motion_layout
+from nvcodec.motion.prediction import (
     MERGE_SYMBOLS,
     VECTOR_BOUND,
     MotionPrediction,
@@ -25,7 +24,7 @@ from nvcodec.model.motion import (
     predict_motion,
     scale_vectors,
 )
-from nvcodec.model.warp import SAMPLE_MAX, Reference, pack_luma
+from nvcodec.motion.warp import SAMPLE_MAX, Reference, pack_luma
 
 distance = st.integers(1, 64).flatmap(lambda d: st.sampled_from([d, -d]))
 
@@ -229,7 +228,7 @@ def test_compiled_agreement_is_that_of_tensors(
     rng = np.random.default_rng(size[0])
     pictures = torch.from_numpy(rng.integers(0, shades, (2, 6, *geometry.half)) * (SAMPLE_MAX // max(shades - 1, 1)))
     for at_once in (1, 1 << 23):
-        monkeypatch.setattr(motion, "_AT_ONCE", at_once)
+        monkeypatch.setattr("nvcodec.motion.prediction._AT_ONCE", at_once)
         agreement = _Agreement((Reference(pictures[0].float()), Reference(pictures[1].float())), distances, geometry)
         for reach, count in ((3, 2), (60, 3), (2, 4), (VECTOR_BOUND, 1), (0, 0)):
             start, *candidates = (

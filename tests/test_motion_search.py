@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import torch
 
+from nvcodec.core.gop import CodedFrame
 from nvcodec.encoder import motion_kernels
 from nvcodec.encoder.motion_search import LevelPrice, search_motion
 from nvcodec.encoder.rate import laplace_bits
-from nvcodec.gop import CodedFrame
-from nvcodec.model.grid import MOTION_LEVELS, FrameGeometry, motion_layout
-from nvcodec.model.motion import MotionPrediction, add_grid_motion
-from nvcodec.model.warp import Reference, unpack_luma
+from nvcodec.motion.levels import MOTION_LEVELS, FrameGeometry, motion_layout
+from nvcodec.motion.prediction import MotionPrediction, add_grid_motion
+from nvcodec.motion.warp import Reference, unpack_luma
 
 GEOMETRY = FrameGeometry(96, 64)
 FRAME = CodedFrame(4, 1, (0,))

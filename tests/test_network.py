@@ -10,13 +10,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nvcodec.encoder.twin import Twin, training_dtype
-from nvcodec.errors import LimitError, UnsupportedError
-from nvcodec.fixedpoint import Rounding, exact_inference
-from nvcodec.gop import CodedFrame, CodingUnit
-from nvcodec.model import base
-from nvcodec.model.base import TRAINED_WIDTHS, WIDTHS, starting_tensors
-from nvcodec.model.network import (
+from nvcodec.core.errors import LimitError, UnsupportedError
+from nvcodec.core.fixedpoint import Rounding, exact_inference
+from nvcodec.core.gop import CodedFrame, CodingUnit
+from nvcodec.core.parallel import thread_limit
+from nvcodec.encoder.arithmetic import training_dtype
+from nvcodec.hybrid import base
+from nvcodec.hybrid.base import TRAINED_WIDTHS, WIDTHS, starting_tensors
+from nvcodec.hybrid.encoder.twin import Twin
+from nvcodec.hybrid.network import (
     CELL_INPUTS,
     CELL_LAYERS,
     GAIN_STEPS,
@@ -25,9 +27,8 @@ from nvcodec.model.network import (
     gain_values,
     quantiser_steps,
 )
-from nvcodec.model.unit import synthesise
-from nvcodec.model.warprnn import Compensated
-from nvcodec.parallel import thread_limit
+from nvcodec.hybrid.unit import synthesise
+from nvcodec.motion.compensation import Compensated
 
 PARAMETERS = {8: 5380, 24: 29188, 48: 99460, 96: 364420, 160: 975748, 288: 3083140}
 

@@ -19,15 +19,15 @@ from fault_files import small_file
 from run_cwrv import cwrv, fails
 from video_samples import frames, properties, write_ffv1
 
-from nvcodec import output_file
-from nvcodec.av_frame import to_av_frame
+from nvcodec.core.errors import OutputError
+from nvcodec.core.frame import Frame
 from nvcodec.encoder.pipeline import EncodeOptions, Progress, encode
-from nvcodec.errors import OutputError
-from nvcodec.frame import Frame
-from nvcodec.output_file import output_lock
-from nvcodec.source_length import missing_bytes
-from nvcodec.video_io import VideoReader, write_video
-from nvcodec.y4m import write_y4m
+from nvcodec.media import output_file
+from nvcodec.media.av_frame import to_av_frame
+from nvcodec.media.output_file import output_lock
+from nvcodec.media.source_length import missing_bytes
+from nvcodec.media.video_io import VideoReader, write_video
+from nvcodec.media.y4m import write_y4m
 
 ENCODE = ("--quality", "45", "--effort", "fast", "--device", "cpu", "--threads", "1")
 
@@ -188,7 +188,7 @@ def test_full_disk_while_the_trailer_is_written(tmp_path: Path) -> None:
 HOLD = """
 import sys
 from pathlib import Path
-from nvcodec.output_file import output_lock
+from nvcodec.media.output_file import output_lock
 with output_lock(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from nvcodec.errors import OutputError
-from nvcodec.output_file import atomic_output, check_target, checkpoint_path, output_lock
+from nvcodec.core.errors import OutputError
+from nvcodec.media.output_file import atomic_output, check_target, checkpoint_path, output_lock
 
 
 def names(folder: Path) -> list[str]:

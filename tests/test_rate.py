@@ -8,16 +8,16 @@ import torch
 from tensor_versions import costs_by_autograd
 from torch import Tensor
 
+from nvcodec.core.fixedpoint import Rounding
+from nvcodec.core.parallel import thread_limit
 from nvcodec.encoder.power_kernels import exp2, log2
 from nvcodec.encoder.rate import level_costs
 from nvcodec.entropy import context as entropy_context
 from nvcodec.entropy.context import ContextWeights
-from nvcodec.fixedpoint import Rounding
-from nvcodec.model.base import starting_tensors
-from nvcodec.model.grid import MOTION_LEVELS, FrameGeometry, motion_layout
-from nvcodec.model.network import Network, NetworkShape
-from nvcodec.model.warprnn import MotionSide
-from nvcodec.parallel import thread_limit
+from nvcodec.hybrid.base import starting_tensors
+from nvcodec.hybrid.network import Network, NetworkShape
+from nvcodec.motion.levels import MOTION_LEVELS, FrameGeometry, motion_layout
+from nvcodec.motion.side import MotionSide
 
 GEOMETRY = FrameGeometry(280, 168)
 DEPTH = 2

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nvcodec.core.errors import EncodeError
 from nvcodec.encoder.rate_control import (
     AIM,
     LAMBDA_RANGE,
@@ -18,7 +19,6 @@ from nvcodec.encoder.rate_control import (
     measured_slope,
     next_lambda,
 )
-from nvcodec.errors import EncodeError
 
 lambdas = st.floats(1, 1e5)
 amounts = st.floats(10, 1e8)

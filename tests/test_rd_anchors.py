@@ -12,10 +12,10 @@ import pytest
 from rd_samples import demo_frames
 from video_samples import properties
 
-from nvcodec.av_frame import to_av_frame
-from nvcodec.errors import EncodeError, InputError
-from nvcodec.frame import Frame
-from nvcodec.metrics import frame_psnr, mean_psnr
+from nvcodec.core.errors import EncodeError, InputError
+from nvcodec.core.frame import Frame
+from nvcodec.core.metrics import frame_psnr, mean_psnr
+from nvcodec.media.av_frame import to_av_frame
 from nvcodec.rd.anchors import (
     CODERS,
     AnchorSpec,

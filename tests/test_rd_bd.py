@@ -5,7 +5,7 @@ from __future__ import annotations
 import bjontegaard
 import pytest
 
-from nvcodec.errors import InputError
+from nvcodec.core.errors import InputError
 from nvcodec.rd.bd import Curve, bd_quality, bd_rate
 from nvcodec.rd.quality import METRICS
 from nvcodec.rd.results import bd_figures

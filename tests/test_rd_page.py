@@ -27,7 +27,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
-from nvcodec.color import to_rgb
+from nvcodec.core.color import to_rgb
 from nvcodec.rd import output, run
 from nvcodec.rd.anchors import CODERS, decode_stream, parse_anchors
 

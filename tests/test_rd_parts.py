@@ -10,9 +10,9 @@ import torch
 from rd_work import work
 from video_samples import DEMO, frames, properties, read
 
-from nvcodec.color import to_rgb
-from nvcodec.errors import EncodeError, InputError
-from nvcodec.metrics import PSNR_CAP_DB, frame_psnr
+from nvcodec.core.color import to_rgb
+from nvcodec.core.errors import EncodeError, InputError
+from nvcodec.core.metrics import PSNR_CAP_DB, frame_psnr
 from nvcodec.rd.quality import FrameQuality, frame_quality, mean_quality, rgb_matrix
 from nvcodec.rd.stills import choose_mode, decode_still, make_stills, pack, spaced, unpack
 from nvcodec.rd.store import Store

@@ -15,9 +15,9 @@ from rd_samples import COUNT, FAST, FakeCodec, fake_codec, moving_clip, plan
 from run_cwrv import cwrv, fails
 from video_samples import DEMO, properties, read
 
+from nvcodec.core.errors import EncodeError
+from nvcodec.core.metrics import frame_psnr
 from nvcodec.encoder.pipeline import EncodeOptions
-from nvcodec.errors import EncodeError
-from nvcodec.metrics import frame_psnr
 from nvcodec.rd import anchors, extra, output, points, run
 from nvcodec.rd.anchors import parse_anchors
 from nvcodec.rd.clip import Clip, inspect_clip, name_clips

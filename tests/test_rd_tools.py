@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 from rd_samples import fake_codec, moving_clip
 
-from nvcodec.errors import InputError
+from nvcodec.core.errors import InputError
 from nvcodec.rd import output
 
 TOOLS = Path(__file__).parent.parent / "tools"

@@ -14,20 +14,20 @@ import torch
 from conftest import Encoded, tiny_frames
 from video_samples import DEMO, properties, read, same
 
-from nvcodec.container import ContainerReader, write_container
+from nvcodec.bitstream.container import ContainerReader, write_container
+from nvcodec.core.errors import BitstreamError, ChecksumError, InputError, MismatchError, TargetError
+from nvcodec.core.frame import Frame
+from nvcodec.core.metrics import frame_psnr, mean_psnr
 from nvcodec.decoder import Decoder, output_planes
-from nvcodec.encoder import final_pass
-from nvcodec.encoder.final_pass import _check_twin
 from nvcodec.encoder.pipeline import EncodeOptions, Progress, _total_bytes, encode
-from nvcodec.encoder.twin import Twin
 from nvcodec.encoder.working_domain import working_samples
-from nvcodec.errors import BitstreamError, ChecksumError, InputError, MismatchError, TargetError
-from nvcodec.frame import Frame
-from nvcodec.metrics import frame_psnr, mean_psnr
-from nvcodec.model.grid import FrameGeometry
-from nvcodec.model.network import Network
-from nvcodec.segment import SegmentDecoder
-from nvcodec.y4m import write_y4m
+from nvcodec.hybrid.encoder import final_pass
+from nvcodec.hybrid.encoder.final_pass import _check_twin
+from nvcodec.hybrid.encoder.twin import Twin
+from nvcodec.hybrid.network import Network
+from nvcodec.hybrid.payload import SegmentDecoder
+from nvcodec.media.y4m import write_y4m
+from nvcodec.motion.levels import FrameGeometry
 
 Maker = Callable[..., Encoded]
 

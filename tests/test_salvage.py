@@ -13,11 +13,11 @@ from fault_files import Planes, resealed, section_places, small_file
 from run_cwrv import cwrv, fails
 from video_samples import properties, read, same
 
-from nvcodec.bitio import BitReader
-from nvcodec.container import SectionType
+from nvcodec.bitstream.bitio import BitReader
+from nvcodec.bitstream.container import SectionType
+from nvcodec.core.errors import BitstreamError, ChecksumError, SyntaxViolation, TruncatedError
+from nvcodec.core.frame import Frame
 from nvcodec.decoder import Damage, Decoder
-from nvcodec.errors import BitstreamError, ChecksumError, SyntaxViolation, TruncatedError
-from nvcodec.frame import Frame
 
 COUNTS = (2, 1, 3)
 Sample = tuple[bytes, list[Planes]]

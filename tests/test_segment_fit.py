@@ -11,20 +11,20 @@ import pytest
 import torch
 from draw_blocks import draw_blocks
 
-from nvcodec.blocks.layout import BlockLayout
-from nvcodec.blocks.picture import BinModels, code_picture
+from nvcodec.core.parallel import thread_limit
 from nvcodec.encoder.lookahead import estimated_bits
 from nvcodec.encoder.rate_control import Target
-from nvcodec.encoder.segment import PassEffort, PassSettings, SegmentFit, SegmentSource
-from nvcodec.encoder.segment_encoder import EFFORTS, encode_segment, gain_shift, smallest_payload
-from nvcodec.encoder.twin import Twin
 from nvcodec.entropy.symbols import SymbolWriter
-from nvcodec.model.base import starting_tensors
-from nvcodec.model.grid import FrameGeometry
-from nvcodec.model.network import NetworkShape
-from nvcodec.model.unit import Grid
-from nvcodec.parallel import thread_limit
-from nvcodec.segment import SegmentHeader, SegmentWriter
+from nvcodec.hybrid.base import starting_tensors
+from nvcodec.hybrid.blocks.layout import BlockLayout
+from nvcodec.hybrid.blocks.picture import BinModels, code_picture
+from nvcodec.hybrid.encoder.segment_fit import PassEffort, PassSettings, SegmentFit, SegmentSource
+from nvcodec.hybrid.encoder.stages import EFFORTS, encode_segment, gain_shift, smallest_payload
+from nvcodec.hybrid.encoder.twin import Twin
+from nvcodec.hybrid.network import NetworkShape
+from nvcodec.hybrid.payload import SegmentHeader, SegmentWriter
+from nvcodec.hybrid.unit import Grid
+from nvcodec.motion.levels import FrameGeometry
 
 GEOMETRY = FrameGeometry(64, 48)
 SETTINGS = PassSettings(20.0, PassEffort(3, 3, searches=2), train=False)

@@ -10,9 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nvcodec.core.fixedpoint import Rounding
 from nvcodec.entropy.context import log_feature
-from nvcodec.fixedpoint import Rounding
-from nvcodec.model import motion, warprnn
+from nvcodec.motion import prediction, side
 
 SEEDS, SIDES = st.integers(0, 2**32 - 1), st.integers(1, 13)
 
@@ -25,7 +25,7 @@ def integers(seed: int, bound: int, shape: Sequence[int]) -> torch.Tensor:
 @given(SEEDS, SIDES, SIDES)
 def test_gradient(seed: int, rows: int, columns: int) -> None:
     planes = integers(seed, 1023, (2, 2, rows, columns))
-    assert torch.equal(warprnn._gradient(planes), tensor_versions.gradient(planes))
+    assert torch.equal(side._gradient(planes), tensor_versions.gradient(planes))
 
 
 @settings(max_examples=40, deadline=None)
@@ -36,14 +36,14 @@ def test_pooled_logs(seed: int, rows: int, columns: int, level: int, is_more: bo
     pooled = tensor_versions.pool(plane, level)
     more = integers(seed + 1, 300, pooled.shape).abs() if is_more else None
     expected = log_feature(pooled if more is None else pooled + more, Rounding.EXACT)
-    assert torch.equal(warprnn._pooled_logs(plane, level, more), expected)
+    assert torch.equal(side._pooled_logs(plane, level, more), expected)
 
 
 @settings(max_examples=40, deadline=None)
 @given(SEEDS, SIDES, SIDES, st.sampled_from([(3, 3), (5, 4), (6, 5), (5, 5)]), st.sampled_from([1, 127]))
 def test_parent(seed: int, rows: int, columns: int, channels: tuple[int, int], bound: int) -> None:
     coarser = integers(seed, bound, (2, channels[1], (rows + 1) // 2, (columns + 1) // 2))
-    found = warprnn._parent([coarser], channels[0], (rows, columns), 2)
+    found = side._parent([coarser], channels[0], (rows, columns), 2)
     assert torch.equal(found, tensor_versions.parent(coarser, channels[0], (rows, columns)))
 
 
@@ -54,7 +54,7 @@ def test_merged_motion(seed: int, rows: int, columns: int, count: int) -> None:
     total = integers(seed, 200, (2, count, (rows + 1) // 2, (columns + 1) // 2))
     level = integers(seed + 1, 3, (2, count + 2, rows, columns))
     expected = tensor_versions.merged(total, level[:, count]) + level[:, :count]
-    assert torch.equal(motion.grid_vectors([level, total]), expected)
-    assert torch.equal(motion.grid_vectors([level[1], total[1]]), expected[1])
-    found = motion.merge_unrest([total], (rows, columns))
+    assert torch.equal(prediction.grid_vectors([level, total]), expected)
+    assert torch.equal(prediction.grid_vectors([level[1], total[1]]), expected[1])
+    found = prediction.merge_unrest([total], (rows, columns))
     assert torch.equal(found, tensor_versions.unrest(total, (rows, columns)))

@@ -14,12 +14,12 @@ import torch
 from conftest import tiny_frames
 from video_samples import properties
 
+from nvcodec.core.errors import InputError
+from nvcodec.core.frame import Frame
 from nvcodec.encoder import pipeline
 from nvcodec.encoder.pipeline import EncodeOptions, Progress, encode
 from nvcodec.encoder.source import Shot, Source
-from nvcodec.errors import InputError
-from nvcodec.frame import Frame
-from nvcodec.y4m import write_y4m
+from nvcodec.media.y4m import write_y4m
 
 OPTIONS = EncodeOptions(quality=40, effort="fast", device="cpu", threads=1)
 

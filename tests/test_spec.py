@@ -14,13 +14,15 @@ import pytest
 import torch
 from container_samples import HASH, header
 
-from nvcodec import container, gop, limits, syntax
-from nvcodec.container import Segment, StreamHeader, write_container
-from nvcodec.entropy import tables, weights
+from nvcodec.bitstream import container, syntax
+from nvcodec.bitstream.container import Segment, StreamHeader, write_container
+from nvcodec.core import gop, limits
+from nvcodec.core.errors import BitstreamError, LimitError, UnsupportedError
+from nvcodec.entropy import tables
 from nvcodec.entropy.symbols import SymbolReader
-from nvcodec.errors import BitstreamError, LimitError, UnsupportedError
-from nvcodec.model import base, grid, motion, warp
-from nvcodec.segment import SegmentDecoder
+from nvcodec.hybrid import base, weights
+from nvcodec.hybrid.payload import SegmentDecoder
+from nvcodec.motion import levels, prediction, warp
 
 SPEC = (Path(__file__).parent.parent / "bitstream_spec.md").read_text(encoding="utf-8")
 
@@ -106,8 +108,8 @@ def test_spec_constants_of_the_decoding_process() -> None:
     assert "STEPS[16] = { " + ", ".join(map(str, weights.STEPS)) + " }" in SPEC
     assert f"is {', '.join(map(str, base.WIDTHS))} for the values 0..5" in SPEC
     assert f"LN2  = {tables._LN2}\nROOT = {tables._ROOT}" in SPEC
-    assert " ".join(f"({dy},{dx})" for dy, dx in motion._NEIGHBOURS) in SPEC
-    assert " ".join(f"({step}, {penalty})" for step, penalty in motion._REFINEMENT) in SPEC
+    assert " ".join(f"({dy},{dx})" for dy, dx in prediction._NEIGHBOURS) in SPEC
+    assert " ".join(f"({step}, {penalty})" for step, penalty in prediction._REFINEMENT) in SPEC
 
 
 def test_spec_coding_structure() -> None:
@@ -161,5 +163,5 @@ def test_spec_range_decoder() -> None:
 def test_spec_shortest_payload() -> None:
     payload = bytes.fromhex("000800")
     assert "`00 08 00` is a segment payload" in SPEC
-    decoder = SegmentDecoder(payload, grid.FrameGeometry(20, 10), 3, torch.device("cpu"))
+    decoder = SegmentDecoder(payload, levels.FrameGeometry(20, 10), 3, torch.device("cpu"))
     assert sorted(display for unit in decoder.decode() for display in unit) == [0, 1, 2]

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tensor_versions import TensorContext
 
-from nvcodec.blocks import bins_cpu
+from nvcodec.core.errors import BitstreamError, SyntaxViolation, TruncatedError
+from nvcodec.core.fixedpoint import Rounding, exact_inference
 from nvcodec.entropy.context import (
     FEATURES,
     HIDDEN,
@@ -26,9 +27,8 @@ from nvcodec.entropy.context import (
 from nvcodec.entropy.context_cpu import LevelContext
 from nvcodec.entropy.symbols import SymbolReader, SymbolWriter, code_level, pad_even
 from nvcodec.entropy.tables import BIN_TOTAL, FRACTIONS, SCALES, bits_of_bins, table_frequencies
-from nvcodec.errors import BitstreamError, SyntaxViolation, TruncatedError
-from nvcodec.fixedpoint import Rounding, exact_inference
-from nvcodec.model.grid import motion_layout
+from nvcodec.hybrid.blocks import bins_cpu
+from nvcodec.motion.levels import motion_layout
 
 Size = tuple[int, int, int, int]
 CHANNELS = (2, 3, 4, 5, 6, 9)

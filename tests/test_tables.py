@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from nvcodec.core.fixedpoint import Rounding
 from nvcodec.encoder.rate import laplace_bits
 from nvcodec.entropy.context import LOG_BOUND, log_feature
 from nvcodec.entropy.tables import (
@@ -23,7 +24,6 @@ from nvcodec.entropy.tables import (
     table_bits,
     table_frequencies,
 )
-from nvcodec.fixedpoint import Rounding
 
 ALL = [(scale, fraction) for scale in range(SCALES) for fraction in range(FRACTIONS)]
 ALPHABET = 2 * TABLE_BOUND + 1

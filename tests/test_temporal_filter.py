@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from nvcodec.encoder.temporal_filter import filtered_frames
-from nvcodec.model.grid import FrameGeometry
-from nvcodec.model.warp import Reference
+from nvcodec.motion.levels import FrameGeometry
+from nvcodec.motion.warp import Reference
 
 GEOMETRY = FrameGeometry(96, 64)
 LAMBDA = 200.0

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from nvcodec.blocks.picture import BinModels
-from nvcodec.encoder.fit import FitSettings, UnitFit
-from nvcodec.encoder.twin import Twin
+from nvcodec.core.gop import CodingUnit, coding_units
 from nvcodec.entropy.symbols import SymbolWriter
-from nvcodec.gop import CodingUnit, coding_units
-from nvcodec.model.base import starting_tensors
-from nvcodec.model.grid import FrameGeometry
-from nvcodec.model.network import Network, NetworkShape
-from nvcodec.model.unit import Grid, code_unit, key_unit_inputs, rebuild_blocks
-from nvcodec.model.warprnn import Compensated
+from nvcodec.hybrid.base import starting_tensors
+from nvcodec.hybrid.blocks.picture import BinModels
+from nvcodec.hybrid.encoder.fit import FitSettings, UnitFit
+from nvcodec.hybrid.encoder.twin import Twin
+from nvcodec.hybrid.network import Network, NetworkShape
+from nvcodec.hybrid.unit import Grid, code_unit, key_unit_inputs, rebuild_blocks
+from nvcodec.motion.compensation import Compensated
+from nvcodec.motion.levels import FrameGeometry
 
 GEOMETRY = FrameGeometry(123, 90)
 LAMBDA = 60.0

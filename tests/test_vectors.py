@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from nvcodec.blocks import contexts
+from nvcodec.core.errors import BitstreamError
 from nvcodec.decoder import Decoder, FrameHash
-from nvcodec.errors import BitstreamError
+from nvcodec.hybrid.blocks import contexts
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "tests" / "vectors"

@@ -13,10 +13,10 @@ import pytest
 import torch
 from video_samples import DEMO, frames, properties, read, same, save_png, write_ffv1
 
-from nvcodec.color import to_rgb
-from nvcodec.errors import InputError
-from nvcodec.frame import CHROMA_CENTER
-from nvcodec.video_io import VideoReader, parse_frame_range, write_video
+from nvcodec.core.color import to_rgb
+from nvcodec.core.errors import InputError
+from nvcodec.core.frame import CHROMA_CENTER
+from nvcodec.media.video_io import VideoReader, parse_frame_range, write_video
 
 DEMO_SHA256 = "0a00781caf2159b3f2956307252039a3fdb9c8df085705e4b235c71512ff1fdd"
 

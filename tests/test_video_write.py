@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from video_samples import DEMO, frames, properties, read, same
 
-from nvcodec.errors import InputError, OutputError
-from nvcodec.frame import CHROMA_LEFT
-from nvcodec.matroska import PLACEHOLDER_TITLE
-from nvcodec.metrics import frame_psnr
-from nvcodec.video_io import VideoReader, check_output, write_video
-from nvcodec.y4m import y4m_header
+from nvcodec.core.errors import InputError, OutputError
+from nvcodec.core.frame import CHROMA_LEFT
+from nvcodec.core.metrics import frame_psnr
+from nvcodec.media.matroska import PLACEHOLDER_TITLE
+from nvcodec.media.video_io import VideoReader, check_output, write_video
+from nvcodec.media.y4m import y4m_header
 
 ODD = (97, 81)
 TAGGED = {
@@ -138,7 +138,7 @@ def test_a_terminal_gets_no_video(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_reader_that_hangs_up_is_no_error() -> None:
     script = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "from nvcodec.video_io import VideoReader, write_video\n"
+        "from nvcodec.media.video_io import VideoReader, write_video\n"
         "with VideoReader(sys.argv[2]) as reader:\n"
         "    count = write_video('-', reader.properties, reader)\n"
         "print('frames', count, file=sys.stderr)\n"

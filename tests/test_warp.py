@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nvcodec.model.warp import (
+from nvcodec.motion.warp import (
     _CHROMA_TAPS,
     _LUMA_TAPS,
     SAMPLE_MAX,

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from nvcodec.entropy.symbols import SymbolReader, SymbolWriter
 from nvcodec.entropy.tables import SCALES, table_bits
-from nvcodec.entropy.weights import STEPS, TensorChange, best_scales, code_tensors, row_length
-from nvcodec.model.base import starting_tensors
-from nvcodec.model.network import GAIN_STEPS, NetworkShape, TensorSpec
+from nvcodec.hybrid.base import starting_tensors
+from nvcodec.hybrid.network import GAIN_STEPS, NetworkShape, TensorSpec
+from nvcodec.hybrid.weights import STEPS, TensorChange, best_scales, code_tensors, row_length
 
 SHAPE = NetworkShape(8)
 BY_NAME = {spec.name: spec for spec in SHAPE.tensors}

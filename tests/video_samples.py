@@ -10,8 +10,8 @@ import av
 import numpy as np
 import torch
 
-from nvcodec.frame import Frame, VideoProperties
-from nvcodec.video_io import VideoReader
+from nvcodec.core.frame import Frame, VideoProperties
+from nvcodec.media.video_io import VideoReader
 
 DEMO = Path(__file__).parent / "data" / "bunny_demo.mkv"
 

@@ -31,13 +31,13 @@ import torch
 from torch import Tensor
 
 import nvcodec
-from nvcodec.encoder import quantise, segment, segment_encoder
-from nvcodec.errors import NvcodecError
-from nvcodec.metrics import frame_psnr, mean_psnr
-from nvcodec.model import unit
-from nvcodec.model.motion import MotionPrediction
+from nvcodec.core.errors import NvcodecError
+from nvcodec.core.metrics import frame_psnr, mean_psnr
+from nvcodec.hybrid import unit
+from nvcodec.hybrid.encoder import quantise, segment_fit, stages
+from nvcodec.media.video_io import VideoReader
+from nvcodec.motion.prediction import MotionPrediction
 from nvcodec.rd.bd import Curve, bd_rate
-from nvcodec.video_io import VideoReader
 
 BPPS = (0.05, 0.1, 0.2)
 
@@ -63,19 +63,19 @@ def _no_grid_motion() -> None:
         start = arguments[4]
         return [torch.zeros_like(level) for level in start]
 
-    _put(segment, "search_motion", nothing_found)
+    _put(segment_fit, "search_motion", nothing_found)
 
 
 def _no_look_ahead() -> None:
-    _put(segment_encoder, "_weigh", lambda work: None)
+    _put(stages, "_weigh", lambda work: None)
 
 
 def _no_temporal_filter() -> None:
-    _put(segment, "filtered_frames", lambda *arguments: {})
+    _put(segment_fit, "filtered_frames", lambda *arguments: {})
 
 
 def _no_learning() -> None:
-    _put(segment_encoder, "quantise_network", lambda twin, sensitivity, price: {})
+    _put(stages, "quantise_network", lambda twin, sensitivity, price: {})
 
 
 def _no_pruning() -> None:
@@ -91,7 +91,7 @@ def _no_pruning() -> None:
 
 
 def _no_tuning() -> None:
-    efforts = segment_encoder.EFFORTS
+    efforts = stages.EFFORTS
     efforts["medium"] = replace(efforts["medium"], tuning=False)
 
 

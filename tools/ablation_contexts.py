@@ -23,11 +23,11 @@ from torch import Tensor
 from train_base import Sample, gather, train_context
 
 from nvcodec.encoder.rate import level_rates
-from nvcodec.encoder.twin import Twin
 from nvcodec.entropy import context
 from nvcodec.entropy.symbols import SymbolReader, SymbolWriter
-from nvcodec.model.base import starting_tensors
-from nvcodec.model.network import Network, NetworkShape
+from nvcodec.hybrid.base import starting_tensors
+from nvcodec.hybrid.encoder.twin import Twin
+from nvcodec.hybrid.network import Network, NetworkShape
 
 WIDTH = 24
 _SYMBOLS = 20000

@@ -19,11 +19,11 @@ from typing import NamedTuple
 
 import click
 
-from nvcodec.errors import NvcodecError, TargetError
-from nvcodec.frame import Frame, VideoProperties
-from nvcodec.metrics import FramePsnr, frame_psnr, mean_psnr
+from nvcodec.core.errors import NvcodecError, TargetError
+from nvcodec.core.frame import Frame, VideoProperties
+from nvcodec.core.metrics import FramePsnr, frame_psnr, mean_psnr
+from nvcodec.media.video_io import VideoReader, parse_frame_range
 from nvcodec.rd.anchors import CODERS, AnchorSpec, decode_stream, encode_anchor
-from nvcodec.video_io import VideoReader, parse_frame_range
 
 
 class Point(NamedTuple):

@@ -21,16 +21,16 @@ from typing import Any
 
 import click
 
-from nvcodec.cli_progress import StatusLine
-from nvcodec.errors import InputError, NvcodecError
-from nvcodec.output_file import atomic_output
+from nvcodec.cli.progress import StatusLine
+from nvcodec.core.errors import InputError, NvcodecError
+from nvcodec.media.output_file import atomic_output
+from nvcodec.media.video_io import VideoReader
 from nvcodec.rd.anchors import parse_anchors
 from nvcodec.rd.clip import Clip, inspect_clip, name_clips
 from nvcodec.rd.extra import require_extra
 from nvcodec.rd.output import write_outputs
 from nvcodec.rd.points import CodecSettings
 from nvcodec.rd.run import Plan, check_clips, check_options, compute
-from nvcodec.video_io import VideoReader
 
 SUFFIXES = {".y4m", ".mkv", ".mp4", ".webm", ".mov", ".avi"}
 BPPS = (0.02, 0.05, 0.1, 0.2)

@@ -14,8 +14,8 @@ from pathlib import Path
 import click
 
 from nvcodec import Decoder
-from nvcodec.device import DEVICES
-from nvcodec.memory import keep_freed_memory
+from nvcodec.core.device import DEVICES
+from nvcodec.core.memory import keep_freed_memory
 
 
 @click.command()

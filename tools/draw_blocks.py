@@ -9,7 +9,7 @@ from random import Random
 
 import numpy as np
 
-from nvcodec.blocks.layout import (
+from nvcodec.hybrid.blocks.layout import (
     BLOCK_LOG2_MAX,
     CHROMA_MODES,
     COMPENSATED,

@@ -53,8 +53,8 @@ from fault_files import (
     verify,
 )
 
+from nvcodec.core.errors import BitstreamError, NvcodecError
 from nvcodec.decoder import Decoder
-from nvcodec.errors import BitstreamError, NvcodecError
 
 SECONDS_A_CASE = 60
 BYTES_OF_MEMORY = 2**30

@@ -18,22 +18,30 @@ import torch
 import zstandard
 from draw_blocks import draw_blocks
 
-from nvcodec import container, limits, syntax
-from nvcodec.bitio import BitReader, BitWriter
-from nvcodec.blocks.contexts import initial_probabilities
-from nvcodec.blocks.layout import LEVEL_BOUND, STEP_BOUND, BlockLayout, empty_symbols
-from nvcodec.blocks.picture import noted_bins
-from nvcodec.container import SectionType, Segment, write_container
+from nvcodec.bitstream import container, syntax
+from nvcodec.bitstream.bitio import BitReader, BitWriter
+from nvcodec.bitstream.container import SectionType, Segment, write_container
+from nvcodec.bitstream.syntax import StreamHeader
+from nvcodec.core import limits
+from nvcodec.core.errors import (
+    BitstreamError,
+    ChecksumError,
+    LimitError,
+    SyntaxViolation,
+    TruncatedError,
+    UnsupportedError,
+)
 from nvcodec.decoder import Decoder, FrameHash, output_planes
 from nvcodec.entropy.symbols import SymbolWriter
-from nvcodec.entropy.weights import STEPS, TensorChange, code_tensors, row_length
-from nvcodec.errors import BitstreamError, ChecksumError, LimitError, SyntaxViolation, TruncatedError, UnsupportedError
-from nvcodec.model.base import WIDTHS, starting_tensors
-from nvcodec.model.grid import FrameGeometry
-from nvcodec.model.network import NetworkShape
-from nvcodec.model.unit import Grid
-from nvcodec.segment import SegmentHeader, SegmentWriter
-from nvcodec.syntax import StreamHeader
+from nvcodec.hybrid.base import WIDTHS, starting_tensors
+from nvcodec.hybrid.blocks.contexts import initial_probabilities
+from nvcodec.hybrid.blocks.layout import LEVEL_BOUND, STEP_BOUND, BlockLayout, empty_symbols
+from nvcodec.hybrid.blocks.picture import noted_bins
+from nvcodec.hybrid.network import NetworkShape
+from nvcodec.hybrid.payload import SegmentHeader, SegmentWriter
+from nvcodec.hybrid.unit import Grid
+from nvcodec.hybrid.weights import STEPS, TensorChange, code_tensors, row_length
+from nvcodec.motion.levels import FrameGeometry
 
 __all__ = [
     "ALL_MASKS",

@@ -22,9 +22,9 @@ import zstandard
 with atheris.instrument_imports(include=["nvcodec"]):
     from fault_files import resealed, section_places, small_file
 
-    from nvcodec.container import ContainerReader, SectionType
+    from nvcodec.bitstream.container import ContainerReader, SectionType
+    from nvcodec.core.errors import BitstreamError
     from nvcodec.decoder import Decoder
-    from nvcodec.errors import BitstreamError
 
 MAX_SAMPLES = 64 * 64 * 16
 """Larger videos are not decoded here, only parsed: they take time, and that is no fault."""

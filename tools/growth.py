@@ -18,7 +18,7 @@ from pathlib import Path
 
 import click
 
-from nvcodec.cli_types import EFFORTS
+from nvcodec.cli.types import EFFORTS
 
 
 def run(*arguments: str) -> tuple[float, int]:

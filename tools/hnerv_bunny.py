@@ -16,14 +16,14 @@ from pathlib import Path
 import click
 
 from nvcodec import Decoder
-from nvcodec.color import to_rgb
-from nvcodec.device import DEVICES
+from nvcodec.core.color import to_rgb
+from nvcodec.core.device import DEVICES
+from nvcodec.core.frame import Frame, VideoProperties
+from nvcodec.core.metrics import psnr
 from nvcodec.encoder.pipeline import EncodeOptions, encode
-from nvcodec.encoder.segment_encoder import EFFORTS
-from nvcodec.frame import Frame, VideoProperties
-from nvcodec.metrics import psnr
-from nvcodec.video_io import VideoReader
-from nvcodec.y4m import write_y4m
+from nvcodec.hybrid.encoder.stages import EFFORTS
+from nvcodec.media.video_io import VideoReader
+from nvcodec.media.y4m import write_y4m
 
 FRAMES = 132
 SIZE = (1280, 720)

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import click
 
-from nvcodec.output_file import checkpoint_path
+from nvcodec.media.output_file import checkpoint_path
 
 __all__ = ["Campaign", "encode_command", "kill_at", "kill_when"]
 

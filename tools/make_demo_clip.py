@@ -17,10 +17,10 @@ import av
 import click
 from av.video.reformatter import Interpolation, VideoReformatter
 
-from nvcodec.av_frame import to_av_frame, to_planes
-from nvcodec.errors import NvcodecError
-from nvcodec.frame import Frame
-from nvcodec.video_io import VideoReader, parse_frame_range, write_video
+from nvcodec.core.errors import NvcodecError
+from nvcodec.core.frame import Frame
+from nvcodec.media.av_frame import to_av_frame, to_planes
+from nvcodec.media.video_io import VideoReader, parse_frame_range, write_video
 
 SCALING = Interpolation.LANCZOS | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
 

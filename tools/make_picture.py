@@ -16,13 +16,13 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from nvcodec.color import to_rgb
+from nvcodec.core.color import to_rgb
+from nvcodec.core.errors import InputError, NvcodecError
+from nvcodec.core.frame import Frame, VideoProperties
+from nvcodec.core.metrics import frame_psnr
 from nvcodec.decoder import Decoder
-from nvcodec.errors import InputError, NvcodecError
-from nvcodec.frame import Frame, VideoProperties
-from nvcodec.metrics import frame_psnr
-from nvcodec.output_file import atomic_output
-from nvcodec.video_io import VideoReader
+from nvcodec.media.output_file import atomic_output
+from nvcodec.media.video_io import VideoReader
 
 _GAP = 8
 _CAPTION = 22

@@ -15,14 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
-from nvcodec.blocks import contexts
-from nvcodec.blocks.layout import scans
-from nvcodec.blocks.picture import MODEL_DEPTHS
-from nvcodec.blocks.transform_cpu import cosines
 from nvcodec.entropy.context import LOG_BOUND, log_table
 from nvcodec.entropy.tables import FRACTIONS, SCALES, TABLE_BOUND, table_frequencies
-from nvcodec.model.base import TRAINED_WIDTHS, WIDTHS, starting_tensors
-from nvcodec.model.network import CHROMA_GAIN_STEPS, NetworkShape, gain_values, quantiser_steps
+from nvcodec.hybrid.base import TRAINED_WIDTHS, WIDTHS, starting_tensors
+from nvcodec.hybrid.blocks import contexts
+from nvcodec.hybrid.blocks.layout import scans
+from nvcodec.hybrid.blocks.picture import MODEL_DEPTHS
+from nvcodec.hybrid.blocks.transform_cpu import cosines
+from nvcodec.hybrid.network import CHROMA_GAIN_STEPS, NetworkShape, gain_values, quantiser_steps
 
 SPEC = Path(__file__).parent.parent / "bitstream_spec.md"
 SHOWN_TABLES = (0, 1, 8, 112, 114, 224, 255)
@@ -43,7 +43,8 @@ CONTEXTS = (
     ("REST", "REST", "rest_goes_on"),
     ("STEP", "STEP", "step_changes, step_goes_on"),
 )
-"""Names of the contexts in ``nvcodec.blocks.contexts`` and in the specification, and the elements that they code."""
+"""Names of the contexts in ``nvcodec.hybrid.blocks.contexts`` and in the specification, and the elements that they
+code."""
 
 
 def _rows(rows: Iterable[Iterable[object]], *, head: int = 1) -> str:

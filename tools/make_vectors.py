@@ -26,16 +26,16 @@ import reference_decoder as reference
 import torch
 from draw_blocks import draw_blocks
 
-from nvcodec.blocks.layout import BlockLayout
-from nvcodec.container import Segment, StreamHeader, write_container
+from nvcodec.bitstream.container import Segment, StreamHeader, write_container
+from nvcodec.core.limits import level_for
 from nvcodec.decoder import FrameHash, output_planes
-from nvcodec.entropy.weights import TensorChange, best_scales
-from nvcodec.limits import level_for
-from nvcodec.model.base import starting_tensors
-from nvcodec.model.grid import FrameGeometry
-from nvcodec.model.network import CELL_INPUTS, NetworkShape
-from nvcodec.model.unit import Grid
-from nvcodec.segment import SegmentHeader, SegmentWriter
+from nvcodec.hybrid.base import starting_tensors
+from nvcodec.hybrid.blocks.layout import BlockLayout
+from nvcodec.hybrid.network import CELL_INPUTS, NetworkShape
+from nvcodec.hybrid.payload import SegmentHeader, SegmentWriter
+from nvcodec.hybrid.unit import Grid
+from nvcodec.hybrid.weights import TensorChange, best_scales
+from nvcodec.motion.levels import FrameGeometry
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "tests" / "vectors"

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import click
 
+from nvcodec.core.errors import InputError, NvcodecError
+from nvcodec.core.metrics import frame_psnr, mean_psnr
 from nvcodec.decoder import Decoder
-from nvcodec.errors import InputError, NvcodecError
-from nvcodec.metrics import frame_psnr, mean_psnr
-from nvcodec.video_io import VideoReader, parse_frame_range
+from nvcodec.media.video_io import VideoReader, parse_frame_range
 
 
 def measure(file: Path, source: Path, frames: tuple[int, int | None] | None = None) -> dict[str, float]:

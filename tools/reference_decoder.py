@@ -423,7 +423,7 @@ def check_bounds(net: Network) -> None:
 def starting_network(w: int) -> Network:
     """9.4."""
     origin = max(v for v in FILE_WIDTHS if v <= w)
-    data = (ROOT_FOLDER / f"nvcodec/model/base/width{origin}.bin").read_bytes()
+    data = (ROOT_FOLDER / f"nvcodec/hybrid/base/width{origin}.bin").read_bytes()
     elements, net, at = np.frombuffer(data, "<i2").astype(np.int64), {}, 0
     for name, (shape, _) in tensor_shapes(origin).items():
         net[name] = elements[at : at + math.prod(shape)].reshape(shape)
@@ -674,7 +674,7 @@ def scan(n: int) -> list[tuple[int, int]]:
 @lru_cache(maxsize=1)
 def probabilities_file() -> bytes:
     """12.5: the starting probabilities of all contexts at all depths; 128 everywhere while there is no file."""
-    path = ROOT_FOLDER / "nvcodec/blocks/contexts.bin"
+    path = ROOT_FOLDER / "nvcodec/hybrid/blocks/contexts.bin"
     data = path.read_bytes() if path.exists() else bytes([128] * (4 * CONTEXTS))
     found = re.search(r"<!-- table: contexts -->.*?`([0-9a-f]{64})`.*?<!-- end -->", SPEC.read_text("utf-8"), re.DOTALL)
     if len(data) != 4 * CONTEXTS or found is None or found[1] != hashlib.sha256(data).hexdigest():

@@ -25,19 +25,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nvcodec.blocks.contexts import CONTEXTS
-from nvcodec.blocks.picture import MODEL_DEPTHS, BinModels, model_of, noted_bins
-from nvcodec.encoder.fit import UnitFit
+from nvcodec.core.fixedpoint import Rounding
 from nvcodec.encoder.rate import level_rates
-from nvcodec.encoder.segment import PassEffort, PassSettings, SegmentFit, SegmentSource, UnitSearch
-from nvcodec.encoder.twin import Twin
 from nvcodec.encoder.working_domain import working_samples
-from nvcodec.fixedpoint import Rounding
-from nvcodec.model.base import TRAINED_WIDTHS, starting_tensors
-from nvcodec.model.grid import FrameGeometry
-from nvcodec.model.network import GREY, Network, NetworkShape
-from nvcodec.model.warprnn import MotionSide
-from nvcodec.video_io import VideoReader
+from nvcodec.hybrid.base import TRAINED_WIDTHS, starting_tensors
+from nvcodec.hybrid.blocks.contexts import CONTEXTS
+from nvcodec.hybrid.blocks.picture import MODEL_DEPTHS, BinModels, model_of, noted_bins
+from nvcodec.hybrid.encoder.fit import UnitFit
+from nvcodec.hybrid.encoder.segment_fit import PassEffort, PassSettings, SegmentFit, SegmentSource, UnitSearch
+from nvcodec.hybrid.encoder.twin import Twin
+from nvcodec.hybrid.network import Network, NetworkShape
+from nvcodec.media.video_io import VideoReader
+from nvcodec.motion.levels import FrameGeometry
+from nvcodec.motion.side import MotionSide
+from nvcodec.motion.warp import GREY
 
 _LAMBDAS = (15.0, 160.0)
 _FRAMES = 9
@@ -194,7 +195,7 @@ def train_context(twin: Twin, samples: list[Sample], steps: int) -> None:
 
 
 def counted_probabilities(samples: list[Sample]) -> bytes:
-    """``nvcodec/blocks/contexts.bin``: where the means of each context stand behind a frame, over all frames.
+    """``nvcodec/hybrid/blocks/contexts.bin``: where the means of each context stand behind a frame, over all frames.
 
     A context that is seldom met at a depth of the hierarchy leans on what it is at all of them.
     """

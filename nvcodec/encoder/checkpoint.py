@@ -14,9 +14,9 @@ import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from nvcodec.core.errors import CheckpointError, CheckpointWarning, OutputError
 from nvcodec.encoder.tree_file import Tree, TreeFileError, read_tree, write_tree
-from nvcodec.errors import CheckpointError, CheckpointWarning, OutputError
-from nvcodec.output_file import atomic_output, remove_with_temporary
+from nvcodec.media.output_file import atomic_output, remove_with_temporary
 
 __all__ = ["Checkpoint"]
 

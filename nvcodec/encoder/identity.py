@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
+from nvcodec.core.package_versions import codec_versions
+from nvcodec.core.parallel import thread_count
+from nvcodec.encoder.arithmetic import training_dtype
 from nvcodec.encoder.source import Source
-from nvcodec.encoder.twin import training_dtype
-from nvcodec.parallel import thread_count
-from nvcodec.versions import codec_versions
 
 __all__ = ["encode_identity"]
 

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from nvcodec.gop import CodedFrame
-from nvcodec.model.warp import BLOCK
+from nvcodec.core.gop import CodedFrame
+from nvcodec.motion.warp import BLOCK
 
 __all__ = ["FrameForecast", "estimated_bits", "estimated_psnr", "importance"]
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from nvcodec.compiled import compiled_loosely
-from nvcodec.model.grid import BLEND_CHANNEL, SYMBOL_BOUND
-from nvcodec.model.motion import MERGE_SYMBOLS, VECTOR_BOUND
-from nvcodec.model.warp import BLOCK, MARGIN, OWN_SHARE
+from nvcodec.core.compiled import compiled_loosely
+from nvcodec.motion.levels import BLEND_CHANNEL, SYMBOL_BOUND
+from nvcodec.motion.prediction import MERGE_SYMBOLS, VECTOR_BOUND
+from nvcodec.motion.warp import BLOCK, MARGIN, OWN_SHARE
 
 __all__ = ["expand_cells", "match_blocks", "polish_matches", "refine_overlapped", "search_cells"]
 

@@ -19,13 +19,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from nvcodec.core.gop import CodedFrame
 from nvcodec.encoder.rate import laplace_bits
 from nvcodec.encoder.working_domain import CELL, LUMA_PLANES
 from nvcodec.entropy.tables import FRACTIONS, SCALES, TABLE_BOUND
-from nvcodec.gop import CodedFrame
-from nvcodec.model.grid import BLEND_CHANNEL, MOTION_LEVELS, FrameGeometry
-from nvcodec.model.motion import VECTOR_BOUND, MotionPrediction, add_grid_motion, scale_vectors
-from nvcodec.model.warp import BLOCK, Reference, unpack_luma
+from nvcodec.motion.levels import BLEND_CHANNEL, MOTION_LEVELS, FrameGeometry
+from nvcodec.motion.prediction import VECTOR_BOUND, MotionPrediction, add_grid_motion, scale_vectors
+from nvcodec.motion.warp import BLOCK, Reference, unpack_luma
 
 __all__ = ["LevelPrice", "matching_fields", "search_motion"]
 

@@ -20,34 +20,34 @@ from typing import Any
 
 import torch
 
-from nvcodec.container import Segment, write_container
+from nvcodec.bitstream.container import Segment, write_container
+from nvcodec.bitstream.syntax import StreamHeader
+from nvcodec.core.device import check_device, choose_device
+from nvcodec.core.errors import BitstreamError, EncodeError, MismatchError, TargetError
+from nvcodec.core.frame import VideoProperties
+from nvcodec.core.limits import MAX_SEGMENT_FRAMES, level_for, max_segment_frames
+from nvcodec.core.metrics import FramePsnr, frame_psnr, mean_psnr
+from nvcodec.core.parallel import thread_limit
 from nvcodec.decoder import Decoder
-from nvcodec.device import check_device, choose_device
 from nvcodec.encoder.checkpoint import Checkpoint
 from nvcodec.encoder.distortion import psnr_611
-from nvcodec.encoder.gop_choice import encode_with_best_gop
 from nvcodec.encoder.identity import encode_identity
 from nvcodec.encoder.rate_control import Target, lambda_for_quality
-from nvcodec.encoder.segment import SegmentSource
-from nvcodec.encoder.segment_encoder import (
+from nvcodec.encoder.source import Shot, Source
+from nvcodec.encoder.working_domain import working_samples
+from nvcodec.hybrid.base import WIDTHS
+from nvcodec.hybrid.encoder.gop_choice import encode_with_best_gop
+from nvcodec.hybrid.encoder.segment_fit import SegmentSource
+from nvcodec.hybrid.encoder.stages import (
     EFFORTS,
     Keep,
     StageReport,
     check_reachable,
     smallest_payload,
 )
-from nvcodec.encoder.source import Shot, Source
-from nvcodec.encoder.working_domain import working_samples
-from nvcodec.errors import BitstreamError, EncodeError, MismatchError, TargetError
-from nvcodec.frame import VideoProperties
-from nvcodec.limits import MAX_SEGMENT_FRAMES, level_for, max_segment_frames
-from nvcodec.metrics import FramePsnr, frame_psnr, mean_psnr
-from nvcodec.model.base import WIDTHS
-from nvcodec.model.grid import FrameGeometry
-from nvcodec.output_file import atomic_output, check_target, checkpoint_path, output_lock
-from nvcodec.parallel import thread_limit
-from nvcodec.segment import MAX_GOP
-from nvcodec.syntax import StreamHeader
+from nvcodec.hybrid.payload import MAX_GOP
+from nvcodec.media.output_file import atomic_output, check_target, checkpoint_path, output_lock
+from nvcodec.motion.levels import FrameGeometry
 
 __all__ = ["EncodeOptions", "EncodeReport", "Progress", "encode"]
 

@@ -8,7 +8,7 @@ import numpy as np
 from numba.core import types
 from numba.extending import intrinsic
 
-from nvcodec.compiled import compiled_loosely
+from nvcodec.core.compiled import compiled_loosely
 
 __all__ = ["exp2", "log2"]
 

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nvcodec.core.fixedpoint import Rounding
+from nvcodec.core.parallel import run_all
 from nvcodec.entropy.context import (
     FEATURES,
     HIDDEN,
@@ -29,9 +31,7 @@ from nvcodec.entropy.context import (
 )
 from nvcodec.entropy.symbols import pad_even
 from nvcodec.entropy.tables import FRACTIONS, WIDE_SCALE, WIDE_SHARE_BITS
-from nvcodec.fixedpoint import Rounding
-from nvcodec.model.warprnn import MotionSide
-from nvcodec.parallel import run_all
+from nvcodec.motion.side import MotionSide
 
 __all__ = [
     "LevelRate",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from nvcodec.errors import EncodeError
+from nvcodec.core.errors import EncodeError
 
 __all__ = [
     "LAMBDA_RANGE",

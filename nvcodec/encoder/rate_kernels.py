@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from nvcodec.compiled import compiled_loosely
+from nvcodec.core.compiled import compiled_loosely
 from nvcodec.encoder.power_kernels import exp2, log2
 from nvcodec.entropy.context import (
     FEATURE_BOUND,

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from nvcodec.core.errors import InputError
+from nvcodec.core.frame import Frame, VideoProperties
 from nvcodec.encoder.cuts import CutDetector
 from nvcodec.encoder.working_domain import working_samples
-from nvcodec.errors import InputError
-from nvcodec.frame import Frame, VideoProperties
-from nvcodec.video_digest import VideoDigest
-from nvcodec.video_io import FrameRange, VideoReader, check_can_be_read_again
+from nvcodec.media.video_digest import VideoDigest
+from nvcodec.media.video_io import FrameRange, VideoReader, check_can_be_read_again
 
 __all__ = ["Shot", "Source"]
 

@@ -19,12 +19,12 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from nvcodec.core.parallel import run_all
 from nvcodec.encoder.motion_search import matching_fields
 from nvcodec.encoder.rate_control import quality_for_lambda
 from nvcodec.encoder.working_domain import LUMA_PLANES, SAMPLE_STEP, block_means, over_blocks
-from nvcodec.model.grid import FrameGeometry
-from nvcodec.model.warp import Reference, pack_luma
-from nvcodec.parallel import run_all
+from nvcodec.motion.levels import FrameGeometry
+from nvcodec.motion.warp import Reference, pack_luma
 
 __all__ = ["filtered_frames"]
 

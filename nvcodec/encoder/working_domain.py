@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nvcodec.frame import Frame
-from nvcodec.model.warp import BLOCK, pack_luma
+from nvcodec.core.frame import Frame
+from nvcodec.motion.warp import BLOCK, pack_luma
 
 __all__ = ["CELL", "LUMA_PLANES", "SAMPLE_STEP", "block_means", "over_blocks", "working_samples"]
 

@@ -1,0 +1,1 @@
+"""Symbols in and out of the range coder, and the models that say how probable they are."""

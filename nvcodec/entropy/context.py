@@ -29,8 +29,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from nvcodec.core.fixedpoint import Rounding, conv2d, shift_right
 from nvcodec.entropy.tables import SCALES
-from nvcodec.fixedpoint import Rounding, conv2d, shift_right
 
 __all__ = [
     "FEATURES",

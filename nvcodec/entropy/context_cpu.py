@@ -13,7 +13,8 @@ from itertools import pairwise
 import numpy as np
 import torch
 
-from nvcodec.compiled import compiled
+from nvcodec.core.compiled import compiled
+from nvcodec.core.parallel import run_all
 from nvcodec.entropy.context import (
     FEATURE_BOUND,
     FEATURES,
@@ -35,7 +36,6 @@ from nvcodec.entropy.context import (
 )
 from nvcodec.entropy.range_decoder import RangeDecoder, read_in_order
 from nvcodec.entropy.tables import FRACTIONS, SCALES, TABLE_BOUND, cumulative_frequencies
-from nvcodec.parallel import run_all
 
 __all__ = ["LevelContext", "occupied", "stage_taps"]
 

@@ -11,9 +11,9 @@ import math
 
 import numpy as np
 
-from nvcodec.compiled import compiled
+from nvcodec.core.compiled import compiled
+from nvcodec.core.errors import SyntaxViolation, TruncatedError
 from nvcodec.entropy.tables import PRECISION_BITS, TABLE_BOUND, cumulative_frequencies
-from nvcodec.errors import SyntaxViolation, TruncatedError
 
 __all__ = ["RangeDecoder", "read_in_order"]
 

@@ -44,7 +44,7 @@ class SymbolChannel(Protocol):
         """Code ``count`` equiprobable bits."""
 
     def exchange_bins(self, noted: np.ndarray) -> None:
-        """Write bins, as ``nvcodec.blocks.bins_cpu`` notes them; what reads takes them one by one."""
+        """Write bins, as ``nvcodec.hybrid.blocks.bins_cpu`` notes them; what reads takes them one by one."""
 
 
 class SymbolWriter:

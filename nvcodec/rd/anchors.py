@@ -23,9 +23,9 @@ import av.error
 from av.video.codeccontext import VideoCodecContext
 from av.video.reformatter import VideoReformatter
 
-from nvcodec.av_frame import to_av_frame, to_planes
-from nvcodec.errors import EncodeError, InputError
-from nvcodec.frame import Frame, VideoProperties
+from nvcodec.core.errors import EncodeError, InputError
+from nvcodec.core.frame import Frame, VideoProperties
+from nvcodec.media.av_frame import to_av_frame, to_planes
 
 __all__ = ["CODERS", "AnchorSpec", "AnchorStream", "Coder", "check_anchor", "decode_stream", "encode_anchor"]
 __all__ += ["parse_anchors", "user_data_bytes"]

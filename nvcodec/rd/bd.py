@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
-from nvcodec.errors import InputError
+from nvcodec.core.errors import InputError
 
 __all__ = ["CLASSIC_POINTS", "METHOD", "MIN_POINTS", "Curve", "Delta", "bd_quality", "bd_rate"]
 

@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from nvcodec.errors import InputError
-from nvcodec.frame import Frame, VideoProperties
+from nvcodec.core.errors import InputError
+from nvcodec.core.frame import Frame, VideoProperties
+from nvcodec.media.video_digest import VideoDigest
+from nvcodec.media.video_io import FrameRange, VideoReader, check_can_be_read_again
 from nvcodec.rd.quality import rgb_matrix
-from nvcodec.video_digest import VideoDigest
-from nvcodec.video_io import FrameRange, VideoReader, check_can_be_read_again
 
 __all__ = ["Clip", "inspect_clip", "name_clips", "open_clip"]
 

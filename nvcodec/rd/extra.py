@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from nvcodec.errors import InputError
+from nvcodec.core.errors import InputError
 
 __all__ = ["require_extra"]
 

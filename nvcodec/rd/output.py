@@ -8,9 +8,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from nvcodec.core.frame import Frame
+from nvcodec.core.package_versions import codec_versions
 from nvcodec.decoder import Decoder
-from nvcodec.frame import Frame
-from nvcodec.output_file import atomic_output
+from nvcodec.media.output_file import atomic_output
 from nvcodec.rd.anchors import CODERS, decode_stream
 from nvcodec.rd.clip import Clip, open_clip
 from nvcodec.rd.plot import plot_curves
@@ -20,7 +21,6 @@ from nvcodec.rd.results import build_results, results_csv
 from nvcodec.rd.run import ClipCurves, Plan, store_of
 from nvcodec.rd.stills import StillMode, Stills, choose_mode, make_stills, pack, unpack
 from nvcodec.rd.store import Store
-from nvcodec.versions import codec_versions
 
 __all__ = ["OUTPUTS", "STILLS_BUDGET", "collect_stills", "write_outputs"]
 

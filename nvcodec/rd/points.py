@@ -19,21 +19,21 @@ from pathlib import Path
 from typing import Any
 
 from nvcodec.account import describe
-from nvcodec.compiled import telling_of_translation
+from nvcodec.core.compiled import telling_of_translation
+from nvcodec.core.device import choose_device
+from nvcodec.core.errors import CheckpointError, InputError, NvcodecError
+from nvcodec.core.frame import Frame
+from nvcodec.core.package_versions import codec_versions
 from nvcodec.decoder import Decoder, thread_limit
-from nvcodec.device import choose_device
 from nvcodec.encoder.pipeline import EncodeOptions, EncodeReport, encode
-from nvcodec.errors import CheckpointError, InputError, NvcodecError
-from nvcodec.frame import Frame
-from nvcodec.output_file import checkpoint_path, remove_with_temporary
+from nvcodec.media.output_file import checkpoint_path, remove_with_temporary
 from nvcodec.rd.anchors import AnchorSpec, decode_stream, encode_anchor
 from nvcodec.rd.clip import Clip, open_clip
 from nvcodec.rd.ladder import build_ladder
 from nvcodec.rd.quality import FrameQuality, frame_quality, mean_quality
 from nvcodec.rd.store import Entry, Store
-from nvcodec.rd.versions import anchor_versions, measure_versions
+from nvcodec.rd.tool_versions import anchor_versions, measure_versions
 from nvcodec.rd.workers import Report
-from nvcodec.versions import codec_versions
 
 __all__ = ["CodecSettings", "NotFinished", "anchor_curve", "our_point", "point_payload"]
 

@@ -20,10 +20,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from nvcodec.color import HD_HEIGHT, luma_weights, to_rgb
-from nvcodec.errors import InputError
-from nvcodec.frame import RANGE_FULL, RANGE_UNSPECIFIED, UNSPECIFIED, Frame, VideoProperties
-from nvcodec.metrics import PSNR_CAP_DB, frame_psnr, psnr
+from nvcodec.core.color import HD_HEIGHT, luma_weights, to_rgb
+from nvcodec.core.errors import InputError
+from nvcodec.core.frame import RANGE_FULL, RANGE_UNSPECIFIED, UNSPECIFIED, Frame, VideoProperties
+from nvcodec.core.metrics import PSNR_CAP_DB, frame_psnr, psnr
 
 __all__ = ["METRICS", "FrameQuality", "Metric", "frame_quality", "has_ms_ssim", "mean_quality", "rgb_matrix"]
 
@@ -77,7 +77,7 @@ def rgb_matrix(properties: VideoProperties) -> str:
     """In words, by what frames become RGB, and whether the clip says so or it is assumed.
 
     Raises:
-        InputError: :func:`nvcodec.color.to_rgb` does not know the matrix.
+        InputError: :func:`nvcodec.core.color.to_rgb` does not know the matrix.
     """
     luma_weights(properties)
     assumed = properties.colorspace == UNSPECIFIED

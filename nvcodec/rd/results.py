@@ -24,11 +24,11 @@ from datetime import UTC, datetime
 from statistics import fmean
 from typing import Any
 
-from nvcodec.errors import InputError
+from nvcodec.core.errors import InputError
 from nvcodec.rd.bd import METHOD, Curve, Delta, bd_quality, bd_rate
 from nvcodec.rd.quality import METRICS
 from nvcodec.rd.run import WORK, ClipCurves, Plan, store_name
-from nvcodec.rd.versions import environment
+from nvcodec.rd.tool_versions import environment
 
 __all__ = ["CSV_COLUMNS", "bd_figures", "build_results", "results_csv", "summary_lines"]
 

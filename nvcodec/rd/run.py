@@ -16,15 +16,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from nvcodec.device import check_device
-from nvcodec.errors import InputError, OutputError
+from nvcodec.core.device import check_device
+from nvcodec.core.errors import InputError, OutputError
+from nvcodec.media.video_io import FrameRange
 from nvcodec.rd.anchors import AnchorSpec, check_anchor
 from nvcodec.rd.bd import MIN_POINTS
 from nvcodec.rd.clip import Clip, inspect_clip, name_clips
 from nvcodec.rd.points import CodecSettings, NotFinished, anchor_curve, our_point
 from nvcodec.rd.store import Store
 from nvcodec.rd.workers import Job, Report, run_jobs
-from nvcodec.video_io import FrameRange
 
 __all__ = [
     "WORK",
@@ -51,7 +51,7 @@ class Plan:
     """What is asked for.
 
     Attributes:
-        sources: clips, as :class:`nvcodec.video_io.VideoReader` takes them.
+        sources: clips, as :class:`nvcodec.media.video_io.VideoReader` takes them.
         folder: where everything goes; it is made when it does not exist.
         bpps: targets of our points, bits of the file per luma sample.
         frames: range of frames of every clip.

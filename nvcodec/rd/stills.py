@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from PIL import Image, features
 
-from nvcodec.color import to_rgb
-from nvcodec.errors import InputError
-from nvcodec.frame import Frame, VideoProperties
-from nvcodec.metrics import psnr
+from nvcodec.core.color import to_rgb
+from nvcodec.core.errors import InputError
+from nvcodec.core.frame import Frame, VideoProperties
+from nvcodec.core.metrics import psnr
 
 __all__ = ["StillMode", "Stills", "choose_mode", "make_stills"]
 

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nvcodec.errors import OutputError
-from nvcodec.output_file import atomic_output
+from nvcodec.core.errors import OutputError
+from nvcodec.media.output_file import atomic_output
 
 __all__ = ["Entry", "Store", "key_digest"]
 

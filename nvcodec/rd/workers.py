@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
-from nvcodec.errors import EncodeError
+from nvcodec.core.errors import EncodeError
 
 __all__ = ["Job", "Report", "run_jobs"]
 

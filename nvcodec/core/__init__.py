@@ -1,0 +1,1 @@
+"""What every room stands on: errors, limits, frames, the order of coding, exact arithmetic, devices and threads."""

@@ -1,0 +1,161 @@
+"""What a video is to the rest of the codec: its properties, and 8-bit 4:2:0 frames.
+
+::
+
+    VideoProperties   geometry, clock and colour of a whole video; never changes within one
+    Frame             three planes and a timestamp
+
+Colour codes are the code points of ITU-T H.273, numbered as FFmpeg numbers them, so that they pass from a
+source file through a ``.cwrv`` file to an output file without a table in between.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from fractions import Fraction
+
+import torch
+
+from nvcodec.core.errors import InputError
+
+__all__ = ["CHROMA_CENTER", "CHROMA_LEFT", "CHROMA_TOP_LEFT", "Frame", "VideoProperties", "chroma_size"]
+
+MAX_DIMENSION = 65535
+MAX_TERM = 2**31 - 1
+"""Largest numerator or denominator of a rate, time base or aspect ratio (FFmpeg keeps them in int32)."""
+
+RANGE_UNSPECIFIED, RANGE_LIMITED, RANGE_FULL = 0, 1, 2
+CHROMA_UNSPECIFIED, CHROMA_LEFT, CHROMA_CENTER, CHROMA_TOP_LEFT = 0, 1, 2, 3
+UNSPECIFIED = 2
+"""H.273's "unspecified" for primaries, transfer and matrix."""
+
+
+def chroma_size(width: int, height: int) -> tuple[int, int]:
+    """Width and height of a 4:2:0 chroma plane, in samples: halves, rounded up."""
+    return (width + 1) // 2, (height + 1) // 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoProperties:
+    """Everything about a video that is not in its samples.
+
+    Attributes:
+        width, height: luma samples, 1 to 65535. Odd sizes are allowed.
+        frame_rate: frames per second, nominal when frames are not evenly spaced.
+        time_base: seconds per unit of ``Frame.pts``.
+        sample_aspect_ratio: width over height of one sample; 0 means unknown.
+        color_range: 0 unspecified, 1 limited (16-235), 2 full (0-255).
+        color_primaries, color_trc, colorspace: H.273 code points, 0 to 255; 2 means unspecified.
+        chroma_location: 0 unspecified, 1 left, 2 centre, 3 top left, 4 top, 5 bottom left, 6 bottom.
+        bit_depth: bits per sample; only 8 so far.
+        pix_fmt: FFmpeg's name of the sample layout; only ``yuv420p`` so far (full range included).
+
+    Raises:
+        InputError: a value is out of its range or of the wrong type.
+    """
+
+    width: int
+    height: int
+    frame_rate: Fraction
+    time_base: Fraction
+    sample_aspect_ratio: Fraction = Fraction(0, 1)
+    color_range: int = RANGE_UNSPECIFIED
+    color_primaries: int = UNSPECIFIED
+    color_trc: int = UNSPECIFIED
+    colorspace: int = UNSPECIFIED
+    chroma_location: int = CHROMA_UNSPECIFIED
+    bit_depth: int = 8
+    pix_fmt: str = "yuv420p"
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            wanted = {"int": int, "str": str, "Fraction": Fraction}[str(field.type)]
+            if not isinstance(value, wanted) or isinstance(value, bool):
+                raise InputError(f"{field.name} must be of type {field.type}, not {type(value).__name__}")
+        self._check_integer("width", 1, MAX_DIMENSION)
+        self._check_integer("height", 1, MAX_DIMENSION)
+        self._check_integer("color_range", 0, 2)
+        self._check_integer("chroma_location", 0, 6)
+        for name in ("color_primaries", "color_trc", "colorspace"):
+            self._check_integer(name, 0, 255)
+        for name in ("frame_rate", "time_base", "sample_aspect_ratio"):
+            self._check_ratio(name, zero=name == "sample_aspect_ratio")
+        if self.bit_depth != 8 or self.pix_fmt != "yuv420p":
+            raise InputError(f"only 8-bit yuv420p is supported, not {self.bit_depth}-bit {self.pix_fmt}")
+
+    def _check_integer(self, name: str, low: int, high: int) -> None:
+        value = getattr(self, name)
+        if not low <= value <= high:
+            raise InputError(f"{name} is {value}; it must be {low} to {high}")
+
+    def _check_ratio(self, name: str, *, zero: bool) -> None:
+        value = getattr(self, name)
+        if value < 0 or (value == 0 and not zero):
+            raise InputError(f"{name} is {value}; it must be positive")
+        if value.numerator > MAX_TERM or value.denominator > MAX_TERM:
+            raise InputError(f"{name} is {value}; its terms must be below 2**31")
+
+    @property
+    def chroma_width(self) -> int:
+        """Samples in a row of U or V."""
+        return chroma_size(self.width, self.height)[0]
+
+    @property
+    def chroma_height(self) -> int:
+        """Rows of U or V."""
+        return chroma_size(self.width, self.height)[1]
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One picture: planes Y (H, W), U and V (ceil(H/2), ceil(W/2)), all ``torch.uint8`` on one device.
+
+    ``pts`` is the presentation time in units of ``VideoProperties.time_base``.
+
+    Raises:
+        InputError: the planes are not three uint8 matrices that fit together, or ``pts`` is not an int.
+    """
+
+    planes: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+    pts: int = 0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.planes, tuple) or len(self.planes) != 3:
+            raise InputError("a frame has three planes: Y, U, V")
+        if any(p.dtype != torch.uint8 or p.dim() != 2 or p.numel() == 0 for p in self.planes):
+            raise InputError("the planes of a frame are non-empty uint8 matrices")
+        chroma = chroma_size(self.width, self.height)[::-1]
+        if self.u.shape != chroma or self.v.shape != chroma:
+            raise InputError(f"chroma of a {self.width}x{self.height} frame must be {chroma[1]}x{chroma[0]}")
+        if not isinstance(self.pts, int):
+            raise InputError(f"pts must be an int, not {type(self.pts).__name__}")
+
+    @property
+    def y(self) -> torch.Tensor:
+        """Luma, (H, W)."""
+        return self.planes[0]
+
+    @property
+    def u(self) -> torch.Tensor:
+        """First chroma plane (Cb), (ceil(H/2), ceil(W/2))."""
+        return self.planes[1]
+
+    @property
+    def v(self) -> torch.Tensor:
+        """Second chroma plane (Cr), (ceil(H/2), ceil(W/2))."""
+        return self.planes[2]
+
+    @property
+    def width(self) -> int:
+        """Luma samples in a row."""
+        return int(self.planes[0].shape[1])
+
+    @property
+    def height(self) -> int:
+        """Rows of luma."""
+        return int(self.planes[0].shape[0])
+
+    def __repr__(self) -> str:
+        y, u, v = ("x".join(str(size) for size in plane.shape) for plane in self.planes)
+        return f"Frame(pts={self.pts}, y={y}, u={u}, v={v}, device={self.y.device})"

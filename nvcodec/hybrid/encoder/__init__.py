@@ -1,0 +1,1 @@
+"""How a segment becomes a payload of the hybrid representation."""

@@ -1,0 +1,201 @@
+"""The last stage of a segment: coded with the integer network, again with another lambda until the size is met."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nvcodec.core.errors import MismatchError
+from nvcodec.core.parallel import run_ahead
+from nvcodec.decoder import FrameHash, output_planes
+from nvcodec.encoder.distortion import plane_errors, psnr_611
+from nvcodec.encoder.rate_control import AIM, SLOPE, TOLERANCE, UnitBudget, clamp_lambda, measured_slope
+from nvcodec.hybrid.encoder.segment_fit import PassSettings, SegmentFit, UnitReport, UnitSearch
+from nvcodec.hybrid.encoder.twin import Twin
+from nvcodec.hybrid.payload import SegmentHeader, SegmentWriter
+from nvcodec.hybrid.weights import TensorChange
+
+__all__ = ["GAIN_PER_OCTAVE", "CodedSegment", "FinalPass"]
+
+GAIN_PER_OCTAVE = 4.0
+"""Gain steps for a doubling of lambda: the best quantiser step grows with its square root."""
+_STREAM_END_BITS = 96
+"""Segment header and the rounding of the stream to whole words."""
+
+
+@dataclass(frozen=True)
+class CodedSegment:
+    """``payload`` for the container, the hash of the frames that it decodes to, and their mean PSNR 6:1:1 in dB."""
+
+    payload: bytes
+    frame_hash: bytes
+    psnr: float
+
+    @property
+    def bits(self) -> float:
+        return 8.0 * len(self.payload)
+
+
+@dataclass
+class FinalPass:
+    """How far the last stage is.
+
+    Attributes:
+        header, changes: network of the segment; the gains of the header follow lambda from attempt to attempt.
+        settings: of the fit of each unit, but for lambda.
+        wanted: bits of the segment; None to code it once with the lambda of ``settings``.
+        before, lambdas: of each unit in the attempt before (at first: in the pass before), bits and lambda.
+        gain_lmbda: where the gains are.
+        frame_bits: of ``wanted``, what the present attempt has for the units.
+        units_done: of the present attempt. Their grids are those of the ``SegmentFit``.
+        best: of the attempts before, the nearest to ``wanted``.
+    """
+
+    header: SegmentHeader
+    changes: dict[str, TensorChange]
+    settings: PassSettings
+    wanted: float | None
+    before: list[float]
+    lambdas: list[float]
+    gain_lmbda: float
+    slope: float = SLOPE
+    frame_bits: float = 0.0
+    attempt: int = 0
+    units_done: int = 0
+    best: CodedSegment | None = None
+
+    def run(self, fit: SegmentFit, attempts: int, on_unit: Callable[[UnitReport], None]) -> CodedSegment:
+        """Go on from where it is."""
+        while self.attempt < attempts:
+            if not self.units_done:
+                self._begin_attempt(fit)
+            coded, spent, used = self._code_once(fit, on_unit)
+            if self.wanted is None or TOLERANCE[0] <= coded.bits * AIM / self.wanted <= TOLERANCE[1]:
+                return coded
+            if self.best is None or _distance(coded.bits, self.wanted) < _distance(self.best.bits, self.wanted):
+                self.best = coded
+            if self.attempt:
+                bits, lambdas = (sum(self.before), sum(spent)), (_mean_log(self.lambdas, spent), _mean_log(used, spent))
+                self.slope = measured_slope(bits, lambdas)
+            self.before, self.lambdas = spent, used
+            self.attempt, self.units_done = self.attempt + 1, 0
+        assert self.best is not None
+        return self.best
+
+    def state(self) -> dict[str, Any]:
+        """All of it, as a tree."""
+        return asdict(self)
+
+    @staticmethod
+    def restored(state: dict[str, Any]) -> FinalPass:
+        """From what ``state`` returned."""
+        made = {
+            "header": SegmentHeader(**state["header"]),
+            "changes": {name: TensorChange(**change) for name, change in state["changes"].items()},
+            "settings": PassSettings.restored(state["settings"]),
+            "best": CodedSegment(**state["best"]) if state["best"] else None,
+        }
+        return FinalPass(**state | made)
+
+    def _begin_attempt(self, fit: SegmentFit) -> None:
+        """Share out the bits; the quantiser step follows lambda."""
+        if self.wanted is None:
+            return
+        writer = self._writer(fit)
+        self.frame_bits = self.wanted - writer.weight_bits - _STREAM_END_BITS
+        budget = UnitBudget(self.frame_bits, self.before, self.lambdas, self.slope)
+        aim = clamp_lambda(_mean_log(self.lambdas, self.before) * budget.start_factor)
+        steps = round(GAIN_PER_OCTAVE * math.log2(aim / self.gain_lmbda))
+        if steps:
+            self.header = replace(self.header, gain_offset=self.header.gain_offset + steps)
+            self.gain_lmbda = aim
+
+    def _code_once(
+        self, fit: SegmentFit, on_unit: Callable[[UnitReport], None]
+    ) -> tuple[CodedSegment, list[float], list[float]]:
+        """One closed-loop pass of the integer network; also the bits and the lambda of each unit.
+
+        The units that are done are coded again as they are, which brings coder and references to where they were.
+        """
+        writer = self._writer(fit)
+        twin = Twin.frozen(writer.network)
+        prices = twin.context_weights()
+        budget = UnitBudget(self.frame_bits, self.before, self.lambdas, self.slope) if self.wanted is not None else None
+        geometry = fit.source.geometry
+        spent: list[float] = []
+        used: list[float] = []
+        planes: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
+        quality: list[Tensor] = []
+
+        def code(number: int) -> Tensor:
+            """The samples of a unit, (B, 6, h, w), coded as its grid is."""
+            unit, start = fit.units[number], writer.bits
+            decoded = writer.code(fit.grids[number])
+            spent.append(writer.bits - start)
+            if budget:
+                budget.spend(spent[-1])
+            exact = torch.stack([decoded[f.display].appearance.packed for f in unit.frames])
+            for frame, samples in zip(unit.frames, exact, strict=True):
+                planes[frame.display] = output_planes(samples, geometry.width, geometry.height)
+            quality.append(psnr_611(plane_errors(exact, fit.sources(unit))))
+            return exact
+
+        def needs(number: int) -> int:
+            """Lambda goes by all units but the one just before, which may be under way, unless that is needed, too."""
+            return max(fit.needed_units(number), number - 2)
+
+        def choose_lmbda(number: int) -> None:
+            used.append(budget.lmbda(number, needs(number) + 1) if budget else self.settings.lmbda)
+
+        def begin(number: int) -> Callable[[], UnitSearch]:
+            choose_lmbda(number)
+            settings = replace(self.settings, lmbda=used[number])
+            gain = writer.network.gain(fit.units[number].depth)
+            states = fit.references_of(number, writer.states)
+            return partial(fit.search_unit, number, prices, gain, states, writer.models.copy(), settings)
+
+        def finish(number: int, found: UnitSearch) -> None:
+            motion_bits = fit.adopt_unit(number, found, twin, self.settings)
+            exact = code(number)
+            _check_twin(found.fit.samples(twin), exact)
+            self.units_done = number + 1
+            errors = plane_errors(exact, fit.sources(fit.units[number]))
+            on_unit(UnitReport(fit.units[number], motion_bits, found.block_bits, errors))
+
+        for number in range(self.units_done):
+            choose_lmbda(number)
+            code(number)
+        run_ahead(range(self.units_done, len(fit.units)), needs, begin, finish)
+        digest = FrameHash()
+        for display in sorted(planes):
+            digest.add(planes[display])
+        return CodedSegment(writer.finish(), digest.digest(), float(torch.cat(quality).mean())), spent, used
+
+    def _writer(self, fit: SegmentFit) -> SegmentWriter:
+        samples = fit.source.samples
+        return SegmentWriter(self.header, self.changes, fit.source.geometry, len(samples), samples.device)
+
+
+def _distance(bits: float, wanted: float) -> float:
+    """How bad it is to miss the target; above it three times as bad as below."""
+    miss = math.log(bits / wanted)
+    return max(-miss, 3 * miss)
+
+
+def _mean_log(lambdas: list[float], bits: list[float]) -> float:
+    """Geometric mean, weighted by bits."""
+    weights = [max(b, 1.0) for b in bits]
+    return math.exp(sum(w * math.log(x) for x, w in zip(lambdas, weights, strict=True)) / sum(weights))
+
+
+def _check_twin(twin_samples: Tensor, exact: Tensor) -> None:
+    """The float twin must agree with the integer decoder on every sample."""
+    if not torch.equal(twin_samples, exact):
+        worst = float((twin_samples - exact).abs().max())
+        raise MismatchError(f"the float twin and the integer decoder differ by up to {worst:g}")

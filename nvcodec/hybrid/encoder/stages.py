@@ -1,0 +1,342 @@
+"""The stages that turn one segment into bytes, seen at a glance in ``encode_segment``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import torch
+
+from nvcodec.core.errors import TargetError
+from nvcodec.encoder.rate_control import AIM, Target, first_lambda, next_lambda
+from nvcodec.hybrid.base import starting_tensors
+from nvcodec.hybrid.encoder.final_pass import GAIN_PER_OCTAVE, CodedSegment, FinalPass
+from nvcodec.hybrid.encoder.quantise import gain_changes, quantise_network
+from nvcodec.hybrid.encoder.segment_fit import PassEffort, PassSettings, SegmentFit, SegmentSource, UnitReport
+from nvcodec.hybrid.encoder.twin import Twin
+from nvcodec.hybrid.network import NetworkShape, with_cells_on
+from nvcodec.hybrid.payload import SegmentHeader, SegmentWriter
+from nvcodec.hybrid.weights import STEPS, TensorChange
+
+__all__ = [
+    "EFFORTS",
+    "Effort",
+    "Keep",
+    "StageReport",
+    "check_reachable",
+    "encode_segment",
+    "foresee_segment",
+    "gain_shift",
+    "smallest_payload",
+]
+
+_WEIGHT_SHARE = 0.25
+"""Most of the target that the network may take."""
+_WEIGHT_PRICE = 0.5
+"""Weight of the weights' own bits when they are chosen: the Hessian's diagonal understates what they do together."""
+_FAR_LESS = 0.5
+"""Of the usual importance: above it the usual quantiser steps are better than larger ones, a picture alone has 1/12."""
+_WEIGHT_GUESS = 0.06
+"""What the network is believed to take before it is quantised."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much work an encode takes: that of each pass that learns, how many of them refine the first one, whether one
+    more tunes on quantised weights, the rate of learning, and the work of each of at most ``attempts`` final passes.
+    ``gops``: the GOP lengths of which the best is chosen, the usual one first; ``tries_gops``: by encodes of some
+    frames, and not by the look ahead."""
+
+    learned: PassEffort
+    refinements: int
+    tuning: bool
+    learning: float
+    final: PassEffort
+    attempts: int
+    gops: tuple[int, ...] = (4, 2, 8)
+    tries_gops: bool = True
+
+    @property
+    def stages(self) -> int:
+        """Passes over a segment, the look ahead and the last one included; further attempts are not foreseen."""
+        return 3 + self.refinements + self.tuning
+
+
+_LEARNED = PassEffort(key_iterations=16, iterations=6, searches=1)
+EFFORTS = {
+    "fast": Effort(
+        replace(_LEARNED, stride=3), refinements=0, tuning=False, learning=0.3, attempts=6,
+        final=PassEffort(0, 0, searches=1, modes=(3, 2, 2, 2)), tries_gops=False,
+    ),
+    "medium": Effort(
+        _LEARNED, refinements=1, tuning=True, learning=0.5, attempts=7,
+        final=PassEffort(0, 0, searches=3, modes=(5, 4, 3, 3), splits_empty=True),
+    ),
+    "slow": Effort(
+        _LEARNED, refinements=2, tuning=True, learning=0.5, attempts=8,
+        final=PassEffort(0, 0, searches=3, modes=(10, 8, 6, 6), splits_empty=True),
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class StageReport:
+    """Progress: ``stage`` by name, the unit that was finished, frames behind this stage, and the share of the
+    segment's work done."""
+
+    stage: str
+    unit: UnitReport
+    frames: int
+    fraction: float
+
+
+Keep = Callable[[Callable[[], dict[str, Any]]], None]
+"""Is told after every unit how the state of the work can be had."""
+
+
+@dataclass
+class _Work:
+    """A segment between two coding units: all that the rest of its encode depends on."""
+
+    fit: SegmentFit
+    twin: Twin
+    settings: PassSettings
+    stages: int
+    on_unit: Callable[[StageReport], None]
+    keep: Keep
+    final: FinalPass | None = None
+    entered: int = 0
+    """Stages that have begun."""
+    _stage: int = field(default=0, init=False)
+    """The one that ``encode_segment`` is at: behind ``entered`` while it passes what was done before a restart."""
+    _name: str = field(default="", init=False)
+    _is_new: bool = field(default=False, init=False)
+
+    def enters(self, name: str) -> bool:
+        """Whether the next stage has to be prepared: not if it had begun in the work that was restored."""
+        self._stage, self._name = self._stage + 1, name
+        self._is_new = self._stage > self.entered
+        self.entered = max(self.entered, self._stage)
+        return self._is_new
+
+    def run_pass(self) -> None:
+        """The units of the stage that are still to come, by the float twin."""
+        if self._is_new:
+            self.fit.start_pass()
+        if self._stage == self.entered:
+            self.fit.continue_pass(self.twin, self.settings, self._unit_done)
+
+    def run_look_ahead(self) -> None:
+        """The units of the stage that are still to come, on source frames."""
+        if self._is_new:
+            self.fit.start_pass()
+        if self._stage == self.entered:
+            self.fit.look_ahead(self.twin, self.settings, self._unit_done)
+
+    def run_final(self, attempts: int) -> CodedSegment:
+        """What is still to come of the last stage, by the integer network."""
+        assert self.final is not None
+        return self.final.run(self.fit, attempts, self._unit_done)
+
+    def _unit_done(self, report: UnitReport) -> None:
+        self.keep(self.state)
+        done = len(self.fit.reports) if self.final is None else self.final.units_done
+        frames = sum(len(unit.frames) for unit in self.fit.units[:done])
+        is_again = self.final is not None and self.final.attempt > 0
+        part = 1.0 if is_again else done / len(self.fit.units)
+        self.on_unit(StageReport(self._name, report, frames, (self._stage - 1 + part) / self.stages))
+
+    def state(self) -> dict[str, Any]:
+        device = self.fit.source.samples.device
+        return {
+            "entered": self.entered,
+            "settings": asdict(self.settings),
+            "fit": self.fit.state(),
+            "twin": self.twin.state(),
+            "final": self.final.state() if self.final else None,
+            "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        device = self.fit.source.samples.device
+        self.entered = state["entered"]
+        self.settings = PassSettings.restored(state["settings"])
+        self.fit.restore(state["fit"])
+        self.twin.restore(state["twin"])
+        self.final = FinalPass.restored(state["final"]) if state["final"] else None
+        torch.set_rng_state(state["random"])
+        if device.type == "cuda":
+            torch.cuda.set_rng_state(state["random_cuda"], device)
+
+
+def encode_segment(
+    source: SegmentSource,
+    width: int,
+    target: Target,
+    effort: Effort,
+    on_unit: Callable[[StageReport], None] = lambda report: None,
+    *,
+    kept: dict[str, Any] | None = None,
+    keep: Keep = lambda state: None,
+) -> CodedSegment:
+    """Fit, refine, tune, quantise and code one segment. ``target.total_bytes`` is for this payload alone.
+
+    What ``keep`` can have after every unit is a state of the work. Given as ``kept`` to a later call with the same
+    arguments, the work goes on behind that unit, and ends in the same bytes.
+    """
+    wanted = None if target.total_bytes is None else 8.0 * target.total_bytes * AIM
+    lmbda = target.lmbda if wanted is None else first_lambda(wanted / source.luma_samples, len(source.samples))
+    assert lmbda is not None
+    work = _Work(
+        SegmentFit(source),
+        _start_twin(source, width, lmbda),
+        PassSettings(lmbda, effort.learned),
+        effort.stages,
+        on_unit,
+        keep,
+    )
+    if kept is not None:
+        work.restore(kept)
+        del kept  # what was replaced since shall not be held any longer
+    fit, twin = work.fit, work.twin
+
+    # look ahead: what later frames inherit from each block
+    work.enters("look ahead")
+    work.run_look_ahead()
+
+    # fit: frame by frame in coding order
+    if work.enters("fit"):
+        if wanted is not None:
+            lmbda = fit.estimated_lmbda(work.settings, wanted * (1 - _WEIGHT_GUESS))
+            twin.shift_gains(GAIN_PER_OCTAVE * math.log2(lmbda / work.settings.lmbda))
+            work.settings = replace(work.settings, lmbda=lmbda)
+        fit.filter_sources(work.settings.highest_lmbda)
+        _weigh(work)
+        work.settings = replace(work.settings, collect=not effort.refinements and not effort.tuning)
+        twin.set_learning(effort.learning)
+    work.run_pass()
+
+    # refine: again, with everything learned since
+    for number in range(effort.refinements):
+        if work.enters("refine"):
+            _follow_target(work, wanted)
+            last = number + 1 == effort.refinements
+            work.settings = replace(work.settings, collect=last)
+            twin.set_learning(effort.learning * (1 - (number + 1) / (effort.refinements + 2)))
+        work.run_pass()
+
+    # tune: prune and quantise, then once more on the quantised weights
+    if effort.tuning:
+        if work.enters("tune"):
+            _follow_target(work, wanted)
+            changes = _affordable(twin, fit, wanted)
+            _adopt(twin, changes)
+            twin.steps = {name: STEPS[c.step] for name, c in changes.items()}
+            work.settings = replace(work.settings, collect=True)
+            twin.set_learning(effort.learning * 0.2)
+        work.run_pass()
+
+    # final: integers only, closed loop against the exact references
+    if work.enters("final"):
+        measured_at = work.settings.lmbda
+        before = fit.believed_bits(work.settings)
+        if not effort.tuning:
+            _follow_target(work, wanted)
+        work.final = FinalPass(
+            SegmentHeader(width, source.gop, twin.gain_offset),
+            _affordable(twin, fit, wanted),
+            replace(work.settings, effort=effort.final, train=False, collect=False),
+            wanted,
+            before,
+            [measured_at] * len(before),
+            gain_lmbda=work.settings.lmbda,
+        )
+        fit.start_pass()
+    return work.run_final(effort.attempts)
+
+
+def foresee_segment(source: SegmentSource, width: int, lmbda: float) -> tuple[float, float]:
+    """Bits of a segment, and the PSNR of its luma in dB, as the look ahead alone expects them at ``lmbda``."""
+    fit, settings = SegmentFit(source), PassSettings(lmbda, _LEARNED)
+    fit.look_ahead(_start_twin(source, width, lmbda), settings, lambda report: None)
+    return fit.estimates(settings)
+
+
+def _start_twin(source: SegmentSource, width: int, lmbda: float) -> Twin:
+    """The starting network, its gains moved to what ``lmbda`` asks for."""
+    twin = Twin(NetworkShape(width), with_cells_on(starting_tensors(width), source.samples.device))
+    twin.shift_gains(GAIN_PER_OCTAVE * math.log2(lmbda))
+    return twin
+
+
+def _follow_target(work: _Work, wanted: float | None) -> None:
+    """Move lambda, and with it the gains, so that the next pass meets the target."""
+    if wanted is None:
+        return
+    bits = sum(work.fit.believed_bits(work.settings))
+    lmbda = next_lambda(work.settings.lmbda, bits, wanted * (1 - _WEIGHT_GUESS))
+    work.twin.shift_gains(GAIN_PER_OCTAVE * math.log2(lmbda / work.settings.lmbda))
+    work.settings = replace(work.settings, lmbda=lmbda)
+    _weigh(work)
+
+
+def gain_shift(importance: float) -> int:
+    """Steps by which the gains of frames move whose importance is so many times the usual one.
+
+    Frames that matter more get smaller quantiser steps, and those that matter far less get larger ones.
+    """
+    if _FAR_LESS <= importance < 1.0:
+        return 0
+    return -round(GAIN_PER_OCTAVE * math.log2(importance))
+
+
+def _weigh(work: _Work) -> None:
+    """Weigh the blocks at the present lambda; the quantiser steps of each depth follow."""
+    work.fit.weigh(work.settings)
+    shifts = torch.zeros_like(work.twin.gain_shifts)
+    for depth, ratio in work.fit.importance_of_depths().items():
+        shifts[depth] = gain_shift(ratio)
+    work.twin.shift_gains(0, shifts)
+
+
+def _affordable(twin: Twin, fit: SegmentFit, wanted: float | None) -> dict[str, TensorChange]:
+    """The changes worth their bits; fewer of them where they would crowd out the frames."""
+    price = _WEIGHT_PRICE
+    while True:
+        learned = quantise_network(twin, fit.sensitivity, price)
+        changes = learned | gain_changes(twin)
+        header = SegmentHeader(twin.shape.width, fit.source.gop, twin.gain_offset)
+        weights = SegmentWriter(header, changes, fit.source.geometry, 1, fit.source.samples.device).weight_bits
+        if not learned or wanted is None or weights <= _WEIGHT_SHARE * wanted:
+            return changes
+        price *= 2
+
+
+@torch.no_grad()
+def _adopt(twin: Twin, changes: dict[str, TensorChange]) -> None:
+    """Set the twin to its quantised values."""
+    for name, value in twin.values.items():
+        change = changes.get(name)
+        value.copy_(twin.start[name])
+        if change is not None:
+            value.add_(torch.from_numpy(change.symbols).to(value) * STEPS[change.step])
+
+
+def smallest_payload(source: SegmentSource, width: int) -> int:
+    """Bytes of the smallest segment: the starting network and empty grids."""
+    header = SegmentHeader(width, source.gop, 0)
+    writer = SegmentWriter(header, {}, source.geometry, len(source.samples), source.samples.device)
+    for _ in writer.units:
+        writer.code_nothing()
+    return len(writer.finish())
+
+
+def check_reachable(smallest: int, wanted_bytes: float) -> None:
+    """Raise TargetError where the target lies below the smallest possible file."""
+    if wanted_bytes * 1.02 < smallest:
+        raise TargetError(
+            f"the target of {wanted_bytes:.0f} bytes is out of reach; the smallest file takes {smallest} bytes"
+        )

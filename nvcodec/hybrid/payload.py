@@ -1,0 +1,205 @@
+"""The payload of a SEGMENT section: a short header, then one range-coded stream with weights and grids.
+
+::
+
+    width_index u(4), gop leb128, gain_offset su(8) | range coder words: tensors, then the coding units in order
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+import torch
+
+from nvcodec.bitstream.bitio import BitReader, BitWriter
+from nvcodec.core.errors import LimitError, SyntaxViolation
+from nvcodec.core.fixedpoint import exact_inference
+from nvcodec.core.gop import MAX_DEPTH, CodedFrame, CodingUnit, coding_units
+from nvcodec.core.parallel import in_turn, thread_count
+from nvcodec.entropy.symbols import SymbolReader, SymbolWriter
+from nvcodec.hybrid.base import WIDTHS, starting_tensors
+from nvcodec.hybrid.blocks.layout import BlockLayout, empty_symbols
+from nvcodec.hybrid.blocks.picture import BinModels, code_picture
+from nvcodec.hybrid.network import Network, NetworkShape
+from nvcodec.hybrid.unit import CodedUnit, Grid, UnitBits, code_unit
+from nvcodec.hybrid.weights import TensorChange, code_tensors
+from nvcodec.motion.compensation import FrameState
+from nvcodec.motion.levels import MOTION_LEVELS, FrameGeometry
+
+__all__ = ["MAX_GOP", "SegmentDecoder", "SegmentHeader", "SegmentWriter", "last_uses"]
+
+MAX_GOP = 1 << (MAX_DEPTH - 1)
+
+
+@dataclass(frozen=True)
+class SegmentHeader:
+    """``width``: channels of the cell. ``gop``: frames between P frames. ``gain_offset``: see code_tensors."""
+
+    width: int
+    gop: int
+    gain_offset: int
+
+    def write(self) -> bytes:
+        writer = BitWriter()
+        writer.u(WIDTHS.index(self.width), 4)
+        writer.u(0, 4)
+        writer.leb128(self.gop)
+        writer.su(self.gain_offset, 8)
+        return writer.finish()
+
+    @staticmethod
+    def parse(payload: bytes) -> tuple[SegmentHeader, int]:
+        """The header and how many bytes it takes."""
+        reader = BitReader(payload)
+        index = reader.u(4, "width_index")
+        reader.u(4, "reserved")
+        gop = reader.leb128("gop")
+        offset = reader.su(8, "gain_offset")
+        if index >= len(WIDTHS):
+            raise LimitError(f"width_index {index}: there are {len(WIDTHS)} widths")
+        if not 1 <= gop <= MAX_GOP:
+            raise LimitError(f"gop {gop} lies outside 1 .. {MAX_GOP}")
+        return SegmentHeader(WIDTHS[index], gop, offset), reader.byte_offset
+
+
+def last_uses(units: list[CodingUnit]) -> dict[int, int]:
+    """For each frame (display position) the number of the last unit that refers to it, or its own."""
+    uses: dict[int, int] = {}
+    for number, unit in enumerate(units):
+        for frame in unit.frames:
+            uses.setdefault(frame.display, number)
+            for reference in frame.references:
+                uses[reference] = number
+    return uses
+
+
+class SegmentWriter:
+    """Codes one segment with an integer network, unit by unit, and rebuilds its frames as a decoder will."""
+
+    def __init__(
+        self,
+        header: SegmentHeader,
+        changes: dict[str, TensorChange],
+        geometry: FrameGeometry,
+        frames: int,
+        device: torch.device,
+    ) -> None:
+        self.header = header
+        self.geometry = geometry
+        self.units = coding_units(frames, header.gop)
+        self.states: dict[int, FrameState] = {}
+        self._uses = last_uses(self.units)
+        self._next = 0
+        self._symbols = SymbolWriter()
+        self.models = BinModels()
+        start = starting_tensors(header.width)
+        shape = NetworkShape(header.width)
+        tensors = code_tensors(self._symbols, shape, start, header.gain_offset, changes)
+        self.network = Network(shape, tensors).to(device)
+        self.network.check()
+        self.weight_bits = self._symbols.bits
+
+    @property
+    def bits(self) -> float:
+        """Bits of the entropy-coded stream so far."""
+        return self._symbols.bits
+
+    def code(self, grid: Grid) -> dict[int, FrameState]:
+        """Code the next unit; returns the exact states of its frames."""
+        with exact_inference():
+            unit = self.units[self._next]
+            coded = code_unit(self._symbols, self.network, unit, self.states, self.geometry, self.models, grid)
+            decoded = coded.rebuild(self.network, thread_count())
+        self.states.update(decoded)
+        self._next += 1
+        for display in [d for d in self.states if self._uses[d] < self._next]:
+            del self.states[display]
+        return decoded
+
+    def code_nothing(self) -> None:
+        """Code the next unit as it is predicted. Its frames are not rebuilt: nothing but more of this may follow."""
+        unit = self.units[self._next]
+        levels = (MOTION_LEVELS if unit.reference_count else 0) * len(unit.frames)
+        self._symbols.exchange_flags(np.zeros(levels, np.int32), levels)
+        layout, refers = BlockLayout(*self.geometry.half), unit.reference_count > 0
+        for _ in unit.frames:
+            code_picture(self._symbols, self.models, unit.depth, layout, refers, empty_symbols(layout, refers))
+        self._next += 1
+
+    def finish(self) -> bytes:
+        """The segment's payload."""
+        return self.header.write() + self._symbols.finish()
+
+
+@dataclass
+class SegmentAccount:
+    """Where the bits of a segment went."""
+
+    header_bytes: int = 0
+    weight_bits: float = 0.0
+    units: list[tuple[CodingUnit, UnitBits]] = field(default_factory=list)
+
+
+class SegmentDecoder:
+    """Rebuilds the frames of one segment from its payload."""
+
+    def __init__(self, payload: bytes, geometry: FrameGeometry, frames: int, device: torch.device) -> None:
+        self.header, start = SegmentHeader.parse(payload)
+        self.geometry = geometry
+        self.units = coding_units(frames, self.header.gop)
+        self._symbols = SymbolReader(payload[start:])
+        shape = NetworkShape(self.header.width)
+        tensors = code_tensors(self._symbols, shape, starting_tensors(self.header.width), self.header.gain_offset)
+        self.network = Network(shape, tensors).to(device)
+        self.network.check()
+        self.models = BinModels()
+        self.account = SegmentAccount(start, self._symbols.bits)
+
+    def decode(self, wanted: Callable[[CodedFrame], bool] = lambda frame: True) -> Iterator[dict[int, FrameState]]:
+        """The states of the frames of each unit, in coding order, up to the last unit with a wanted frame.
+
+        Frames are rebuilt while the symbols of the next units are read, until one refers to them.
+        """
+        uses = last_uses(self.units)
+        last = max((n for n, u in enumerate(self.units) if any(map(wanted, u.frames))), default=-1)
+        states: dict[int, FrameState] = {}
+        pending: deque[Future[dict[int, FrameState]]] = deque()
+        with in_turn() as submit:
+            for number, unit in enumerate(self.units[: last + 1]):
+                references = {r for frame in unit.frames for r in frame.references}
+                rebuilt: dict[int, FrameState] = {}
+                while pending and (pending[0].done() or not references <= states.keys() | rebuilt.keys()):
+                    rebuilt |= pending.popleft().result()
+                states |= rebuilt
+                bits = UnitBits()
+                with exact_inference():
+                    coded = code_unit(self._symbols, self.network, unit, states, self.geometry, self.models, None, bits)
+                self.account.units.append((unit, bits))
+                referenced = [frame.display for frame in unit.frames if uses[frame.display] > number]
+                pending.append(submit(partial(self._rebuild, coded, referenced)))
+                for display in [d for d in states if uses[d] <= number]:
+                    del states[display]
+                yield rebuilt
+            while pending:
+                yield pending.popleft().result()
+        if last + 1 == len(self.units):
+            self._finish()
+
+    def _rebuild(self, coded: CodedUnit, referenced: list[int]) -> dict[int, FrameState]:
+        """The states of the unit's frames, those of ``referenced`` ready to be referred to."""
+        with exact_inference():
+            states = coded.rebuild(self.network, max(1, thread_count() // 2))
+            for display in referenced:
+                states[display].appearance.prepare()
+        return states
+
+    def _finish(self) -> None:
+        try:
+            self._symbols.finish()
+        except SyntaxViolation as error:
+            raise SyntaxViolation(f"segment: {error}") from None

@@ -1,0 +1,268 @@
+"""One coding unit through the whole model: the decode process, shared with the encoder's last pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nvcodec.core.gop import CodedFrame, CodingUnit
+from nvcodec.core.parallel import run_all
+from nvcodec.entropy.context import ContextWeights
+from nvcodec.entropy.symbols import SymbolChannel, code_level
+from nvcodec.hybrid.blocks.layout import BlockLayout, empty_symbols
+from nvcodec.hybrid.blocks.picture import BinModels, code_picture, rebuild_picture
+from nvcodec.hybrid.network import CELL_REACH, Network, quantiser_steps
+from nvcodec.motion.compensation import Compensated, FrameState, compensate, key_frame_inputs
+from nvcodec.motion.levels import MOTION_LEVELS, FrameGeometry, motion_layout
+from nvcodec.motion.prediction import MotionPrediction, MotionState, add_grid_motion, predict_motion
+from nvcodec.motion.side import MotionSide
+from nvcodec.motion.warp import Reference
+
+__all__ = [
+    "CodedUnit",
+    "Grid",
+    "UnitBits",
+    "code_unit",
+    "compensate_unit",
+    "key_unit_inputs",
+    "motion_context",
+    "predict_unit",
+    "rebuild_blocks",
+    "synthesise",
+]
+
+
+_STRIPE_ROWS = 24
+"""A stripe has at least so many rows: what it shares with its neighbours is computed twice."""
+
+
+@dataclass
+class Grid:
+    """What is coded of a unit's frames. ``motion``: levels, finest first, (B, channels, rows, columns) each, on the
+    CPU. ``blocks``: of each frame what ``nvcodec.hybrid.blocks.layout.BlockLayout.shapes`` lists, int32 arrays."""
+
+    motion: list[Tensor]
+    blocks: list[list[np.ndarray]]
+
+    @staticmethod
+    def empty(unit: CodingUnit, geometry: FrameGeometry) -> Grid:
+        """No motion but the predicted one, and nothing that is not predicted."""
+        batch = len(unit.frames)
+        motion = []
+        if unit.reference_count:
+            motion = [
+                torch.zeros(batch, len(motion_layout(unit.reference_count, k)), *geometry.motion_size(k))
+                for k in range(MOTION_LEVELS)
+            ]
+        layout = BlockLayout(*geometry.half)
+        return Grid(motion, [empty_symbols(layout, unit.reference_count > 0) for _ in unit.frames])
+
+
+@dataclass
+class UnitBits:
+    """Bits of a coding unit: of each motion level, coarsest first, and of the blocks of each frame."""
+
+    motion: list[float] = field(default_factory=list)
+    blocks: list[float] = field(default_factory=list)
+
+
+def predict_unit(unit: CodingUnit, states: Mapping[int, FrameState], geometry: FrameGeometry) -> list[MotionPrediction]:
+    """Predicted motion of each frame of a unit with references."""
+    predictions: dict[int, MotionPrediction] = {}
+
+    def predict(frame: CodedFrame) -> None:
+        predictions[frame.display] = predict_motion(
+            tuple(states[r].appearance for r in frame.references),
+            tuple(states[r].motion for r in frame.references),
+            frame.distances,
+            geometry,
+        )
+
+    for reference in {r for frame in unit.frames for r in frame.references}:
+        states[reference].appearance.prepare()
+    run_all([partial(predict, frame) for frame in unit.frames])
+    return [predictions[frame.display] for frame in unit.frames]
+
+
+def compensate_unit(
+    unit: CodingUnit,
+    states: Mapping[int, FrameState],
+    predictions: list[MotionPrediction],
+    motion: list[Tensor],
+) -> tuple[Compensated, list[MotionState]]:
+    """Warp the references of every frame by its final motion; batched inputs of the cell, and motion states."""
+    fields = [
+        add_grid_motion(predictions[b].fields, [m[b] for m in motion], frame.distances)
+        for b, frame in enumerate(unit.frames)
+    ]
+    compensated: dict[int, Compensated] = {}
+
+    def warp(b: int) -> None:
+        references = tuple(states[r].appearance for r in unit.frames[b].references)
+        compensated[b] = compensate(references, *fields[b])
+
+    run_all([partial(warp, b) for b in range(len(unit.frames))])
+    motion_states = [MotionState(vectors, f.distances) for (vectors, _), f in zip(fields, unit.frames, strict=True)]
+    return _stack([compensated[b] for b in range(len(unit.frames))]), motion_states
+
+
+def _stack(parts: list[Compensated]) -> Compensated:
+    return Compensated(
+        torch.stack([p.prediction for p in parts]),
+        torch.stack([p.difference for p in parts]),
+    )
+
+
+def key_unit_inputs(unit: CodingUnit, geometry: FrameGeometry, device: torch.device) -> Compensated:
+    """Batched inputs of the cell for a unit without references."""
+    return _stack([key_frame_inputs(geometry, device)] * len(unit.frames))
+
+
+def motion_context(predictions: list[MotionPrediction], geometry: FrameGeometry) -> MotionSide:
+    """Side features of a unit's motion levels."""
+    return MotionSide(
+        torch.stack([p.disagreement for p in predictions]),
+        torch.stack([p.fields[0] for p in predictions]),
+        len(predictions[0].fields),
+        geometry,
+    )
+
+
+def rebuild_blocks(
+    network: Network, unit: CodingUnit, inputs: Compensated, blocks: list[list[np.ndarray]], layout: BlockLayout
+) -> Tensor:
+    """(B, 6, h, w): the frames of a unit as their blocks make them, before the cell."""
+    gain, steps = network.gain(unit.depth), quantiser_steps()
+    made: dict[int, Tensor] = {}
+
+    def rebuild(b: int) -> None:
+        made[b] = rebuild_picture(blocks[b], layout, inputs.prediction[b], gain, steps)
+
+    run_all([partial(rebuild, b) for b in range(len(blocks))])
+    return torch.stack([made[b] for b in range(len(blocks))])
+
+
+def synthesise(network: Network, unit: CodingUnit, inputs: Compensated, rebuilt: Tensor, stripes: int = 1) -> Tensor:
+    """Samples (B, 6, h, w) of a unit, exactly, from what ``rebuild_blocks`` gave. ``stripes``: how many pieces of the
+    pictures go through the cell side by side, if they are high enough."""
+    residual = rebuilt - inputs.prediction
+    rows = residual.shape[2]
+    stripes = min(stripes, rows // _STRIPE_ROWS)
+    if stripes <= 1:
+        return network.cell(residual, inputs.prediction, inputs.difference, unit.depth)
+    samples = torch.empty_like(residual)
+
+    def run(start: int, stop: int) -> None:
+        above, below = min(CELL_REACH, start), min(CELL_REACH, rows - stop)
+        piece = slice(start - above, stop + below)
+        known = inputs.prediction[:, :, piece], inputs.difference[:, :, piece]
+        made = network.cell(residual[:, :, piece], *known, unit.depth)
+        samples[:, :, start:stop] = made[:, :, above : above + stop - start]
+
+    cuts = [rows * k // stripes for k in range(stripes + 1)]
+    run_all([partial(run, start, stop) for start, stop in pairwise(cuts)])
+    return samples
+
+
+@dataclass(frozen=True)
+class CodedUnit:
+    """A unit whose symbols are known and whose frames are still to be rebuilt. No other unit needs more of it for its
+    symbols, unless it refers to one of the frames."""
+
+    unit: CodingUnit
+    grid: Grid
+    inputs: Compensated
+    motion_states: list[MotionState]
+
+    def rebuild(self, network: Network, stripes: int = 1) -> dict[int, FrameState]:
+        """The states of the unit's frames, by display position. ``stripes``: see ``synthesise``."""
+        layout = BlockLayout(*self.inputs.prediction.shape[2:])
+        rebuilt = rebuild_blocks(network, self.unit, self.inputs, self.grid.blocks, layout)
+        samples = synthesise(network, self.unit, self.inputs, rebuilt, stripes)
+        return {
+            frame.display: FrameState(Reference(samples[b]), self.motion_states[b])
+            for b, frame in enumerate(self.unit.frames)
+        }
+
+
+def code_unit(
+    channel: SymbolChannel,
+    network: Network,
+    unit: CodingUnit,
+    states: Mapping[int, FrameState],
+    geometry: FrameGeometry,
+    models: BinModels,
+    grid: Grid | None = None,
+    account: UnitBits | None = None,
+) -> CodedUnit:
+    """Code one unit: read its grid from ``channel``, or write ``grid`` to it.
+
+    ``states``: at least the references of the unit, by display position. ``models`` follow what is coded. ``account``
+    is told what each part cost.
+    """
+    account = account if account is not None else UnitBits()
+    batch = len(unit.frames)
+    motion: list[Tensor] = []
+    motion_states = [MotionState((), ())] * batch
+    if unit.reference_count:
+        predictions = predict_unit(unit, states, geometry)
+        motion = _code_levels(
+            channel,
+            grid.motion if grid else None,
+            MOTION_LEVELS,
+            batch,
+            motion_context(predictions, geometry),
+            network.context(),
+            unit.depth,
+            account.motion,
+        )
+        inputs, motion_states = compensate_unit(unit, states, predictions, motion)
+    else:
+        inputs = key_unit_inputs(unit, geometry, network.device)
+    layout, refers = BlockLayout(*geometry.half), unit.reference_count > 0
+    blocks = []
+    for b in range(batch):
+        before = channel.bits
+        given = grid.blocks[b] if grid else None
+        blocks.append(code_picture(channel, models, unit.depth, layout, refers, given))
+        account.blocks.append(channel.bits - before)
+    return CodedUnit(unit, Grid(motion, blocks), inputs, motion_states)
+
+
+def _code_levels(
+    channel: SymbolChannel,
+    given: list[Tensor] | None,
+    count: int,
+    batch: int,
+    side: MotionSide,
+    weights: ContextWeights,
+    depth: int,
+    bits: list[float],
+) -> list[Tensor]:
+    """``count`` levels from coarse to fine; a flag for each frame says whether its level holds anything but zeros.
+
+    Appends the bits of each level to ``bits``, coarsest first. Returns the levels, finest first.
+    """
+    levels: list[Tensor] = []
+    for k in reversed(range(count)):
+        before = channel.bits
+        layout = side.layout(k)
+        level = torch.zeros(batch, len(layout), *side.size(k))
+        flags = None
+        if given is not None:
+            flags = given[k].flatten(1).any(1).numpy().astype(np.int32)
+        used = torch.from_numpy(np.flatnonzero(channel.exchange_flags(flags, batch)))
+        if len(used):
+            symbols, known = given[k] if given is not None else None, side(k, levels)
+            if len(used) < batch:
+                symbols, known = symbols[used] if symbols is not None else None, known[used]
+            level[used] = code_level(channel, symbols, layout, known, weights, weights.bias(depth, k, layout))
+        levels.insert(0, level)
+        bits.append(channel.bits - before)
+    return levels
