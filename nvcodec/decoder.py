@@ -23,7 +23,7 @@ from nvcodec.core.device import check_device, choose_device
 from nvcodec.core.errors import BitstreamError, ChecksumError, InputError, UnsupportedError
 from nvcodec.core.frame import Frame, VideoProperties
 from nvcodec.core.parallel import thread_limit
-from nvcodec.hybrid.payload import SegmentDecoder
+from nvcodec.hybrid.payload import HybridDecoder
 from nvcodec.motion.compensation import FrameState
 from nvcodec.motion.levels import FrameGeometry
 from nvcodec.motion.warp import unpack_luma
@@ -278,7 +278,7 @@ class Decoder:
 
     def _segment_states(self, number: int, segment: Segment, start: int, stop: int) -> Iterator[dict[int, FrameState]]:
         with _placed(f"segment {number}"):
-            decoder = SegmentDecoder(segment.payload, self.geometry, segment.frame_count, self.device)
+            decoder = HybridDecoder(segment.payload, self.geometry, segment.frame_count, self.device)
         steps = decoder.decode(lambda frame: start <= frame.display < stop)
         while True:
             with _placed(f"segment {number}"), thread_limit(self.threads):
@@ -311,7 +311,7 @@ class Decoder:
         segments = []
         for number, segment in enumerate(self.container.iter_segments()):
             with _placed(f"segment {number}"), thread_limit(self.threads):
-                decoder = SegmentDecoder(segment.payload, self.geometry, segment.frame_count, self.device)
+                decoder = HybridDecoder(segment.payload, self.geometry, segment.frame_count, self.device)
                 for _ in decoder.decode():
                     pass
             segments.append(self._segment_account(number, segment, decoder))
@@ -327,7 +327,7 @@ class Decoder:
             "segments": segments,
         }
 
-    def _segment_account(self, number: int, segment: Segment, decoder: SegmentDecoder) -> dict[str, Any]:
+    def _segment_account(self, number: int, segment: Segment, decoder: HybridDecoder) -> dict[str, Any]:
         units = []
         for unit, bits in decoder.account.units:
             units.append(

@@ -21,7 +21,7 @@ from nvcodec.core.parallel import thread_limit
 from nvcodec.decoder import Decoder, FrameHash
 from nvcodec.encoder import checkpoint
 from nvcodec.encoder.pipeline import EncodeOptions, Progress, encode
-from nvcodec.hybrid.payload import SegmentDecoder
+from nvcodec.hybrid.payload import HybridDecoder
 from nvcodec.media.y4m import write_y4m
 
 FOLDER = Path(__file__).parent / "vectors"
@@ -62,7 +62,7 @@ def test_the_stand_in_forbids_what_a_device_forbids() -> None:
 def test_decoding_is_done_on_the_device() -> None:
     with Decoder(FOLDER / "blocks.cwrv", device="cuda") as decoder, thread_limit(1):
         segment = next(iter(decoder.container.iter_segments()))
-        decoded = SegmentDecoder(segment.payload, decoder.geometry, segment.frame_count, decoder.device)
+        decoded = HybridDecoder(segment.payload, decoder.geometry, segment.frame_count, decoder.device)
         states = [state for unit in decoded.decode() for state in unit.values()]
     assert states
     assert all(state.appearance.packed.is_cuda for state in states)

@@ -25,7 +25,7 @@ from nvcodec.hybrid.encoder import final_pass
 from nvcodec.hybrid.encoder.final_pass import _check_twin
 from nvcodec.hybrid.encoder.twin import Twin
 from nvcodec.hybrid.network import Network
-from nvcodec.hybrid.payload import SegmentDecoder
+from nvcodec.hybrid.payload import HybridDecoder
 from nvcodec.media.y4m import write_y4m
 from nvcodec.motion.levels import FrameGeometry
 
@@ -336,13 +336,13 @@ def test_perturbed_twin_is_noticed(odd: Encoded, tmp_path: Path, monkeypatch: py
 
 def test_decoder_that_differs_is_noticed(odd: Encoded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The encoder decodes its own bytes: a decoder that gives other frames stops it."""
-    faithful = SegmentDecoder.decode
+    faithful = HybridDecoder.decode
 
-    def wrong(self: SegmentDecoder, *arguments: Any) -> Any:
+    def wrong(self: HybridDecoder, *arguments: Any) -> Any:
         self.network.tensors["cell.key.leave.bias"] = self.network.tensors["cell.key.leave.bias"] + 16
         return faithful(self, *arguments)
 
-    monkeypatch.setattr(SegmentDecoder, "decode", wrong)
+    monkeypatch.setattr(HybridDecoder, "decode", wrong)
     with pytest.raises(MismatchError, match="does not decode to what the encoder meant: segment 0"):
         encode(odd.source, tmp_path / "x.cwrv", EncodeOptions(quality=30, effort="fast", device="cpu", threads=1))
     assert not (tmp_path / "x.cwrv").exists()

@@ -22,7 +22,7 @@ from nvcodec.hybrid.encoder.segment_fit import PassEffort, PassSettings, Segment
 from nvcodec.hybrid.encoder.stages import EFFORTS, encode_segment, gain_shift, smallest_payload
 from nvcodec.hybrid.encoder.twin import Twin
 from nvcodec.hybrid.network import NetworkShape
-from nvcodec.hybrid.payload import SegmentHeader, SegmentWriter
+from nvcodec.hybrid.payload import HybridHeader, HybridWriter
 from nvcodec.hybrid.unit import Grid
 from nvcodec.motion.levels import FrameGeometry
 
@@ -120,7 +120,7 @@ def test_gains_are_limited_once() -> None:
 
 def test_the_smallest_payload_is_that_of_empty_grids() -> None:
     source = SegmentSource(torch.zeros(6, 6, *GEOMETRY.half), GEOMETRY, 4)
-    writer = SegmentWriter(SegmentHeader(8, 4, 0), {}, GEOMETRY, 6, torch.device("cpu"))
+    writer = HybridWriter(HybridHeader(8, 4, 0), {}, GEOMETRY, 6, torch.device("cpu"))
     for unit in writer.units:
         writer.code(Grid.empty(unit, GEOMETRY))
     assert smallest_payload(source, 8) == len(writer.finish())

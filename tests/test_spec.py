@@ -21,7 +21,7 @@ from nvcodec.core.errors import BitstreamError, LimitError, UnsupportedError
 from nvcodec.entropy import tables
 from nvcodec.entropy.symbols import SymbolReader
 from nvcodec.hybrid import base, weights
-from nvcodec.hybrid.payload import SegmentDecoder
+from nvcodec.hybrid.payload import HybridDecoder
 from nvcodec.motion import levels, prediction, warp
 
 SPEC = (Path(__file__).parent.parent / "bitstream_spec.md").read_text(encoding="utf-8")
@@ -163,5 +163,5 @@ def test_spec_range_decoder() -> None:
 def test_spec_shortest_payload() -> None:
     payload = bytes.fromhex("000800")
     assert "`00 08 00` is a segment payload" in SPEC
-    decoder = SegmentDecoder(payload, levels.FrameGeometry(20, 10), 3, torch.device("cpu"))
+    decoder = HybridDecoder(payload, levels.FrameGeometry(20, 10), 3, torch.device("cpu"))
     assert sorted(display for unit in decoder.decode() for display in unit) == [0, 1, 2]

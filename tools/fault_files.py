@@ -38,7 +38,7 @@ from nvcodec.hybrid.blocks.contexts import initial_probabilities
 from nvcodec.hybrid.blocks.layout import LEVEL_BOUND, STEP_BOUND, BlockLayout, empty_symbols
 from nvcodec.hybrid.blocks.picture import noted_bins
 from nvcodec.hybrid.network import NetworkShape
-from nvcodec.hybrid.payload import SegmentHeader, SegmentWriter
+from nvcodec.hybrid.payload import HybridHeader, HybridWriter
 from nvcodec.hybrid.unit import Grid
 from nvcodec.hybrid.weights import STEPS, TensorChange, code_tensors, row_length
 from nvcodec.motion.levels import FrameGeometry
@@ -100,7 +100,7 @@ def _noise_segment(
     symbols = torch.randint(-9, 10, spec.shape, generator=generator).numpy()
     rows = symbols.size // row_length(spec)
     change = TensorChange(symbols, STEPS.index(2), np.full(rows, 30))
-    writer = SegmentWriter(SegmentHeader(8, 4, 0), {spec.name: change}, geometry, count, CPU)
+    writer = HybridWriter(HybridHeader(8, 4, 0), {spec.name: change}, geometry, count, CPU)
     frames: dict[int, Planes] = {}
     for unit in writer.units:
         grid = Grid.empty(unit, geometry)
@@ -260,7 +260,7 @@ _MORE_BLOCKS: Final = ((0b010 | 0x1FFFF << 3).to_bytes(3, "little") + b" ") * 10
 
 def _breaking_weights(width: int) -> bytes:
     """A segment payload whose network has the largest weights there can be."""
-    header = SegmentHeader(width, 4, 0)
+    header = HybridHeader(width, 4, 0)
     writer = SymbolWriter()
     shape = NetworkShape(width)
     spec = next(s for s in shape.tensors if s.name == "cell.inter.mix0.weight")
@@ -277,7 +277,7 @@ def _breaking_blocks(level: int, step: int) -> bytes:
     symbols = empty_symbols(BlockLayout(6, 8), False)
     symbols[3][0, 0], symbols[4][0, 0, 0] = step, level
     writer.exchange_bins(noted_bins(initial_probabilities(0), symbols, False))
-    return SegmentHeader(8, 4, 0).write() + writer.finish()
+    return HybridHeader(8, 4, 0).write() + writer.finish()
 
 
 def _many_segments(count: int) -> bytes:

@@ -32,7 +32,7 @@ from nvcodec.decoder import FrameHash, output_planes
 from nvcodec.hybrid.base import starting_tensors
 from nvcodec.hybrid.blocks.layout import BlockLayout
 from nvcodec.hybrid.network import CELL_INPUTS, NetworkShape
-from nvcodec.hybrid.payload import SegmentHeader, SegmentWriter
+from nvcodec.hybrid.payload import HybridHeader, HybridWriter
 from nvcodec.hybrid.unit import Grid
 from nvcodec.hybrid.weights import TensorChange, best_scales
 from nvcodec.motion.levels import FrameGeometry
@@ -132,8 +132,8 @@ def clipped_weights(random: Random, shape: NetworkShape) -> dict[str, TensorChan
 
 def make_segment(random: Random, plan: Plan, geometry: FrameGeometry) -> tuple[Segment, list[Planes]]:
     shape = NetworkShape(plan.width)
-    header = SegmentHeader(plan.width, plan.gop, plan.gain_offset)
-    writer = SegmentWriter(header, plan.changes(random, shape), geometry, plan.frames, CPU)
+    header = HybridHeader(plan.width, plan.gop, plan.gain_offset)
+    writer = HybridWriter(header, plan.changes(random, shape), geometry, plan.frames, CPU)
     outputs: dict[int, Planes] = {}
     for unit in writer.units:
         grid = Grid.empty(unit, geometry)

@@ -1,4 +1,5 @@
-"""The payload of a SEGMENT section: a short header, then one range-coded stream with weights and grids.
+"""The payload of a SEGMENT section in the hybrid representation: a short header, then one range-coded stream with the
+weights and the symbols of all units.
 
 ::
 
@@ -31,13 +32,13 @@ from nvcodec.hybrid.weights import TensorChange, code_tensors
 from nvcodec.motion.compensation import FrameState
 from nvcodec.motion.levels import MOTION_LEVELS, FrameGeometry
 
-__all__ = ["MAX_GOP", "SegmentDecoder", "SegmentHeader", "SegmentWriter", "last_uses"]
+__all__ = ["MAX_GOP", "HybridDecoder", "HybridHeader", "HybridWriter", "last_uses"]
 
 MAX_GOP = 1 << (MAX_DEPTH - 1)
 
 
 @dataclass(frozen=True)
-class SegmentHeader:
+class HybridHeader:
     """``width``: channels of the cell. ``gop``: frames between P frames. ``gain_offset``: see code_tensors."""
 
     width: int
@@ -53,7 +54,7 @@ class SegmentHeader:
         return writer.finish()
 
     @staticmethod
-    def parse(payload: bytes) -> tuple[SegmentHeader, int]:
+    def parse(payload: bytes) -> tuple[HybridHeader, int]:
         """The header and how many bytes it takes."""
         reader = BitReader(payload)
         index = reader.u(4, "width_index")
@@ -64,7 +65,7 @@ class SegmentHeader:
             raise LimitError(f"width_index {index}: there are {len(WIDTHS)} widths")
         if not 1 <= gop <= MAX_GOP:
             raise LimitError(f"gop {gop} lies outside 1 .. {MAX_GOP}")
-        return SegmentHeader(WIDTHS[index], gop, offset), reader.byte_offset
+        return HybridHeader(WIDTHS[index], gop, offset), reader.byte_offset
 
 
 def last_uses(units: list[CodingUnit]) -> dict[int, int]:
@@ -78,12 +79,12 @@ def last_uses(units: list[CodingUnit]) -> dict[int, int]:
     return uses
 
 
-class SegmentWriter:
+class HybridWriter:
     """Codes one segment with an integer network, unit by unit, and rebuilds its frames as a decoder will."""
 
     def __init__(
         self,
-        header: SegmentHeader,
+        header: HybridHeader,
         changes: dict[str, TensorChange],
         geometry: FrameGeometry,
         frames: int,
@@ -137,7 +138,7 @@ class SegmentWriter:
 
 
 @dataclass
-class SegmentAccount:
+class HybridAccount:
     """Where the bits of a segment went."""
 
     header_bytes: int = 0
@@ -145,11 +146,11 @@ class SegmentAccount:
     units: list[tuple[CodingUnit, UnitBits]] = field(default_factory=list)
 
 
-class SegmentDecoder:
+class HybridDecoder:
     """Rebuilds the frames of one segment from its payload."""
 
     def __init__(self, payload: bytes, geometry: FrameGeometry, frames: int, device: torch.device) -> None:
-        self.header, start = SegmentHeader.parse(payload)
+        self.header, start = HybridHeader.parse(payload)
         self.geometry = geometry
         self.units = coding_units(frames, self.header.gop)
         self._symbols = SymbolReader(payload[start:])
@@ -158,7 +159,7 @@ class SegmentDecoder:
         self.network = Network(shape, tensors).to(device)
         self.network.check()
         self.models = BinModels()
-        self.account = SegmentAccount(start, self._symbols.bits)
+        self.account = HybridAccount(start, self._symbols.bits)
 
     def decode(self, wanted: Callable[[CodedFrame], bool] = lambda frame: True) -> Iterator[dict[int, FrameState]]:
         """The states of the frames of each unit, in coding order, up to the last unit with a wanted frame.

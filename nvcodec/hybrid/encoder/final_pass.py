@@ -18,7 +18,7 @@ from nvcodec.encoder.distortion import plane_errors, psnr_611
 from nvcodec.encoder.rate_control import AIM, SLOPE, TOLERANCE, UnitBudget, clamp_lambda, measured_slope
 from nvcodec.hybrid.encoder.segment_fit import PassSettings, SegmentFit, UnitReport, UnitSearch
 from nvcodec.hybrid.encoder.twin import Twin
-from nvcodec.hybrid.payload import SegmentHeader, SegmentWriter
+from nvcodec.hybrid.payload import HybridHeader, HybridWriter
 from nvcodec.hybrid.weights import TensorChange
 
 __all__ = ["GAIN_PER_OCTAVE", "CodedSegment", "FinalPass"]
@@ -57,7 +57,7 @@ class FinalPass:
         best: of the attempts before, the nearest to ``wanted``.
     """
 
-    header: SegmentHeader
+    header: HybridHeader
     changes: dict[str, TensorChange]
     settings: PassSettings
     wanted: float | None
@@ -96,7 +96,7 @@ class FinalPass:
     def restored(state: dict[str, Any]) -> FinalPass:
         """From what ``state`` returned."""
         made = {
-            "header": SegmentHeader(**state["header"]),
+            "header": HybridHeader(**state["header"]),
             "changes": {name: TensorChange(**change) for name, change in state["changes"].items()},
             "settings": PassSettings.restored(state["settings"]),
             "best": CodedSegment(**state["best"]) if state["best"] else None,
@@ -177,9 +177,9 @@ class FinalPass:
             digest.add(planes[display])
         return CodedSegment(writer.finish(), digest.digest(), float(torch.cat(quality).mean())), spent, used
 
-    def _writer(self, fit: SegmentFit) -> SegmentWriter:
+    def _writer(self, fit: SegmentFit) -> HybridWriter:
         samples = fit.source.samples
-        return SegmentWriter(self.header, self.changes, fit.source.geometry, len(samples), samples.device)
+        return HybridWriter(self.header, self.changes, fit.source.geometry, len(samples), samples.device)
 
 
 def _distance(bits: float, wanted: float) -> float:

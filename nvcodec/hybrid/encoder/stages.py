@@ -17,7 +17,7 @@ from nvcodec.hybrid.encoder.quantise import gain_changes, quantise_network
 from nvcodec.hybrid.encoder.segment_fit import PassEffort, PassSettings, SegmentFit, SegmentSource, UnitReport
 from nvcodec.hybrid.encoder.twin import Twin
 from nvcodec.hybrid.network import NetworkShape, with_cells_on
-from nvcodec.hybrid.payload import SegmentHeader, SegmentWriter
+from nvcodec.hybrid.payload import HybridHeader, HybridWriter
 from nvcodec.hybrid.weights import STEPS, TensorChange
 
 __all__ = [
@@ -246,7 +246,7 @@ def encode_segment(
         if not effort.tuning:
             _follow_target(work, wanted)
         work.final = FinalPass(
-            SegmentHeader(width, source.gop, twin.gain_offset),
+            HybridHeader(width, source.gop, twin.gain_offset),
             _affordable(twin, fit, wanted),
             replace(work.settings, effort=effort.final, train=False, collect=False),
             wanted,
@@ -308,8 +308,8 @@ def _affordable(twin: Twin, fit: SegmentFit, wanted: float | None) -> dict[str, 
     while True:
         learned = quantise_network(twin, fit.sensitivity, price)
         changes = learned | gain_changes(twin)
-        header = SegmentHeader(twin.shape.width, fit.source.gop, twin.gain_offset)
-        weights = SegmentWriter(header, changes, fit.source.geometry, 1, fit.source.samples.device).weight_bits
+        header = HybridHeader(twin.shape.width, fit.source.gop, twin.gain_offset)
+        weights = HybridWriter(header, changes, fit.source.geometry, 1, fit.source.samples.device).weight_bits
         if not learned or wanted is None or weights <= _WEIGHT_SHARE * wanted:
             return changes
         price *= 2
@@ -327,8 +327,8 @@ def _adopt(twin: Twin, changes: dict[str, TensorChange]) -> None:
 
 def smallest_payload(source: SegmentSource, width: int) -> int:
     """Bytes of the smallest segment: the starting network and empty grids."""
-    header = SegmentHeader(width, source.gop, 0)
-    writer = SegmentWriter(header, {}, source.geometry, len(source.samples), source.samples.device)
+    header = HybridHeader(width, source.gop, 0)
+    writer = HybridWriter(header, {}, source.geometry, len(source.samples), source.samples.device)
     for _ in writer.units:
         writer.code_nothing()
     return len(writer.finish())
