@@ -23,7 +23,7 @@ from nvcodec.hybrid.encoder.stages import EFFORTS, encode_segment, gain_shift, s
 from nvcodec.hybrid.encoder.twin import Twin
 from nvcodec.hybrid.network import NetworkShape
 from nvcodec.hybrid.payload import HybridHeader, HybridWriter
-from nvcodec.hybrid.unit import Grid
+from nvcodec.hybrid.unit import UnitSymbols
 from nvcodec.motion.levels import FrameGeometry
 
 GEOMETRY = FrameGeometry(64, 48)
@@ -50,14 +50,14 @@ def test_blocks_of_a_pass_start_anew() -> None:
         fit = segment()
         if not is_first:
             random = Random(1)
-            for unit, grid in zip(fit.units, fit.grids, strict=True):
+            for unit, found in zip(fit.units, fit.symbols, strict=True):
                 refers = unit.reference_count > 0
                 layout = BlockLayout(*GEOMETRY.half)
-                grid.blocks = [draw_blocks(random, layout, refers, 0.5, 9, 3) for _ in unit.frames]
+                found.blocks = [draw_blocks(random, layout, refers, 0.5, 9, 3) for _ in unit.frames]
             fit.models.at(0)[:, :2] = 40000
         torch.manual_seed(2)
         fit.run_pass(twin(), SETTINGS)
-        results.append([array for grid in fit.grids for symbols in grid.blocks for array in symbols])
+        results.append([array for found in fit.symbols for symbols in found.blocks for array in symbols])
     assert any(array.any() for array in results[0])
     assert all(map(np.array_equal, *results))
 
@@ -67,9 +67,9 @@ def test_a_pass_says_what_its_blocks_cost() -> None:
     fit = segment()
     reports = fit.run_pass(twin(), SETTINGS)
     models, writer = BinModels(), SymbolWriter()
-    for unit, grid, report in zip(fit.units, fit.grids, reports, strict=True):
+    for unit, found, report in zip(fit.units, fit.symbols, reports, strict=True):
         before = writer.bits
-        for symbols in grid.blocks:
+        for symbols in found.blocks:
             code_picture(writer, models, unit.depth, BlockLayout(*GEOMETRY.half), unit.reference_count > 0, symbols)
         assert report is not None
         assert report.block_bits == pytest.approx(writer.bits - before, rel=1e-4)
@@ -118,11 +118,11 @@ def test_gains_are_limited_once() -> None:
     assert not torch.equal(both.start["block.gain"], there.start["block.gain"])
 
 
-def test_the_smallest_payload_is_that_of_empty_grids() -> None:
+def test_the_smallest_payload_is_that_of_empty_units() -> None:
     source = SegmentSource(torch.zeros(6, 6, *GEOMETRY.half), GEOMETRY, 4)
     writer = HybridWriter(HybridHeader(8, 4, 0), {}, GEOMETRY, 6, torch.device("cpu"))
     for unit in writer.units:
-        writer.code(Grid.empty(unit, GEOMETRY))
+        writer.code(UnitSymbols.empty(unit, GEOMETRY))
     assert smallest_payload(source, 8) == len(writer.finish())
 
 

@@ -13,7 +13,7 @@ from nvcodec.hybrid.blocks.picture import BinModels
 from nvcodec.hybrid.encoder.fit import FitSettings, UnitFit
 from nvcodec.hybrid.encoder.twin import Twin
 from nvcodec.hybrid.network import Network, NetworkShape
-from nvcodec.hybrid.unit import Grid, code_unit, key_unit_inputs, rebuild_blocks
+from nvcodec.hybrid.unit import UnitSymbols, code_unit, key_unit_inputs, rebuild_blocks
 from nvcodec.motion.compensation import Compensated
 from nvcodec.motion.levels import FrameGeometry
 
@@ -62,7 +62,7 @@ def test_what_was_fitted_is_what_is_coded(spread: float) -> None:
     fit, bits, learner, models = fitted(spread)
     network = Network(learner.shape, {name: value.detach().round() for name, value in learner.values.items()})
     coded, writer = BinModels(), SymbolWriter()
-    code_unit(writer, network, KEY, {}, GEOMETRY, coded, Grid([], fit.blocks))
+    code_unit(writer, network, KEY, {}, GEOMETRY, coded, UnitSymbols([], fit.blocks))
     assert sum(bits) == pytest.approx(writer.bits, rel=1e-5)
     assert all(map(np.array_equal, models.arrays, coded.arrays))
     assert not np.array_equal(models.at(0), BinModels().at(0))

@@ -39,7 +39,7 @@ from nvcodec.hybrid.blocks.layout import LEVEL_BOUND, STEP_BOUND, BlockLayout, e
 from nvcodec.hybrid.blocks.picture import noted_bins
 from nvcodec.hybrid.network import NetworkShape
 from nvcodec.hybrid.payload import HybridHeader, HybridWriter
-from nvcodec.hybrid.unit import Grid
+from nvcodec.hybrid.unit import UnitSymbols
 from nvcodec.hybrid.weights import STEPS, TensorChange, code_tensors, row_length
 from nvcodec.motion.levels import FrameGeometry
 
@@ -103,12 +103,12 @@ def _noise_segment(
     writer = HybridWriter(HybridHeader(8, 4, 0), {spec.name: change}, geometry, count, CPU)
     frames: dict[int, Planes] = {}
     for unit in writer.units:
-        grid = Grid.empty(unit, geometry)
-        for level in grid.motion:
+        coded = UnitSymbols.empty(unit, geometry)
+        for level in coded.motion:
             level += torch.randint(-3, 4, level.shape, generator=generator)
         layout, refers = BlockLayout(*geometry.half), unit.reference_count > 0
-        grid.blocks = [draw_blocks(random, layout, refers, 0.25, 3, 3) for _ in unit.frames]
-        for display, state in writer.code(grid).items():
+        coded.blocks = [draw_blocks(random, layout, refers, 0.25, 3, 3) for _ in unit.frames]
+        for display, state in writer.code(coded).items():
             frames[display] = output_planes(state.appearance.packed, width, height)
     digest = FrameHash()
     for display in range(count):

@@ -33,7 +33,7 @@ from nvcodec.hybrid.base import starting_tensors
 from nvcodec.hybrid.blocks.layout import BlockLayout
 from nvcodec.hybrid.network import CELL_INPUTS, NetworkShape
 from nvcodec.hybrid.payload import HybridHeader, HybridWriter
-from nvcodec.hybrid.unit import Grid
+from nvcodec.hybrid.unit import UnitSymbols
 from nvcodec.hybrid.weights import TensorChange, best_scales
 from nvcodec.motion.levels import FrameGeometry
 
@@ -136,19 +136,19 @@ def make_segment(random: Random, plan: Plan, geometry: FrameGeometry) -> tuple[S
     writer = HybridWriter(header, plan.changes(random, shape), geometry, plan.frames, CPU)
     outputs: dict[int, Planes] = {}
     for unit in writer.units:
-        grid = Grid.empty(unit, geometry)
+        symbols = UnitSymbols.empty(unit, geometry)
         if plan.means_only:
-            grid.blocks[0][-1][:, 0, 0] = -3, 2, 1
+            symbols.blocks[0][-1][:, 0, 0] = -3, 2, 1
         elif not plan.is_empty:
-            for k, level in enumerate(grid.motion):
-                grid.motion[k] = torch.from_numpy(draw(random, tuple(level.shape), *plan.motion).astype(np.float32))
+            for k, level in enumerate(symbols.motion):
+                symbols.motion[k] = torch.from_numpy(draw(random, tuple(level.shape), *plan.motion).astype(np.float32))
             layout, refers = BlockLayout(*geometry.half), unit.reference_count > 0
-            grid.blocks = [draw_blocks(random, layout, refers, *plan.blocks, plan.steps) for _ in unit.frames]
+            symbols.blocks = [draw_blocks(random, layout, refers, *plan.blocks, plan.steps) for _ in unit.frames]
         if plan.drift:
-            for level in grid.motion:
+            for level in symbols.motion:
                 level[:, :2] = 127.0
                 level[:, 2:4] = -127.0
-        for display, state in writer.code(grid).items():
+        for display, state in writer.code(symbols).items():
             outputs[display] = output_planes(state.appearance.packed, geometry.width, geometry.height)
     frames = [outputs[n] for n in range(plan.frames)]
     return Segment(writer.finish(), bytes.fromhex(hash_of(frames)), plan.frames), frames

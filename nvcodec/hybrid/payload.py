@@ -27,7 +27,7 @@ from nvcodec.hybrid.base import WIDTHS, starting_tensors
 from nvcodec.hybrid.blocks.layout import BlockLayout, empty_symbols
 from nvcodec.hybrid.blocks.picture import BinModels, code_picture
 from nvcodec.hybrid.network import Network, NetworkShape
-from nvcodec.hybrid.unit import CodedUnit, Grid, UnitBits, code_unit
+from nvcodec.hybrid.unit import CodedUnit, UnitBits, UnitSymbols, code_unit
 from nvcodec.hybrid.weights import TensorChange, code_tensors
 from nvcodec.motion.compensation import FrameState
 from nvcodec.motion.levels import MOTION_LEVELS, FrameGeometry
@@ -110,11 +110,11 @@ class HybridWriter:
         """Bits of the entropy-coded stream so far."""
         return self._symbols.bits
 
-    def code(self, grid: Grid) -> dict[int, FrameState]:
+    def code(self, symbols: UnitSymbols) -> dict[int, FrameState]:
         """Code the next unit; returns the exact states of its frames."""
         with exact_inference():
             unit = self.units[self._next]
-            coded = code_unit(self._symbols, self.network, unit, self.states, self.geometry, self.models, grid)
+            coded = code_unit(self._symbols, self.network, unit, self.states, self.geometry, self.models, symbols)
             decoded = coded.rebuild(self.network, thread_count())
         self.states.update(decoded)
         self._next += 1

@@ -26,8 +26,8 @@ from nvcodec.motion.warp import Reference
 
 __all__ = [
     "CodedUnit",
-    "Grid",
     "UnitBits",
+    "UnitSymbols",
     "code_unit",
     "compensate_unit",
     "key_unit_inputs",
@@ -43,7 +43,7 @@ _STRIPE_ROWS = 24
 
 
 @dataclass
-class Grid:
+class UnitSymbols:
     """What is coded of a unit's frames. ``motion``: levels, finest first, (B, channels, rows, columns) each, on the
     CPU. ``blocks``: of each frame what ``nvcodec.hybrid.blocks.layout.BlockLayout.shapes`` lists, int32 arrays."""
 
@@ -51,7 +51,7 @@ class Grid:
     blocks: list[list[np.ndarray]]
 
     @staticmethod
-    def empty(unit: CodingUnit, geometry: FrameGeometry) -> Grid:
+    def empty(unit: CodingUnit, geometry: FrameGeometry) -> UnitSymbols:
         """No motion but the predicted one, and nothing that is not predicted."""
         batch = len(unit.frames)
         motion = []
@@ -61,7 +61,7 @@ class Grid:
                 for k in range(MOTION_LEVELS)
             ]
         layout = BlockLayout(*geometry.half)
-        return Grid(motion, [empty_symbols(layout, unit.reference_count > 0) for _ in unit.frames])
+        return UnitSymbols(motion, [empty_symbols(layout, unit.reference_count > 0) for _ in unit.frames])
 
 
 @dataclass
@@ -176,14 +176,14 @@ class CodedUnit:
     symbols, unless it refers to one of the frames."""
 
     unit: CodingUnit
-    grid: Grid
+    symbols: UnitSymbols
     inputs: Compensated
     motion_states: list[MotionState]
 
     def rebuild(self, network: Network, stripes: int = 1) -> dict[int, FrameState]:
         """The states of the unit's frames, by display position. ``stripes``: see ``synthesise``."""
         layout = BlockLayout(*self.inputs.prediction.shape[2:])
-        rebuilt = rebuild_blocks(network, self.unit, self.inputs, self.grid.blocks, layout)
+        rebuilt = rebuild_blocks(network, self.unit, self.inputs, self.symbols.blocks, layout)
         samples = synthesise(network, self.unit, self.inputs, rebuilt, stripes)
         return {
             frame.display: FrameState(Reference(samples[b]), self.motion_states[b])
@@ -198,10 +198,10 @@ def code_unit(
     states: Mapping[int, FrameState],
     geometry: FrameGeometry,
     models: BinModels,
-    grid: Grid | None = None,
+    symbols: UnitSymbols | None = None,
     account: UnitBits | None = None,
 ) -> CodedUnit:
-    """Code one unit: read its grid from ``channel``, or write ``grid`` to it.
+    """Code one unit: read its symbols from ``channel``, or write ``symbols`` to it.
 
     ``states``: at least the references of the unit, by display position. ``models`` follow what is coded. ``account``
     is told what each part cost.
@@ -214,7 +214,7 @@ def code_unit(
         predictions = predict_unit(unit, states, geometry)
         motion = _code_levels(
             channel,
-            grid.motion if grid else None,
+            symbols.motion if symbols else None,
             MOTION_LEVELS,
             batch,
             motion_context(predictions, geometry),
@@ -229,10 +229,10 @@ def code_unit(
     blocks = []
     for b in range(batch):
         before = channel.bits
-        given = grid.blocks[b] if grid else None
+        given = symbols.blocks[b] if symbols else None
         blocks.append(code_picture(channel, models, unit.depth, layout, refers, given))
         account.blocks.append(channel.bits - before)
-    return CodedUnit(unit, Grid(motion, blocks), inputs, motion_states)
+    return CodedUnit(unit, UnitSymbols(motion, blocks), inputs, motion_states)
 
 
 def _code_levels(

@@ -53,7 +53,7 @@ class FinalPass:
         before, lambdas: of each unit in the attempt before (at first: in the pass before), bits and lambda.
         gain_lmbda: where the gains are.
         frame_bits: of ``wanted``, what the present attempt has for the units.
-        units_done: of the present attempt. Their grids are those of the ``SegmentFit``.
+        units_done: of the present attempt. Their symbols are those of the ``SegmentFit``.
         best: of the attempts before, the nearest to ``wanted``.
     """
 
@@ -134,9 +134,9 @@ class FinalPass:
         quality: list[Tensor] = []
 
         def code(number: int) -> Tensor:
-            """The samples of a unit, (B, 6, h, w), coded as its grid is."""
+            """The samples of a unit, (B, 6, h, w), coded as its symbols are."""
             unit, start = fit.units[number], writer.bits
-            decoded = writer.code(fit.grids[number])
+            decoded = writer.code(fit.symbols[number])
             spent.append(writer.bits - start)
             if budget:
                 budget.spend(spent[-1])

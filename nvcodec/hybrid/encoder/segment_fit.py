@@ -31,7 +31,7 @@ from nvcodec.hybrid.encoder.fit import FitSettings, UnitFit, context_sensitivity
 from nvcodec.hybrid.encoder.twin import Twin
 from nvcodec.hybrid.payload import last_uses
 from nvcodec.hybrid.unit import (
-    Grid,
+    UnitSymbols,
     compensate_unit,
     key_unit_inputs,
     motion_context,
@@ -93,7 +93,7 @@ class PassEffort:
 @dataclass(frozen=True)
 class PassSettings:
     """``lmbda``: price of a bit in a key frame of the usual importance. ``train``: whether the network learns, and not
-    only the grids. ``collect``: gather the sensitivity of the parameters on the way."""
+    only the symbols. ``collect``: gather the sensitivity of the parameters on the way."""
 
     lmbda: float
     effort: PassEffort
@@ -162,7 +162,7 @@ class UnitSearch:
 
 @dataclass
 class SegmentFit:
-    """The grids of all units, whose motion is carried from pass to pass, and how far the present pass is: ``reports``
+    """The symbols of all units, whose motion is carried from pass to pass, and how far the present pass is: ``reports``
     of the units that lie behind it (None for one that was passed over), ``states`` of the frames that those to come
     refer to. ``forecasts``: of all frames, in coding order, once ``look_ahead`` is through. ``importance``: of each
     frame, (block rows, block columns). ``models``: the probabilities behind the units that the pass has coded.
@@ -172,7 +172,7 @@ class SegmentFit:
 
     source: SegmentSource
     units: list[CodingUnit] = field(init=False)
-    grids: list[Grid] = field(init=False)
+    symbols: list[UnitSymbols] = field(init=False)
     sensitivity: dict[str, Tensor] = field(default_factory=dict)
     reports: list[UnitReport | None] = field(default_factory=list)
     states: dict[int, FrameState] = field(default_factory=dict)
@@ -187,7 +187,7 @@ class SegmentFit:
         self.units = coding_units(len(self.source.samples), self.source.gop)
         self._uses = last_uses(self.units)
         self._unit_of = {frame.display: n for n, unit in enumerate(self.units) for frame in unit.frames}
-        self.grids = [Grid.empty(u, self.source.geometry) for u in self.units]
+        self.symbols = [UnitSymbols.empty(u, self.source.geometry) for u in self.units]
         for unit in self.units:
             for frame in unit.frames:
                 self.importance[frame.display] = torch.full(self.source.geometry.blocks, _usual_importance(unit.depth))
@@ -206,7 +206,7 @@ class SegmentFit:
         def finish(number: int, motion: UnitMotion) -> None:
             unit = self.units[number]
             bits = self._adopt_motion(motion, unit, twin, settings)
-            self.grids[number] = Grid(motion.levels, self.grids[number].blocks)
+            self.symbols[number] = UnitSymbols(motion.levels, self.symbols[number].blocks)
             target = self.sources(unit)
             detail = block_variance(target).cpu()
             errors = block_errors(motion.inputs.prediction, target).cpu() if unit.reference_count else _DETAIL * detail
@@ -309,7 +309,7 @@ class SegmentFit:
         return self.reports
 
     def start_pass(self) -> None:
-        """Forget the pass before, except for its grids."""
+        """Forget the pass before, except for its symbols."""
         self.states, self.reports, self.sensitivity, self.models, self.prices = {}, [], {}, BinModels(), None
 
     def continue_pass(self, twin: Twin, settings: PassSettings, on_unit: Callable[[UnitReport], None]) -> None:
@@ -351,7 +351,7 @@ class SegmentFit:
     def state(self) -> dict[str, Any]:
         """Where the pass is: a segment of the same source, given this, goes on in the same way."""
         return {
-            "grids": [vars(grid) for grid in self.grids],
+            "symbols": [vars(symbols) for symbols in self.symbols],
             "sensitivity": self.sensitivity,
             "reports": [r and (r.motion_bits, r.block_bits, r.errors) for r in self.reports],
             "states": {
@@ -367,7 +367,7 @@ class SegmentFit:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take over what ``state`` returned, with all tensors on the CPU."""
-        self.grids = [Grid(**grid) for grid in state["grids"]]
+        self.symbols = [UnitSymbols(**symbols) for symbols in state["symbols"]]
         self.sensitivity = state["sensitivity"]
         self.reports = [
             kept and UnitReport(unit, *kept) for unit, kept in zip(self.units, state["reports"], strict=False)
@@ -411,13 +411,13 @@ class SegmentFit:
         return UnitSearch(motion, fit, sum(fit.search(gain, models, wanted)), models, wanted)
 
     def adopt_unit(self, number: int, found: UnitSearch, twin: Twin, settings: PassSettings) -> float:
-        """Keep the grid of what was found, and let the network learn from it. What its motion costs."""
+        """Keep the symbols that were found, and let the network learn from it. What its motion costs."""
         unit, fit = self.units[number], found.fit
         motion_bits = self._adopt_motion(found.motion, unit, twin, settings)
         fit.learn(twin, found.settings)
         if settings.collect:
             self._collect(fit.sensitivity(twin, found.settings.lmbda))
-        self.grids[number] = Grid(found.motion.levels, fit.blocks)
+        self.symbols[number] = UnitSymbols(found.motion.levels, fit.blocks)
         return motion_bits
 
     def _collect(self, found: dict[str, Tensor]) -> None:
@@ -460,7 +460,7 @@ class SegmentFit:
     def _search_motion(
         self, number: int, prices: ContextWeights, states: dict[int, FrameState], settings: PassSettings
     ) -> UnitMotion:
-        unit, motion = self.units[number], self.grids[number].motion
+        unit, motion = self.units[number], self.symbols[number].motion
         if unit.reference_count == 0:
             inputs = key_unit_inputs(unit, self.source.geometry, self.source.samples.device)
             return UnitMotion([], None, inputs, [MotionState((), ())])

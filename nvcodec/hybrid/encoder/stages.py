@@ -326,7 +326,7 @@ def _adopt(twin: Twin, changes: dict[str, TensorChange]) -> None:
 
 
 def smallest_payload(source: SegmentSource, width: int) -> int:
-    """Bytes of the smallest segment: the starting network and empty grids."""
+    """Bytes of the smallest segment: the starting network and nothing that is not predicted."""
     header = HybridHeader(width, source.gop, 0)
     writer = HybridWriter(header, {}, source.geometry, len(source.samples), source.samples.device)
     for _ in writer.units:

@@ -1,10 +1,10 @@
-"""Sizes and channels of the motion grid."""
+"""Sizes and channels of the motion levels."""
 
 from __future__ import annotations
 
 from nvcodec.core.gop import coding_units
 from nvcodec.hybrid.blocks.layout import SKIPPED
-from nvcodec.hybrid.unit import Grid
+from nvcodec.hybrid.unit import UnitSymbols
 from nvcodec.motion.levels import BLEND_CHANNEL, MOTION_LEVELS, FrameGeometry, merge_channel, motion_layout
 
 
@@ -28,14 +28,14 @@ def test_channels_of_the_motion_levels() -> None:
     assert [merge_channel(2, k) for k in range(MOTION_LEVELS)] == [4, 4, 4, 4, None]
 
 
-def test_an_empty_grid_is_what_is_predicted() -> None:
+def test_an_empty_unit_is_what_is_predicted() -> None:
     geometry = FrameGeometry(35, 21)
     key, inter, bidirectional = coding_units(3, 2)
-    empty = Grid.empty(key, geometry)
+    empty = UnitSymbols.empty(key, geometry)
     assert (empty.motion, len(empty.blocks)) == ([], 1)
     assert not any(symbols.any() for symbols in empty.blocks[0][1:])
     for unit in (inter, bidirectional):
-        empty = Grid.empty(unit, geometry)
+        empty = UnitSymbols.empty(unit, geometry)
         assert [level.shape[1:] for level in empty.motion] == [
             (len(motion_layout(unit.reference_count, k)), *geometry.motion_size(k)) for k in range(MOTION_LEVELS)
         ]
