@@ -32,7 +32,7 @@ from nvcodec.hybrid.blocks.layout import (
     empty_symbols,
     scans,
 )
-from nvcodec.hybrid.blocks.picture import MODEL_DEPTHS, BinModels, code_picture, noted_bins
+from nvcodec.hybrid.blocks.picture import MODEL_DEPTHS, BinModels, exchange_picture, noted_bins
 from nvcodec.hybrid.blocks.prediction_cpu import predict, predict_linear, smoothed, surroundings
 from nvcodec.hybrid.blocks.rebuild_cpu import rebuild_planes
 from nvcodec.hybrid.blocks.syntax_cpu import likely_modes
@@ -50,7 +50,7 @@ def written(layout: BlockLayout, frames: list[tuple[int, bool, Symbols]], models
     writer = SymbolWriter()
     models = models or BinModels()
     for depth, refers, symbols in frames:
-        code_picture(writer, models, depth, layout, refers, symbols)
+        exchange_picture(writer, models, depth, layout, refers, symbols)
     return writer.finish()
 
 
@@ -192,7 +192,7 @@ def test_what_is_written_is_read(size: tuple[int, int], drawn: list[Drawn]) -> N
         assert all(map(np.array_equal, symbols, before))  # writing changes nothing that reading would give
     reader = SymbolReader(data)
     for depth, refers, symbols in frames:
-        read = code_picture(reader, theirs, depth, layout, refers, None)
+        read = exchange_picture(reader, theirs, depth, layout, refers, None)
         for name, one, other in zip(("sizes", "modes", "choices", "offsets", "levels"), read, symbols, strict=True):
             assert np.array_equal(one, other), name
     reader.finish()  # all of the words, and no more
@@ -215,7 +215,7 @@ def test_every_place_and_size_of_a_level_comes_back(level: int, log2: int) -> No
         frames.append((0, False, symbols))
     reader, models = SymbolReader(written(layout, frames)), BinModels()
     for _, _, symbols in frames:
-        assert np.array_equal(code_picture(reader, models, 0, layout, False, None)[4], symbols[4])
+        assert np.array_equal(exchange_picture(reader, models, 0, layout, False, None)[4], symbols[4])
     reader.finish()
 
 
@@ -235,7 +235,7 @@ def test_a_reader_of_other_words_may_take_over_the_models() -> None:
     for seed in (1, 2):
         symbols = Drawn(seed, False, 0, 0.2, 4, 3).symbols(layout)
         data = written(layout, [(0, False, copied(symbols))], models.copy())
-        read = code_picture(SymbolReader(data), models, 0, layout, False, None)
+        read = exchange_picture(SymbolReader(data), models, 0, layout, False, None)
         assert all(map(np.array_equal, read, symbols))
 
 
@@ -268,7 +268,7 @@ def read_all(data: bytes, layout: BlockLayout, frames: list[tuple[int, bool]]) -
     found: list[Symbols] = []
     for depth, refers in frames:
         try:
-            symbols = code_picture(reader, models, depth, layout, refers, None)
+            symbols = exchange_picture(reader, models, depth, layout, refers, None)
         except TruncatedError:
             break
         check_symbols(symbols, refers)
@@ -347,7 +347,7 @@ def test_words_that_go_on_are_noticed() -> None:
     layout = BlockLayout(9, 9)
     data = written(layout, [(0, False, Drawn(4, False, 0, 0.2, 6, 9).symbols(layout))])
     reader = SymbolReader(data + bytes(7) + b"\1")
-    code_picture(reader, BinModels(), 0, layout, False, None)
+    exchange_picture(reader, BinModels(), 0, layout, False, None)
     with pytest.raises(SyntaxViolation):
         reader.finish()
 
@@ -592,7 +592,7 @@ def searched(
     )  # fmt: skip
     writer = SymbolWriter()
     models = BinModels()
-    code_picture(writer, models, 0, layout, foreseen is not None, symbols)
+    exchange_picture(writer, models, 0, layout, foreseen is not None, symbols)
     assert np.array_equal(models.at(0), bins_cpu.probabilities_of(coder))  # they are what coding leaves
     rows, columns = layout.planes[1:]
     parts = (slice(rows), slice(columns)), (slice(rows // 2), slice(columns // 2))
@@ -629,7 +629,7 @@ def test_the_search_says_what_comes_out(content, size: tuple[int, int], refers: 
     for one, other in zip(parts_of(made), parts_of(found.planes), strict=True):
         assert np.array_equal(one, other)
     reader = SymbolReader(written(layout, [(0, refers, copied(found.symbols))]))
-    read = code_picture(reader, BinModels(), 0, layout, refers, None)
+    read = exchange_picture(reader, BinModels(), 0, layout, refers, None)
     for one, other in zip(parts_of(rebuilt(layout, read, foreseen)), parts_of(made), strict=True):
         assert np.array_equal(one, other)
 

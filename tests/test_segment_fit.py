@@ -17,7 +17,7 @@ from nvcodec.encoder.rate_control import Target
 from nvcodec.entropy.symbols import SymbolWriter
 from nvcodec.hybrid.base import starting_tensors
 from nvcodec.hybrid.blocks.layout import BlockLayout
-from nvcodec.hybrid.blocks.picture import BinModels, code_picture
+from nvcodec.hybrid.blocks.picture import BinModels, exchange_picture
 from nvcodec.hybrid.encoder.segment_fit import PassEffort, PassSettings, SegmentFit, SegmentSource
 from nvcodec.hybrid.encoder.stages import EFFORTS, encode_segment, gain_shift, smallest_payload
 from nvcodec.hybrid.encoder.twin import Twin
@@ -70,7 +70,7 @@ def test_a_pass_says_what_its_blocks_cost() -> None:
     for unit, found, report in zip(fit.units, fit.symbols, reports, strict=True):
         before = writer.bits
         for symbols in found.blocks:
-            code_picture(writer, models, unit.depth, BlockLayout(*GEOMETRY.half), unit.reference_count > 0, symbols)
+            exchange_picture(writer, models, unit.depth, BlockLayout(*GEOMETRY.half), unit.reference_count > 0, symbols)
         assert report is not None
         assert report.block_bits == pytest.approx(writer.bits - before, rel=1e-4)
     assert all(map(np.array_equal, models.arrays, fit.models.arrays))

@@ -16,7 +16,7 @@ from nvcodec.core.parallel import run_all
 from nvcodec.entropy.context import ContextWeights
 from nvcodec.entropy.symbols import SymbolChannel, code_level
 from nvcodec.hybrid.blocks.layout import BlockLayout, empty_symbols
-from nvcodec.hybrid.blocks.picture import BinModels, code_picture, rebuild_picture
+from nvcodec.hybrid.blocks.picture import BinModels, exchange_picture, rebuild_picture
 from nvcodec.hybrid.network import CELL_REACH, Network, quantiser_steps
 from nvcodec.motion.compensation import Compensated, FrameState, compensate, key_frame_inputs
 from nvcodec.motion.levels import MOTION_LEVELS, FrameGeometry, motion_layout
@@ -230,7 +230,7 @@ def code_unit(
     for b in range(batch):
         before = channel.bits
         given = symbols.blocks[b] if symbols else None
-        blocks.append(code_picture(channel, models, unit.depth, layout, refers, given))
+        blocks.append(exchange_picture(channel, models, unit.depth, layout, refers, given))
         account.blocks.append(channel.bits - before)
     return CodedUnit(unit, UnitSymbols(motion, blocks), inputs, motion_states)
 

@@ -11,7 +11,7 @@ from nvcodec.entropy.symbols import SymbolChannel, SymbolReader
 from nvcodec.hybrid.blocks.contexts import initial_probabilities
 from nvcodec.hybrid.blocks.layout import BlockLayout, decoding_order
 
-__all__ = ["MODEL_DEPTHS", "BinModels", "code_picture", "model_of", "noted_bins", "rebuild_picture"]
+__all__ = ["MODEL_DEPTHS", "BinModels", "exchange_picture", "model_of", "noted_bins", "rebuild_picture"]
 
 MODEL_DEPTHS = 4
 """Key frames, P frames, B frames of depth 2, and of 3 and more have probabilities of their own."""
@@ -54,7 +54,7 @@ class BinModels:
         state = coder[: len(decoder.state)].view(np.uint64)
         state[:] = decoder.state
         sizes, modes, choices, offsets, levels = symbols = [np.zeros(shape, np.int32) for shape in layout.shapes]
-        syntax_cpu.code_picture(bins_cpu.READ, sizes, modes, choices, offsets, levels, refers, coder)
+        syntax_cpu.code_roots(bins_cpu.READ, sizes, modes, choices, offsets, levels, refers, coder)
         decoder.check(not coder[bins_cpu.FAILED])
         decoder.state[:] = state
         model[:] = bins_cpu.probabilities_of(coder)
@@ -69,12 +69,12 @@ def noted_bins(model: np.ndarray, symbols: list[np.ndarray], refers: bool) -> np
     coder = bins_cpu.new_coder(model)
     for _ in range(2):  # how many there are, then which
         coder = bins_cpu.new_coder(model, room=int(coder[bins_cpu.COUNT]))
-        syntax_cpu.code_picture(bins_cpu.WRITE, sizes, modes, choices, offsets, levels, refers, coder)
+        syntax_cpu.code_roots(bins_cpu.WRITE, sizes, modes, choices, offsets, levels, refers, coder)
     model[:] = bins_cpu.probabilities_of(coder)
     return bins_cpu.notes_of(coder)
 
 
-def code_picture(
+def exchange_picture(
     channel: SymbolChannel,
     models: BinModels,
     depth: int,

@@ -38,9 +38,9 @@ __all__ = [
     "code_coordinate",
     "code_kind",
     "code_mode",
-    "code_picture",
     "code_residual",
     "code_root",
+    "code_roots",
     "level_contexts",
     "likely_modes",
     "split_context",
@@ -319,7 +319,7 @@ def code_root(action, row, column, sizes, modes, choices, offsets, levels, refer
 
 
 @compiled
-def code_picture(action, sizes, modes, choices, offsets, levels, refers, coder):
+def code_roots(action, sizes, modes, choices, offsets, levels, refers, coder):
     """All roots of a frame, in raster order; see ``layout.BlockLayout.shapes`` and ``bins_cpu.code_bin``."""
     coder[FAILED], coder[COUNT], coder[STEP_BEFORE] = 0, 0, 0
     for row in range(0, sizes.shape[0], 8):
