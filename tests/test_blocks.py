@@ -28,8 +28,8 @@ from nvcodec.hybrid.blocks.layout import (
     STEP_BOUND,
     VERTICAL,
     BlockLayout,
+    BlockSymbols,
     decoding_order,
-    empty_symbols,
     scans,
 )
 from nvcodec.hybrid.blocks.picture import MODEL_DEPTHS, BinModels, exchange_picture, noted_bins
@@ -42,10 +42,11 @@ from nvcodec.hybrid.network import GAIN_STEPS, quantiser_steps
 
 SIZES = st.tuples(st.integers(1, 37), st.integers(1, 37))
 """Of the working domain: half of the picture."""
-Symbols = list[np.ndarray]
 
 
-def written(layout: BlockLayout, frames: list[tuple[int, bool, Symbols]], models: BinModels | None = None) -> bytes:
+def written(
+    layout: BlockLayout, frames: list[tuple[int, bool, BlockSymbols]], models: BinModels | None = None
+) -> bytes:
     """``frames``: depth, whether it refers, symbols."""
     writer = SymbolWriter()
     models = models or BinModels()
@@ -54,8 +55,8 @@ def written(layout: BlockLayout, frames: list[tuple[int, bool, Symbols]], models
     return writer.finish()
 
 
-def copied(symbols: Symbols) -> Symbols:
-    return [array.copy() for array in symbols]
+def copied(symbols: BlockSymbols) -> BlockSymbols:
+    return BlockSymbols(*(array.copy() for array in symbols))
 
 
 # The layout
@@ -162,7 +163,7 @@ class Drawn:
     amplitude: int
     steps: int
 
-    def symbols(self, layout: BlockLayout) -> Symbols:
+    def symbols(self, layout: BlockLayout) -> BlockSymbols:
         return draw_blocks(Random(self.seed), layout, self.refers, self.chance, self.amplitude, self.steps)
 
 
@@ -193,7 +194,7 @@ def test_what_is_written_is_read(size: tuple[int, int], drawn: list[Drawn]) -> N
     reader = SymbolReader(data)
     for depth, refers, symbols in frames:
         read = exchange_picture(reader, theirs, depth, layout, refers, None)
-        for name, one, other in zip(("sizes", "modes", "choices", "offsets", "levels"), read, symbols, strict=True):
+        for name, one, other in zip(BlockSymbols._fields, read, symbols, strict=True):
             assert np.array_equal(one, other), name
     reader.finish()  # all of the words, and no more
     for one, other in zip(ours.arrays, theirs.arrays, strict=True):
@@ -208,14 +209,14 @@ def test_every_place_and_size_of_a_level_comes_back(level: int, log2: int) -> No
     places = [(y, x) for y in range(side) for x in range(side) if y in (0, 1, side - 1) or x in (0, 2, side - 1)]
     frames = []
     for n, (y, x) in enumerate(places):
-        symbols = empty_symbols(layout, False)
-        symbols[0][:] = log2
-        symbols[4][0, y, x] = level if n % 2 else -level
-        symbols[4][0, 0, 0] = symbols[4][0, 0, 0] or n % 3
+        symbols = BlockSymbols.empty(layout, False)
+        symbols.sizes[:] = log2
+        symbols.levels[0, y, x] = level if n % 2 else -level
+        symbols.levels[0, 0, 0] = symbols.levels[0, 0, 0] or n % 3
         frames.append((0, False, symbols))
     reader, models = SymbolReader(written(layout, frames)), BinModels()
     for _, _, symbols in frames:
-        assert np.array_equal(exchange_picture(reader, models, 0, layout, False, None)[4], symbols[4])
+        assert np.array_equal(exchange_picture(reader, models, 0, layout, False, None).levels, symbols.levels)
     reader.finish()
 
 
@@ -242,9 +243,9 @@ def test_a_reader_of_other_words_may_take_over_the_models() -> None:
 def test_what_is_predicted_costs_next_to_nothing() -> None:
     layout = BlockLayout(120, 160)  # 80 roots
     for refers in (False, True):
-        symbols = empty_symbols(layout, refers)
+        symbols = BlockSymbols.empty(layout, refers)
         assert 8 * len(written(layout, [(0, refers, symbols)])) < 4 * 80
-    sizes = empty_symbols(BlockLayout(20, 17), True)[0]
+    sizes = BlockSymbols.empty(BlockLayout(20, 17), True).sizes
     assert (sizes[:8, :8] == 5).all()
     assert (sizes[8:10, :8] == 3).all()
     assert {*sizes.ravel().tolist()} == {3, 5}
@@ -253,7 +254,7 @@ def test_what_is_predicted_costs_next_to_nothing() -> None:
 # Hostile words
 
 
-def check_symbols(symbols: Symbols, refers: bool) -> None:
+def check_symbols(symbols: BlockSymbols, refers: bool) -> None:
     sizes, modes, choices, offsets, levels = symbols
     assert 2 <= sizes.min() <= sizes.max() <= 5
     assert 0 <= modes.min() <= modes.max() <= (COMPENSATED if refers else MODES - 1)
@@ -262,10 +263,10 @@ def check_symbols(symbols: Symbols, refers: bool) -> None:
     assert np.abs(levels).max() <= LEVEL_BOUND
 
 
-def read_all(data: bytes, layout: BlockLayout, frames: list[tuple[int, bool]]) -> list[Symbols]:
+def read_all(data: bytes, layout: BlockLayout, frames: list[tuple[int, bool]]) -> list[BlockSymbols]:
     """What is read before the words belong to nothing; each of it is checked and can be rebuilt."""
     reader, models = SymbolReader(data), BinModels()
-    found: list[Symbols] = []
+    found: list[BlockSymbols] = []
     for depth, refers in frames:
         try:
             symbols = exchange_picture(reader, models, depth, layout, refers, None)
@@ -273,7 +274,7 @@ def read_all(data: bytes, layout: BlockLayout, frames: list[tuple[int, bool]]) -
             break
         check_symbols(symbols, refers)
         planes = np.full(layout.planes, 700, np.int32)
-        rebuild_planes(*symbols, planes, decoding_order(*symbols[0].shape), 50, quantiser_steps())
+        rebuild_planes(*symbols, planes, decoding_order(*symbols.sizes.shape), 50, quantiser_steps())
         assert 0 <= planes.min() <= planes.max() <= 1023
         found.append(symbols)
     return found
@@ -322,23 +323,23 @@ def test_damaged_words(refers: bool) -> None:
 def test_levels_and_steps_beyond_their_bounds_are_refused() -> None:
     layout = BlockLayout(4, 4)
     for level, is_refused in ((LEVEL_BOUND, False), (LEVEL_BOUND + 1, True), (60000, True)):
-        symbols = empty_symbols(layout, False)
-        symbols[4][0, 1, 1] = level
+        symbols = BlockSymbols.empty(layout, False)
+        symbols.levels[0, 1, 1] = level
         assert is_refused == (not read_all(noted(symbols), layout, [(0, False)]))
     for step, is_refused in ((-STEP_BOUND, False), (STEP_BOUND + 1, True), (-STEP_BOUND - 1, True)):
-        symbols = empty_symbols(layout, False)
-        symbols[3][0, 0], symbols[4][0, 0, 0] = step, 1
+        symbols = BlockSymbols.empty(layout, False)
+        symbols.offsets[0, 0], symbols.levels[0, 0, 0] = step, 1
         assert is_refused == (not read_all(noted(symbols), layout, [(0, False)]))
 
 
-def noted(symbols: Symbols) -> bytes:
+def noted(symbols: BlockSymbols) -> bytes:
     """The words of a frame by which the writer's own checks are passed over."""
     writer = SymbolWriter()
     writer.exchange_bins(all_bins(symbols))
     return writer.finish()
 
 
-def all_bins(symbols: Symbols) -> np.ndarray:
+def all_bins(symbols: BlockSymbols) -> np.ndarray:
     """Writing stops behind what it refuses: the bins up to there."""
     return noted_bins(initial_probabilities(0), symbols, False)
 
@@ -563,7 +564,7 @@ def noise(layout: BlockLayout, seed: int) -> np.ndarray:
 
 @dataclass
 class Searched:
-    symbols: Symbols
+    symbols: BlockSymbols
     planes: np.ndarray
     bits: float
     error: float
@@ -579,7 +580,7 @@ def searched(
     offsets: int = 0,
     tries: tuple[int, ...] = (5, 4, 3, 3, 0),
 ) -> Searched:
-    symbols = [np.zeros(shape, np.int32) for shape in layout.shapes]
+    symbols = BlockSymbols.zeros(layout)
     sizes, modes, choices, steps, levels = symbols
     steps[:] = np.random.default_rng(2).integers(-offsets, offsets + 1, steps.shape)
     planes = np.zeros(layout.planes, np.int32)
@@ -600,9 +601,9 @@ def searched(
     return Searched(symbols, planes, writer.bits, float(sum(squares)), models.at(0))
 
 
-def rebuilt(layout: BlockLayout, symbols: Symbols, foreseen: np.ndarray | None, gain: int = 24) -> np.ndarray:
+def rebuilt(layout: BlockLayout, symbols: BlockSymbols, foreseen: np.ndarray | None, gain: int = 24) -> np.ndarray:
     planes = np.zeros(layout.planes, np.int32) if foreseen is None else foreseen.copy()
-    rebuild_planes(*symbols, planes, decoding_order(*symbols[0].shape), gain, quantiser_steps())
+    rebuild_planes(*symbols, planes, decoding_order(*symbols.sizes.shape), gain, quantiser_steps())
     return planes
 
 
@@ -663,8 +664,8 @@ def test_what_needs_no_levels_costs_next_to_nothing() -> None:
     source = noise(layout, 1)
     found = searched(layout, source, source.copy(), 20.0)
     assert found.bits < 60
-    assert (found.symbols[1] == SKIPPED).all()
-    assert (found.error, (found.symbols[0] == 5).all()) == (0, True)
+    assert (found.symbols.modes == SKIPPED).all()
+    assert (found.error, (found.symbols.sizes == 5).all()) == (0, True)
 
 
 def test_directions_are_found() -> None:
@@ -674,7 +675,7 @@ def test_directions_are_found() -> None:
     for mode, place in ((VERTICAL, x), (HORIZONTAL, y), (34, x + y), (18, x - y + 70)):
         source = np.full(layout.planes, 512, np.int32)
         source[0] = stripes[place]
-        found = searched(layout, source, None, 20.0).symbols[1][2:]
+        found = searched(layout, source, None, 20.0).symbols.modes[2:]
         assert (found == mode).mean() > 0.5, mode
 
 
@@ -683,10 +684,10 @@ def test_weights_say_where_errors_count() -> None:
     source = natural(layout, 1)
     weights = np.full((2, *layout.planes[1:]), 1 / 16, np.float32)
     weights[:, :, 32:] *= 0.05
-    symbols = [np.zeros(shape, np.int32) for shape in layout.shapes]
+    symbols = BlockSymbols.zeros(layout)
     planes = np.zeros(layout.planes, np.int32)
     search_picture(
-        source, weights, planes, symbols[4], *symbols[:4], decoding_order(16, 16), 24, quantiser_steps(),
+        source, weights, planes, symbols.levels, *symbols[:4], decoding_order(16, 16), 24, quantiser_steps(),
         np.float32(20), bins_cpu.new_coder(initial_probabilities(0)), np.zeros((3, 0, 0), np.int32),
         np.array((5, 4, 3, 3, 0)),
     )  # fmt: skip

@@ -40,4 +40,4 @@ def test_an_empty_unit_is_what_is_predicted() -> None:
             (len(motion_layout(unit.reference_count, k)), *geometry.motion_size(k)) for k in range(MOTION_LEVELS)
         ]
         assert not any(level.any() for level in empty.motion)
-        assert (empty.blocks[0][1] == SKIPPED).all()
+        assert (empty.blocks[0].modes == SKIPPED).all()

@@ -71,12 +71,12 @@ def test_what_was_fitted_is_what_is_coded(spread: float) -> None:
 
 def test_blocks_that_matter_more_get_smaller_steps_and_less_error() -> None:
     fit, *_ = fitted(0.0)
-    assert len(np.unique(fit.blocks[0][3])) == 1
+    assert len(np.unique(fit.blocks[0].offsets)) == 1
     weights = torch.ones(1, *GEOMETRY.blocks)
     weights[:, :, :8] = 8.0
     uneven = UnitFit(KEY, GEOMETRY, picture(1), fit.inputs, weights)
     run(uneven, twin(), BinModels(), FitSettings(LAMBDA, 0, MODES, splits_empty=False))
-    offsets = uneven.blocks[0][3]
+    offsets = uneven.blocks[0].offsets
     assert offsets[:, 2:].min() >= offsets[:, :2].max() + 6  # half of 8 * log2(8)
     errors = (uneven.rebuilt - uneven.target).square().mean((0, 1, 2))
     assert errors[40:].mean() > 2 * errors[:30].mean()

@@ -21,7 +21,7 @@ from nvcodec.hybrid.blocks.layout import (
     STEP_BOUND,
     VERTICAL,
     BlockLayout,
-    empty_symbols,
+    BlockSymbols,
 )
 
 __all__ = ["draw_blocks"]
@@ -35,20 +35,17 @@ _KINDS = 3
 
 def draw_blocks(
     random: Random, layout: BlockLayout, refers: bool, chance: float, amplitude: int, steps: int = 0
-) -> list[np.ndarray]:
+) -> BlockSymbols:
     """``chance``: of a level in a block with levels to be drawn, from -amplitude .. amplitude. ``steps``: the same of
     the difference of a root's quantiser step."""
-    symbols = empty_symbols(layout, refers)
-    for array in symbols:
-        array[:] = 0
-    sizes, _, _, offsets, _ = symbols
+    symbols = BlockSymbols.zeros(layout)
     before = 0
-    for row in range(0, sizes.shape[0], 8):
-        for column in range(0, sizes.shape[1], 8):
+    for row in range(0, symbols.sizes.shape[0], 8):
+        for column in range(0, symbols.sizes.shape[1], 8):
             wanted = min(max(before + _drawn(random, steps), -STEP_BOUND), STEP_BOUND)
             if _draw_node(random, symbols, refers, (row, column, BLOCK_LOG2_MAX), chance, amplitude):
                 before = wanted
-            offsets[row >> 3, column >> 3] = before
+            symbols.offsets[row >> 3, column >> 3] = before
     return symbols
 
 
@@ -57,11 +54,11 @@ def _drawn(random: Random, amplitude: int) -> int:
 
 
 def _draw_node(
-    random: Random, symbols: list[np.ndarray], refers: bool, node: tuple[int, int, int], chance: float, amplitude: int
+    random: Random, symbols: BlockSymbols, refers: bool, node: tuple[int, int, int], chance: float, amplitude: int
 ) -> bool:
     """Fill in a node of 2**log2 luma samples from the unit (row, column) on; whether any of its levels is not 0."""
     row, column, log2 = node
-    rows, columns = symbols[0].shape
+    rows, columns = symbols.sizes.shape
     units = 1 << (log2 - 2)
     if row >= rows or column >= columns:
         return False
@@ -75,7 +72,7 @@ def _draw_node(
 
 
 def _draw_leaf(
-    random: Random, symbols: list[np.ndarray], refers: bool, leaf: tuple[int, int, int], chance: float, amplitude: int
+    random: Random, symbols: BlockSymbols, refers: bool, leaf: tuple[int, int, int], chance: float, amplitude: int
 ) -> bool:
     sizes, modes, choices, _, levels = symbols
     row, column, log2 = leaf

@@ -35,7 +35,7 @@ from nvcodec.decoder import Decoder, FrameHash, output_planes
 from nvcodec.entropy.symbols import SymbolWriter
 from nvcodec.hybrid.base import WIDTHS, starting_tensors
 from nvcodec.hybrid.blocks.contexts import initial_probabilities
-from nvcodec.hybrid.blocks.layout import LEVEL_BOUND, STEP_BOUND, BlockLayout, empty_symbols
+from nvcodec.hybrid.blocks.layout import LEVEL_BOUND, STEP_BOUND, BlockLayout, BlockSymbols
 from nvcodec.hybrid.blocks.picture import noted_bins
 from nvcodec.hybrid.network import NetworkShape
 from nvcodec.hybrid.payload import HybridHeader, HybridWriter
@@ -274,8 +274,8 @@ def _breaking_blocks(level: int, step: int) -> bytes:
     """A segment payload whose first block has one level, in a root with another quantiser step."""
     writer = SymbolWriter()
     code_tensors(writer, NetworkShape(8), starting_tensors(8), 0, {})
-    symbols = empty_symbols(BlockLayout(6, 8), False)
-    symbols[3][0, 0], symbols[4][0, 0, 0] = step, level
+    symbols = BlockSymbols.empty(BlockLayout(6, 8), False)
+    symbols.offsets[0, 0], symbols.levels[0, 0, 0] = step, level
     writer.exchange_bins(noted_bins(initial_probabilities(0), symbols, False))
     return HybridHeader(8, 4, 0).write() + writer.finish()
 

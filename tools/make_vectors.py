@@ -138,7 +138,7 @@ def make_segment(random: Random, plan: Plan, geometry: FrameGeometry) -> tuple[S
     for unit in writer.units:
         symbols = UnitSymbols.empty(unit, geometry)
         if plan.means_only:
-            symbols.blocks[0][-1][:, 0, 0] = -3, 2, 1
+            symbols.blocks[0].levels[:, 0, 0] = -3, 2, 1
         elif not plan.is_empty:
             for k, level in enumerate(symbols.motion):
                 symbols.motion[k] = torch.from_numpy(draw(random, tuple(level.shape), *plan.motion).astype(np.float32))

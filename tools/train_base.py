@@ -30,6 +30,7 @@ from nvcodec.encoder.rate import level_rates
 from nvcodec.encoder.working_domain import working_samples
 from nvcodec.hybrid.base import TRAINED_WIDTHS, starting_tensors
 from nvcodec.hybrid.blocks.contexts import CONTEXTS
+from nvcodec.hybrid.blocks.layout import BlockSymbols
 from nvcodec.hybrid.blocks.picture import MODEL_DEPTHS, BinModels, model_of, noted_bins
 from nvcodec.hybrid.encoder.fit import UnitFit
 from nvcodec.hybrid.encoder.segment_fit import PassEffort, PassSettings, SegmentFit, SegmentSource, UnitSearch
@@ -204,7 +205,7 @@ def counted_probabilities(samples: list[Sample]) -> bytes:
         depth = model_of(sample.fit.unit.depth)
         for symbols in sample.fit.blocks:
             model = BinModels().at(depth)
-            noted_bins(model, [part.copy() for part in symbols], bool(depth))
+            noted_bins(model, BlockSymbols(*(part.copy() for part in symbols)), bool(depth))
             fast, slow, count = model.T
             sums[depth] += count * (_FAST_SHARE * fast + (1 - _FAST_SHARE) * slow)
             weights[depth] += count

@@ -24,7 +24,7 @@ from nvcodec.core.gop import MAX_DEPTH, CodedFrame, CodingUnit, coding_units
 from nvcodec.core.parallel import in_turn, thread_count
 from nvcodec.entropy.symbols import SymbolReader, SymbolWriter
 from nvcodec.hybrid.base import WIDTHS, starting_tensors
-from nvcodec.hybrid.blocks.layout import BlockLayout, empty_symbols
+from nvcodec.hybrid.blocks.layout import BlockLayout, BlockSymbols
 from nvcodec.hybrid.blocks.picture import BinModels, exchange_picture
 from nvcodec.hybrid.network import Network, NetworkShape
 from nvcodec.hybrid.unit import CodedUnit, UnitBits, UnitSymbols, code_unit
@@ -129,7 +129,7 @@ class HybridWriter:
         self._symbols.exchange_flags(np.zeros(levels, np.int32), levels)
         layout, refers = BlockLayout(*self.geometry.half), unit.reference_count > 0
         for _ in unit.frames:
-            exchange_picture(self._symbols, self.models, unit.depth, layout, refers, empty_symbols(layout, refers))
+            exchange_picture(self._symbols, self.models, unit.depth, layout, refers, BlockSymbols.empty(layout, refers))
         self._next += 1
 
     def finish(self) -> bytes:

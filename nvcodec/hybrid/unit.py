@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from nvcodec.core.gop import CodedFrame, CodingUnit
 from nvcodec.core.parallel import run_all
 from nvcodec.entropy.context import ContextWeights
 from nvcodec.entropy.symbols import SymbolChannel, code_level
-from nvcodec.hybrid.blocks.layout import BlockLayout, empty_symbols
+from nvcodec.hybrid.blocks.layout import BlockLayout, BlockSymbols
 from nvcodec.hybrid.blocks.picture import BinModels, exchange_picture, rebuild_picture
 from nvcodec.hybrid.network import CELL_REACH, Network, quantiser_steps
 from nvcodec.motion.compensation import Compensated, FrameState, compensate, key_frame_inputs
@@ -45,10 +46,10 @@ _STRIPE_ROWS = 24
 @dataclass
 class UnitSymbols:
     """What is coded of a unit's frames. ``motion``: levels, finest first, (B, channels, rows, columns) each, on the
-    CPU. ``blocks``: of each frame what ``nvcodec.hybrid.blocks.layout.BlockLayout.shapes`` lists, int32 arrays."""
+    CPU. ``blocks``: of each frame."""
 
     motion: list[Tensor]
-    blocks: list[list[np.ndarray]]
+    blocks: list[BlockSymbols]
 
     @staticmethod
     def empty(unit: CodingUnit, geometry: FrameGeometry) -> UnitSymbols:
@@ -61,7 +62,16 @@ class UnitSymbols:
                 for k in range(MOTION_LEVELS)
             ]
         layout = BlockLayout(*geometry.half)
-        return UnitSymbols(motion, [empty_symbols(layout, unit.reference_count > 0) for _ in unit.frames])
+        return UnitSymbols(motion, [BlockSymbols.empty(layout, unit.reference_count > 0) for _ in unit.frames])
+
+    def state(self) -> dict[str, Any]:
+        """All of it, as a tree."""
+        return {"motion": self.motion, "blocks": [tuple(symbols) for symbols in self.blocks]}
+
+    @staticmethod
+    def restored(state: dict[str, Any]) -> UnitSymbols:
+        """From what ``state`` returned."""
+        return UnitSymbols(state["motion"], [BlockSymbols(*symbols) for symbols in state["blocks"]])
 
 
 @dataclass
@@ -135,7 +145,7 @@ def motion_context(predictions: list[MotionPrediction], geometry: FrameGeometry)
 
 
 def rebuild_blocks(
-    network: Network, unit: CodingUnit, inputs: Compensated, blocks: list[list[np.ndarray]], layout: BlockLayout
+    network: Network, unit: CodingUnit, inputs: Compensated, blocks: list[BlockSymbols], layout: BlockLayout
 ) -> Tensor:
     """(B, 6, h, w): the frames of a unit as their blocks make them, before the cell."""
     gain, steps = network.gain(unit.depth), quantiser_steps()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,8 +25,8 @@ __all__ = [
     "STEP_BOUND",
     "VERTICAL",
     "BlockLayout",
+    "BlockSymbols",
     "decoding_order",
-    "empty_symbols",
     "scans",
 ]
 
@@ -59,9 +60,7 @@ class BlockLayout:
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
-        """Of the symbols of a frame: log2 of the block's size and its mode, for each 4x4 luma samples; the choice of
-        the chroma mode for each 8x8; how the quantiser step differs from the frame's, for each 32x32; the levels of Y,
-        U and V, where their blocks lie in ``planes``."""
+        """Of the arrays of ``BlockSymbols``."""
         rows, columns = self.blocks
         units, roots = (2 * rows, 2 * columns), ((rows + 3) // 4, (columns + 3) // 4)
         return units, units, (rows, columns), roots, self.planes
@@ -96,17 +95,40 @@ class BlockLayout:
         return out
 
 
-def empty_symbols(layout: BlockLayout, refers: bool) -> list[np.ndarray]:
-    """The symbols, int32, in the order of ``BlockLayout.shapes``, of a frame that is as its references predict it, or
-    without them grey all over: in the largest blocks that there is room for."""
-    made = [np.zeros(shape, np.int32) for shape in layout.shapes]
-    rows, columns = layout.shapes[0]
-    for log2 in range(BLOCK_LOG2_MIN + 1, BLOCK_LOG2_MAX + 1):
-        units = 1 << (log2 - 2)
-        made[0][: rows - rows % units, : columns - columns % units] = log2
-    if refers:
-        made[1][:] = SKIPPED
-    return made
+class BlockSymbols(NamedTuple):
+    """What is coded of the blocks of a frame, int32 arrays. Compiled code is handed them one by one.
+
+    In a picture of R x C blocks of 8x8 luma samples, all of them whole:
+    """
+
+    sizes: np.ndarray
+    """(2 R, 2 C): log2 of the block's size, for each 4x4 luma samples."""
+    modes: np.ndarray
+    """(2 R, 2 C): the block's mode, or SKIPPED or COMPENSATED, for each 4x4 luma samples."""
+    choices: np.ndarray
+    """(R, C): choice of the chroma mode, for each 8x8 luma samples."""
+    offsets: np.ndarray
+    """(R / 4, C / 4), rounded up: how the quantiser step differs from the frame's, for each 32x32 luma samples."""
+    levels: np.ndarray
+    """(3, 8 R, 8 C): the levels of Y, U and V, where their blocks lie in ``BlockLayout.planes``."""
+
+    @staticmethod
+    def zeros(layout: BlockLayout) -> BlockSymbols:
+        """To be filled in."""
+        return BlockSymbols(*(np.zeros(shape, np.int32) for shape in layout.shapes))
+
+    @staticmethod
+    def empty(layout: BlockLayout, refers: bool) -> BlockSymbols:
+        """Of a frame that is as its references predict it, or without them grey all over: in the largest blocks that
+        there is room for."""
+        made = BlockSymbols.zeros(layout)
+        rows, columns = made.sizes.shape
+        for log2 in range(BLOCK_LOG2_MIN + 1, BLOCK_LOG2_MAX + 1):
+            units = 1 << (log2 - 2)
+            made.sizes[: rows - rows % units, : columns - columns % units] = log2
+        if refers:
+            made.modes[:] = SKIPPED
+        return made
 
 
 @lru_cache(maxsize=1)

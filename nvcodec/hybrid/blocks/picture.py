@@ -9,7 +9,7 @@ from torch import Tensor
 from nvcodec.entropy.range_decoder import RangeDecoder
 from nvcodec.entropy.symbols import SymbolChannel, SymbolReader
 from nvcodec.hybrid.blocks.contexts import initial_probabilities
-from nvcodec.hybrid.blocks.layout import BlockLayout, decoding_order
+from nvcodec.hybrid.blocks.layout import BlockLayout, BlockSymbols, decoding_order
 
 __all__ = ["MODEL_DEPTHS", "BinModels", "exchange_picture", "model_of", "noted_bins", "rebuild_picture"]
 
@@ -40,7 +40,7 @@ class BinModels:
     def copy(self) -> BinModels:
         return BinModels([array.copy() for array in self.arrays])
 
-    def read(self, decoder: RangeDecoder, depth: int, layout: BlockLayout, refers: bool) -> list[np.ndarray]:
+    def read(self, decoder: RangeDecoder, depth: int, layout: BlockLayout, refers: bool) -> BlockSymbols:
         """The symbols of a frame from what ``decoder`` is at. Raises TruncatedError."""
         from nvcodec.hybrid.blocks import (
             bins_cpu,  # brings a compiler: only where frames are coded
@@ -53,23 +53,22 @@ class BinModels:
         bins_cpu.probabilities_of(coder)[:] = model
         state = coder[: len(decoder.state)].view(np.uint64)
         state[:] = decoder.state
-        sizes, modes, choices, offsets, levels = symbols = [np.zeros(shape, np.int32) for shape in layout.shapes]
-        syntax_cpu.code_roots(bins_cpu.READ, sizes, modes, choices, offsets, levels, refers, coder)
+        symbols = BlockSymbols.zeros(layout)
+        syntax_cpu.code_roots(bins_cpu.READ, *symbols, refers, coder)
         decoder.check(not coder[bins_cpu.FAILED])
         decoder.state[:] = state
         model[:] = bins_cpu.probabilities_of(coder)
         return symbols
 
 
-def noted_bins(model: np.ndarray, symbols: list[np.ndarray], refers: bool) -> np.ndarray:
+def noted_bins(model: np.ndarray, symbols: BlockSymbols, refers: bool) -> np.ndarray:
     """For each bin of a frame twice the probability of 1 in 4096, and the bin; ``model`` follows."""
     from nvcodec.hybrid.blocks import bins_cpu, syntax_cpu
 
-    sizes, modes, choices, offsets, levels = symbols
     coder = bins_cpu.new_coder(model)
     for _ in range(2):  # how many there are, then which
         coder = bins_cpu.new_coder(model, room=int(coder[bins_cpu.COUNT]))
-        syntax_cpu.code_roots(bins_cpu.WRITE, sizes, modes, choices, offsets, levels, refers, coder)
+        syntax_cpu.code_roots(bins_cpu.WRITE, *symbols, refers, coder)
     model[:] = bins_cpu.probabilities_of(coder)
     return bins_cpu.notes_of(coder)
 
@@ -80,9 +79,9 @@ def exchange_picture(
     depth: int,
     layout: BlockLayout,
     refers: bool,
-    symbols: list[np.ndarray] | None,
-) -> list[np.ndarray]:
-    """Write the ``symbols`` of a frame, int32 in the order of ``BlockLayout.shapes``, or read them.
+    symbols: BlockSymbols | None,
+) -> BlockSymbols:
+    """Write the ``symbols`` of a frame, or read them.
 
     ``refers``: whether other frames predict it. Raises TruncatedError.
     """
@@ -94,13 +93,12 @@ def exchange_picture(
 
 
 def rebuild_picture(
-    symbols: list[np.ndarray], layout: BlockLayout, prediction: Tensor, gain: int, steps: np.ndarray
+    symbols: BlockSymbols, layout: BlockLayout, prediction: Tensor, gain: int, steps: np.ndarray
 ) -> Tensor:
     """Samples (6, h, w), 0 .. 1023, in the working domain. ``prediction``: the same, by other frames. ``gain``,
     ``steps``: see ``rebuild_cpu.rebuild_planes``."""
     from nvcodec.hybrid.blocks.rebuild_cpu import rebuild_planes  # brings a compiler: only where frames are coded
 
     planes = layout.unpacked(prediction.cpu().numpy())
-    sizes, modes, choices, offsets, levels = symbols
-    rebuild_planes(sizes, modes, choices, offsets, levels, planes, decoding_order(*sizes.shape), gain, steps)
+    rebuild_planes(*symbols, planes, decoding_order(*symbols.sizes.shape), gain, steps)
     return torch.from_numpy(layout.packed(planes)).to(prediction.device)

@@ -72,7 +72,7 @@ def _rebuild_luma(mode, levels, plane, order, row, column, log2, step, line, oth
 
 @compiled
 def rebuild_planes(sizes, modes, choices, offsets, levels, planes, order, gain, steps):
-    """Fill ``planes``, int32, from the symbols of ``layout.BlockLayout.shapes``; ``levels`` and ``planes``: Y, U and V,
+    """Fill ``planes``, int32, from ``layout.BlockSymbols``; ``levels`` and ``planes``: Y, U and V,
     see ``layout.BlockLayout.unpacked``. Before, ``planes`` hold what other frames predict. ``order``: of 4x4 luma
     units. ``gain``: index of the frame's quantiser step in ``steps``, which has one for each index, of luma and of
     chroma, (N, 2)."""

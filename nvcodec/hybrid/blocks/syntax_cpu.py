@@ -320,7 +320,7 @@ def code_root(action, row, column, sizes, modes, choices, offsets, levels, refer
 
 @compiled
 def code_roots(action, sizes, modes, choices, offsets, levels, refers, coder):
-    """All roots of a frame, in raster order; see ``layout.BlockLayout.shapes`` and ``bins_cpu.code_bin``."""
+    """All roots of a frame, in raster order; see ``layout.BlockSymbols`` and ``bins_cpu.code_bin``."""
     coder[FAILED], coder[COUNT], coder[STEP_BEFORE] = 0, 0, 0
     for row in range(0, sizes.shape[0], 8):
         for column in range(0, sizes.shape[1], 8):

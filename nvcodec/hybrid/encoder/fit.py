@@ -20,7 +20,7 @@ from nvcodec.core.parallel import run_all
 from nvcodec.encoder.rate import level_costs
 from nvcodec.encoder.working_domain import LUMA_PLANES, SAMPLE_STEP, over_blocks
 from nvcodec.entropy.tables import bits_of_bins
-from nvcodec.hybrid.blocks.layout import BlockLayout, decoding_order
+from nvcodec.hybrid.blocks.layout import BlockLayout, BlockSymbols, decoding_order
 from nvcodec.hybrid.blocks.picture import BinModels, noted_bins
 from nvcodec.hybrid.encoder.twin import Twin
 from nvcodec.hybrid.network import CELL_REACH, GAIN_STEPS, GAIN_STEPS_PER_OCTAVE, LEAST_GAIN, cell_kind, quantiser_steps
@@ -97,12 +97,12 @@ class UnitFit:
         self.layout = BlockLayout(*geometry.half)
         self.importance = importance
         self.weights = _sample_weights(importance.to(target.device), geometry.half)
-        self.blocks: list[list[np.ndarray]] = []
+        self.blocks: list[BlockSymbols] = []
         self.rebuilt = inputs.prediction
 
     def search(self, gain: int, models: BinModels, settings: FitSettings) -> list[float]:
         """Find the blocks; ``models`` follow what they would code. The bits of each frame."""
-        found: dict[int, tuple[list[np.ndarray], Tensor]] = {}
+        found: dict[int, tuple[BlockSymbols, Tensor]] = {}
 
         def search(b: int) -> None:
             found[b] = self._searched(b, gain, models.at(self.unit.depth).copy(), settings)
@@ -120,7 +120,7 @@ class UnitFit:
             gradients = torch.autograd.grad(self._crop_error(twin), twin.synthesis[kind])
             twin.step_synthesis(kind, gradients, settings.lmbda)
 
-    def _searched(self, b: int, gain: int, model: np.ndarray, settings: FitSettings) -> tuple[list[np.ndarray], Tensor]:
+    def _searched(self, b: int, gain: int, model: np.ndarray, settings: FitSettings) -> tuple[BlockSymbols, Tensor]:
         """The symbols of one frame, and what they come to, (6, h, w)."""
         from nvcodec.hybrid.blocks.bins_cpu import new_coder
         from nvcodec.hybrid.encoder import block_kernels as kernels  # brings a compiler: only where frames are encoded
@@ -130,13 +130,12 @@ class UnitFit:
         foreseen = np.zeros((3, 0, 0), np.int32)
         if self.unit.reference_count:
             foreseen = layout.unpacked(self.inputs.prediction[b].cpu().numpy())
-        symbols = [np.zeros(shape, np.int32) for shape in layout.shapes]
-        sizes, modes, choices, offsets, levels = symbols
-        offsets[:] = _offsets(self.importance[b].numpy(), settings.lmbda, gain)
+        symbols = BlockSymbols.zeros(layout)
+        symbols.offsets[:] = _offsets(self.importance[b].numpy(), settings.lmbda, gain)
         planes = np.zeros(layout.planes, np.int32)
         kernels.search_picture(
-            source, self._plane_weights(b), planes, levels, sizes, modes, choices, offsets,
-            decoding_order(*sizes.shape), gain, quantiser_steps(), np.float32(settings.lmbda), new_coder(model),
+            source, self._plane_weights(b), planes, symbols.levels, *symbols[:4],
+            decoding_order(*symbols.sizes.shape), gain, quantiser_steps(), np.float32(settings.lmbda), new_coder(model),
             foreseen, np.array([*settings.modes, settings.splits_empty]),
         )  # fmt: skip
         return symbols, torch.from_numpy(layout.packed(planes))

@@ -351,7 +351,7 @@ class SegmentFit:
     def state(self) -> dict[str, Any]:
         """Where the pass is: a segment of the same source, given this, goes on in the same way."""
         return {
-            "symbols": [vars(symbols) for symbols in self.symbols],
+            "symbols": [symbols.state() for symbols in self.symbols],
             "sensitivity": self.sensitivity,
             "reports": [r and (r.motion_bits, r.block_bits, r.errors) for r in self.reports],
             "states": {
@@ -367,7 +367,7 @@ class SegmentFit:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take over what ``state`` returned, with all tensors on the CPU."""
-        self.symbols = [UnitSymbols(**symbols) for symbols in state["symbols"]]
+        self.symbols = [UnitSymbols.restored(symbols) for symbols in state["symbols"]]
         self.sensitivity = state["sensitivity"]
         self.reports = [
             kept and UnitReport(unit, *kept) for unit, kept in zip(self.units, state["reports"], strict=False)
