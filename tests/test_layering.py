@@ -17,10 +17,10 @@ ROOT = Path(__file__).parent.parent
 DECODER_ROOMS = (
     ("core", "errors limits device parallel memory compiled fixedpoint frame gop color metrics package_versions"),
     ("bitstream", "bitio syntax container salvage"),
-    ("entropy", "tables range_decoder context context_cpu symbols"),
+    ("entropy", "tables range_decoder context context_cpu symbols weights"),
     ("motion", "levels warp_cpu warp agreement_cpu side_cpu prediction side compensation"),
     ("hybrid.blocks", "contexts layout bins_cpu syntax_cpu transform_cpu prediction_cpu rebuild_cpu picture"),
-    ("hybrid", "cell_cpu network weights base unit payload"),
+    ("hybrid", "cell_cpu network base unit payload"),
     ("", "decoder account"),
 )
 """Rooms of what a decoder needs, and the modules of each. A module may use those before it in its room, and the rooms

@@ -18,9 +18,9 @@ from nvcodec.bitstream import container, syntax
 from nvcodec.bitstream.container import Segment, StreamHeader, write_container
 from nvcodec.core import gop, limits
 from nvcodec.core.errors import BitstreamError, LimitError, UnsupportedError
-from nvcodec.entropy import tables
+from nvcodec.entropy import tables, weights
 from nvcodec.entropy.symbols import SymbolReader
-from nvcodec.hybrid import base, weights
+from nvcodec.hybrid import base
 from nvcodec.hybrid.payload import HybridDecoder
 from nvcodec.motion import levels, prediction, warp
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from nvcodec.entropy.symbols import SymbolReader, SymbolWriter
 from nvcodec.entropy.tables import SCALES, table_bits
-from nvcodec.hybrid.base import starting_tensors
-from nvcodec.hybrid.network import GAIN_STEPS, NetworkShape, TensorSpec
-from nvcodec.hybrid.weights import STEPS, TensorChange, best_scales, code_tensors, row_length
+from nvcodec.entropy.weights import STEPS, TensorChange, TensorSpec, best_scales, row_length
+from nvcodec.hybrid.base import segment_tensors, starting_tensors
+from nvcodec.hybrid.network import GAIN_STEPS, NetworkShape
 
 SHAPE = NetworkShape(8)
 BY_NAME = {spec.name: spec for spec in SHAPE.tensors}
@@ -25,11 +25,10 @@ def changed(spec: TensorSpec, rng: np.random.Generator, largest: int, step: int)
 
 
 def there_and_back(offset: int, changes: dict[str, TensorChange]) -> tuple[Tensors, Tensors, SymbolWriter]:
-    start = starting_tensors(8)
     writer = SymbolWriter()
-    meant = code_tensors(writer, SHAPE, start, offset, changes)
+    meant = segment_tensors(writer, 8, offset, changes)
     reader = SymbolReader(writer.finish())
-    found = code_tensors(reader, SHAPE, start, offset)
+    found = segment_tensors(reader, 8, offset)
     reader.finish()
     assert reader.bits == pytest.approx(writer.bits, rel=1e-3, abs=0.05)
     return meant, found, writer

@@ -33,14 +33,14 @@ from nvcodec.core.errors import (
 )
 from nvcodec.decoder import Decoder, FrameHash, output_planes
 from nvcodec.entropy.symbols import SymbolWriter
-from nvcodec.hybrid.base import WIDTHS, starting_tensors
+from nvcodec.entropy.weights import STEPS, TensorChange, row_length
+from nvcodec.hybrid.base import WIDTHS, segment_tensors
 from nvcodec.hybrid.blocks.contexts import initial_probabilities
 from nvcodec.hybrid.blocks.layout import LEVEL_BOUND, STEP_BOUND, BlockLayout, BlockSymbols
 from nvcodec.hybrid.blocks.picture import noted_bins
 from nvcodec.hybrid.network import NetworkShape
 from nvcodec.hybrid.payload import HybridHeader, HybridWriter
 from nvcodec.hybrid.unit import UnitSymbols
-from nvcodec.hybrid.weights import STEPS, TensorChange, code_tensors, row_length
 from nvcodec.motion.levels import FrameGeometry
 
 __all__ = [
@@ -266,14 +266,14 @@ def _breaking_weights(width: int) -> bytes:
     spec = next(s for s in shape.tensors if s.name == "cell.inter.mix0.weight")
     symbols = np.full(spec.shape, 127)
     change = TensorChange(symbols, len(STEPS) - 1, np.full(symbols.size // row_length(spec), 63))
-    code_tensors(writer, shape, starting_tensors(width), 0, {spec.name: change})
+    segment_tensors(writer, width, 0, {spec.name: change})
     return header.write() + writer.finish()
 
 
 def _breaking_blocks(level: int, step: int) -> bytes:
     """A segment payload whose first block has one level, in a root with another quantiser step."""
     writer = SymbolWriter()
-    code_tensors(writer, NetworkShape(8), starting_tensors(8), 0, {})
+    segment_tensors(writer, 8, 0, {})
     symbols = BlockSymbols.empty(BlockLayout(6, 8), False)
     symbols.offsets[0, 0], symbols.levels[0, 0, 0] = step, level
     writer.exchange_bins(noted_bins(initial_probabilities(0), symbols, False))

@@ -29,12 +29,12 @@ from draw_blocks import draw_blocks
 from nvcodec.bitstream.container import Segment, StreamHeader, write_container
 from nvcodec.core.limits import level_for
 from nvcodec.decoder import FrameHash, output_planes
+from nvcodec.entropy.weights import TensorChange, best_scales
 from nvcodec.hybrid.base import starting_tensors
 from nvcodec.hybrid.blocks.layout import BlockLayout
 from nvcodec.hybrid.network import CELL_INPUTS, NetworkShape
 from nvcodec.hybrid.payload import HybridHeader, HybridWriter
 from nvcodec.hybrid.unit import UnitSymbols
-from nvcodec.hybrid.weights import TensorChange, best_scales
 from nvcodec.motion.levels import FrameGeometry
 
 ROOT = Path(__file__).parent.parent

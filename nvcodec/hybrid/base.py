@@ -7,6 +7,7 @@ smaller one with channels that do nothing until a file changes them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from importlib import resources
 
@@ -15,9 +16,11 @@ import torch
 from torch import Tensor
 
 from nvcodec.core.errors import UnsupportedError
-from nvcodec.hybrid.network import NetworkShape, TensorSpec
+from nvcodec.entropy.symbols import SymbolChannel
+from nvcodec.entropy.weights import TensorChange, TensorSpec, code_tensors
+from nvcodec.hybrid.network import NetworkShape, limit_gains
 
-__all__ = ["TRAINED_WIDTHS", "WIDTHS", "starting_tensors"]
+__all__ = ["TRAINED_WIDTHS", "WIDTHS", "segment_tensors", "starting_tensors"]
 
 WIDTHS = (8, 24, 48, 96, 160, 288)
 """The width presets, from about six thousand to three million parameters."""
@@ -70,3 +73,17 @@ def starting_tensors(width: int) -> dict[str, Tensor]:
     if width not in WIDTHS:
         raise UnsupportedError(f"network width {width}; this decoder knows {', '.join(map(str, WIDTHS))}")
     return {name: torch.from_numpy(a.astype(np.float32)) for name, a in _starting_arrays(width).items()}
+
+
+def segment_tensors(
+    channel: SymbolChannel, width: int, gain_offset: int, changes: Mapping[str, TensorChange] | None = None
+) -> dict[str, Tensor]:
+    """Write the ``changes`` of a segment's network or read them; returns its integer tensors.
+
+    ``gain_offset`` is added to the starting gains: the quantiser step of the segment.
+    """
+    start = starting_tensors(width)
+    start["block.gain"] = limit_gains(start["block.gain"] + gain_offset)
+    tensors = code_tensors(channel, NetworkShape(width).tensors, start, changes)
+    tensors["block.gain"] = limit_gains(tensors["block.gain"])
+    return tensors

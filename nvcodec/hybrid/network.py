@@ -25,6 +25,7 @@ from nvcodec.entropy.context import (
     STAGES,
     ContextWeights,
 )
+from nvcodec.entropy.weights import TensorSpec
 from nvcodec.motion.levels import MOTION_LEVELS
 from nvcodec.motion.warp import GREY, SAMPLE_CHANNELS
 
@@ -38,7 +39,6 @@ __all__ = [
     "GAIN_STEPS_PER_OCTAVE",
     "Network",
     "NetworkShape",
-    "TensorSpec",
     "cell_kind",
     "gain_values",
     "limit_gains",
@@ -73,16 +73,6 @@ MIX_LAYERS = 2
 CELL_LAYERS = ("enter", *(f"mix{i}" for i in range(MIX_LAYERS)), "leave")
 CELL_REACH = len(CELL_LAYERS)
 """How far apart a sample of the working domain and another one that it depends on through a cell can lie."""
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """One tensor of the network; ``fraction_bits`` scales its real values to integers, |integer| <= bound."""
-
-    name: str
-    shape: tuple[int, ...]
-    fraction_bits: int
-    bound: int
 
 
 @dataclass(frozen=True)

@@ -23,12 +23,12 @@ from nvcodec.core.fixedpoint import exact_inference
 from nvcodec.core.gop import MAX_DEPTH, CodedFrame, CodingUnit, coding_units
 from nvcodec.core.parallel import in_turn, thread_count
 from nvcodec.entropy.symbols import SymbolReader, SymbolWriter
-from nvcodec.hybrid.base import WIDTHS, starting_tensors
+from nvcodec.entropy.weights import TensorChange
+from nvcodec.hybrid.base import WIDTHS, segment_tensors
 from nvcodec.hybrid.blocks.layout import BlockLayout, BlockSymbols
 from nvcodec.hybrid.blocks.picture import BinModels, exchange_picture
 from nvcodec.hybrid.network import Network, NetworkShape
 from nvcodec.hybrid.unit import CodedUnit, UnitBits, UnitSymbols, code_unit
-from nvcodec.hybrid.weights import TensorChange, code_tensors
 from nvcodec.motion.compensation import FrameState
 from nvcodec.motion.levels import MOTION_LEVELS, FrameGeometry
 
@@ -39,7 +39,7 @@ MAX_GOP = 1 << (MAX_DEPTH - 1)
 
 @dataclass(frozen=True)
 class HybridHeader:
-    """``width``: channels of the cell. ``gop``: frames between P frames. ``gain_offset``: see code_tensors."""
+    """``width``: channels of the cell. ``gop``: frames between P frames. ``gain_offset``: see segment_tensors."""
 
     width: int
     gop: int
@@ -98,10 +98,8 @@ class HybridWriter:
         self._next = 0
         self._symbols = SymbolWriter()
         self.models = BinModels()
-        start = starting_tensors(header.width)
-        shape = NetworkShape(header.width)
-        tensors = code_tensors(self._symbols, shape, start, header.gain_offset, changes)
-        self.network = Network(shape, tensors).to(device)
+        tensors = segment_tensors(self._symbols, header.width, header.gain_offset, changes)
+        self.network = Network(NetworkShape(header.width), tensors).to(device)
         self.network.check()
         self.weight_bits = self._symbols.bits
 
@@ -154,9 +152,8 @@ class HybridDecoder:
         self.geometry = geometry
         self.units = coding_units(frames, self.header.gop)
         self._symbols = SymbolReader(payload[start:])
-        shape = NetworkShape(self.header.width)
-        tensors = code_tensors(self._symbols, shape, starting_tensors(self.header.width), self.header.gain_offset)
-        self.network = Network(shape, tensors).to(device)
+        tensors = segment_tensors(self._symbols, self.header.width, self.header.gain_offset)
+        self.network = Network(NetworkShape(self.header.width), tensors).to(device)
         self.network.check()
         self.models = BinModels()
         self.account = HybridAccount(start, self._symbols.bits)

@@ -16,10 +16,10 @@ from nvcodec.core.parallel import run_ahead
 from nvcodec.decoder import FrameHash, output_planes
 from nvcodec.encoder.distortion import plane_errors, psnr_611
 from nvcodec.encoder.rate_control import AIM, SLOPE, TOLERANCE, UnitBudget, clamp_lambda, measured_slope
+from nvcodec.entropy.weights import TensorChange
 from nvcodec.hybrid.encoder.segment_fit import PassSettings, SegmentFit, UnitReport, UnitSearch
 from nvcodec.hybrid.encoder.twin import Twin
 from nvcodec.hybrid.payload import HybridHeader, HybridWriter
-from nvcodec.hybrid.weights import TensorChange
 
 __all__ = ["GAIN_PER_OCTAVE", "CodedSegment", "FinalPass"]
 

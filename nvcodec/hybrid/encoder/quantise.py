@@ -12,9 +12,8 @@ import numpy as np
 from torch import Tensor
 
 from nvcodec.entropy.tables import FRACTIONS, SCALES, TABLE_BOUND, table_bits
+from nvcodec.entropy.weights import STEPS, TensorChange, TensorSpec, best_scales, row_length
 from nvcodec.hybrid.encoder.twin import Twin
-from nvcodec.hybrid.network import TensorSpec
-from nvcodec.hybrid.weights import STEPS, TensorChange, best_scales, row_length
 
 __all__ = ["gain_changes", "quantise_network"]
 

@@ -11,6 +11,7 @@ import torch
 
 from nvcodec.core.errors import TargetError
 from nvcodec.encoder.rate_control import AIM, Target, first_lambda, next_lambda
+from nvcodec.entropy.weights import STEPS, TensorChange
 from nvcodec.hybrid.base import starting_tensors
 from nvcodec.hybrid.encoder.final_pass import GAIN_PER_OCTAVE, CodedSegment, FinalPass
 from nvcodec.hybrid.encoder.quantise import gain_changes, quantise_network
@@ -18,7 +19,6 @@ from nvcodec.hybrid.encoder.segment_fit import PassEffort, PassSettings, Segment
 from nvcodec.hybrid.encoder.twin import Twin
 from nvcodec.hybrid.network import NetworkShape, with_cells_on
 from nvcodec.hybrid.payload import HybridHeader, HybridWriter
-from nvcodec.hybrid.weights import STEPS, TensorChange
 
 __all__ = [
     "EFFORTS",

@@ -1,4 +1,4 @@
-"""The network's weights in the bitstream: differences from the starting network, in steps.
+"""Tensors of a network in the bitstream: differences from those it starts from, in steps.
 
 Each tensor is untouched (one flag), or has a step and a scale; ``value = start + step * symbol``. Long rows
 (output channels) have scales of their own, so that rows and tensors without changes cost next to nothing.
@@ -7,6 +7,7 @@ There is no pruning mask: a pruned weight is a zero symbol, and the scale prices
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,9 +16,8 @@ from torch import Tensor
 
 from nvcodec.entropy.symbols import SymbolChannel
 from nvcodec.entropy.tables import FRACTIONS, SCALES, table_bits
-from nvcodec.hybrid.network import NetworkShape, TensorSpec, limit_gains
 
-__all__ = ["STEPS", "TensorChange", "best_scales", "code_tensors", "row_length"]
+__all__ = ["STEPS", "TensorChange", "TensorSpec", "best_scales", "code_tensors", "row_length"]
 
 STEPS = (1, 2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64, 91, 128, 181, 256)
 """Steps of a tensor's symbols, in integer units of the tensor."""
@@ -27,6 +27,16 @@ _ROW_TABLE = 28 * FRACTIONS
 """Table that codes how a row's scale differs from its tensor's (b = 0.8)."""
 _MIN_ROW = 64
 """Tensors whose rows are shorter have one scale for all."""
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One tensor of a network; ``fraction_bits`` scales its real values to integers, |integer| <= bound."""
+
+    name: str
+    shape: tuple[int, ...]
+    fraction_bits: int
+    bound: int
 
 
 @dataclass
@@ -54,20 +64,15 @@ def best_scales(symbols: np.ndarray, spec: TensorSpec) -> np.ndarray:
 
 def code_tensors(
     channel: SymbolChannel,
-    shape: NetworkShape,
-    start: dict[str, Tensor],
-    gain_offset: int,
-    changes: dict[str, TensorChange] | None = None,
+    specs: Iterable[TensorSpec],
+    start: Mapping[str, Tensor],
+    changes: Mapping[str, TensorChange] | None = None,
 ) -> dict[str, Tensor]:
-    """Write ``changes`` (absent tensors are untouched) or read them; returns the segment's integer tensors.
-
-    ``gain_offset`` is added to the starting gains: the quantiser step of the segment.
-    """
+    """Write ``changes`` (absent tensors are untouched) or read them; returns the integer tensors in the order of
+    ``specs``. ``start``: those that the changes are added to, by name."""
     tensors = {}
-    for spec in shape.tensors:
+    for spec in specs:
         values = start[spec.name]
-        if spec.name == "block.gain":
-            values = limit_gains(values + gain_offset)
         change = None
         if changes is not None:
             change = changes.get(spec.name)
@@ -78,7 +83,7 @@ def code_tensors(
             symbols, step = _code_change(channel, spec, change)
             moved = torch.from_numpy(np.multiply(symbols, STEPS[step], dtype=np.float32)).reshape(spec.shape)
             values = moved.add_(values).clamp_(-spec.bound, spec.bound)
-        tensors[spec.name] = limit_gains(values) if spec.name == "block.gain" else values
+        tensors[spec.name] = values
     return tensors
 
 
