@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -24,15 +24,31 @@ from nvcodec.core.errors import BitstreamError, ChecksumError, InputError, Unsup
 from nvcodec.core.frame import Frame, VideoProperties
 from nvcodec.core.parallel import thread_limit
 from nvcodec.hybrid.payload import HybridDecoder
-from nvcodec.motion.compensation import FrameState
 from nvcodec.motion.levels import FrameGeometry
 from nvcodec.motion.warp import unpack_luma
 
-__all__ = ["Damage", "Decoder", "FrameHash", "output_planes", "properties_of"]
+__all__ = ["Damage", "Decoder", "FrameHash", "SegmentDecoder", "output_planes", "properties_of"]
 
 
 _NO_MEMORY = re.compile(r"can't allocate memory|bad_alloc|not enough memory")
 """What torch says, in a plain RuntimeError, where the CPU's memory does not suffice."""
+
+
+class SegmentDecoder(Protocol):
+    """What a representation makes of the payload of a segment. Whatever is wrong there is a BitstreamError."""
+
+    def decode(self, wanted: range | None = None) -> Iterator[dict[int, Tensor]]:
+        """Samples (6, h, w) of the working domain, integers 0 .. 1023, by display position, in the order in which
+        frames are rebuilt. It may end behind the last frame of ``wanted`` (None for all); frames that are not wanted
+        may be among them."""
+
+    def account(self) -> dict[str, Any]:
+        """Where the bits of what has been decoded went.
+
+        ``header_bytes``, ``weight_bits``, ``motion_bits``, ``block_bits``, ``width``, ``gop``, ``parameters``, and
+        ``units``: of each its ``frames``, by display position, ``type``, ``depth``, ``motion_bits``, ``block_bits`` and
+        ``bits``.
+        """
 
 
 class FrameHash:
@@ -260,11 +276,11 @@ class Decoder:
         digest = FrameHash()
         waiting: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
         due = start
-        for decoded in self._segment_states(number, segment, start, stop):
+        for decoded in self._segment_samples(number, segment, range(start, stop)):
             with thread_limit(self.threads):
-                for display, state in decoded.items():
+                for display, samples in decoded.items():
                     if start <= display < stop:
-                        waiting[display] = output_planes(state.appearance.packed, self.header.width, self.header.height)
+                        waiting[display] = output_planes(samples, self.header.width, self.header.height)
             while due in waiting:
                 planes = waiting.pop(due)
                 digest.add(planes)
@@ -276,10 +292,13 @@ class Decoder:
                 "have the hash that the file states"
             )
 
-    def _segment_states(self, number: int, segment: Segment, start: int, stop: int) -> Iterator[dict[int, FrameState]]:
+    def _segment_decoder(self, segment: Segment) -> SegmentDecoder:
+        return HybridDecoder(segment.payload, self.geometry, segment.frame_count, self.device)
+
+    def _segment_samples(self, number: int, segment: Segment, wanted: range) -> Iterator[dict[int, Tensor]]:
         with _placed(f"segment {number}"):
-            decoder = HybridDecoder(segment.payload, self.geometry, segment.frame_count, self.device)
-        steps = decoder.decode(lambda frame: start <= frame.display < stop)
+            decoder = self._segment_decoder(segment)
+        steps = decoder.decode(wanted)
         while True:
             with _placed(f"segment {number}"), thread_limit(self.threads):
                 decoded = next(steps, None)
@@ -311,10 +330,10 @@ class Decoder:
         segments = []
         for number, segment in enumerate(self.container.iter_segments()):
             with _placed(f"segment {number}"), thread_limit(self.threads):
-                decoder = HybridDecoder(segment.payload, self.geometry, segment.frame_count, self.device)
+                decoder = self._segment_decoder(segment)
                 for _ in decoder.decode():
                     pass
-            segments.append(self._segment_account(number, segment, decoder))
+            segments.append(self._segment_account(number, segment, decoder.account()))
         headers = sum(s["header_bytes"] for s in segments)
         overhead = sum(size for name, size in places.items() if name != "payload") + headers
         total = sum(places.values())
@@ -327,32 +346,12 @@ class Decoder:
             "segments": segments,
         }
 
-    def _segment_account(self, number: int, segment: Segment, decoder: HybridDecoder) -> dict[str, Any]:
-        units = []
-        for unit, bits in decoder.account.units:
-            units.append(
-                {
-                    "frames": [self.container.segment_starts[number] + f.display for f in unit.frames],
-                    "type": "IPB"[min(unit.depth, 2)],
-                    "depth": unit.depth,
-                    "motion_bits": sum(bits.motion),
-                    "block_bits": sum(bits.blocks),
-                    "bits": sum(bits.motion) + sum(bits.blocks),
-                }
-            )
-        return {
-            "first_frame": self.container.segment_starts[number],
-            "frames": segment.frame_count,
-            "bytes": len(segment.payload),
-            "header_bytes": decoder.account.header_bytes,
-            "width": decoder.header.width,
-            "gop": decoder.header.gop,
-            "parameters": decoder.network.shape.parameter_count,
-            "weight_bits": decoder.account.weight_bits,
-            "motion_bits": sum(u["motion_bits"] for u in units),
-            "block_bits": sum(u["block_bits"] for u in units),
-            "units": units,
-        }
+    def _segment_account(self, number: int, segment: Segment, account: dict[str, Any]) -> dict[str, Any]:
+        """``account``: of the segment's decoder."""
+        first = self.container.segment_starts[number]
+        units = [unit | {"frames": [first + display for display in unit["frames"]]} for unit in account["units"]]
+        place = {"first_frame": first, "frames": segment.frame_count, "bytes": len(segment.payload)}
+        return place | account | {"units": units}
 
 
 @contextmanager

@@ -63,9 +63,9 @@ def test_decoding_is_done_on_the_device() -> None:
     with Decoder(FOLDER / "blocks.cwrv", device="cuda") as decoder, thread_limit(1):
         segment = next(iter(decoder.container.iter_segments()))
         decoded = HybridDecoder(segment.payload, decoder.geometry, segment.frame_count, decoder.device)
-        states = [state for unit in decoded.decode() for state in unit.values()]
-    assert states
-    assert all(state.appearance.packed.is_cuda for state in states)
+        pictures = [samples for unit in decoded.decode() for samples in unit.values()]
+    assert pictures
+    assert all(samples.is_cuda for samples in pictures)
 
 
 @pytest.mark.usefixtures("cuda")

@@ -9,18 +9,20 @@ weights and the symbols of all units.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from nvcodec.bitstream.bitio import BitReader, BitWriter
 from nvcodec.core.errors import LimitError, SyntaxViolation
 from nvcodec.core.fixedpoint import exact_inference
-from nvcodec.core.gop import MAX_DEPTH, CodedFrame, CodingUnit, coding_units
+from nvcodec.core.gop import MAX_DEPTH, CodingUnit, coding_units
 from nvcodec.core.parallel import in_turn, thread_count
 from nvcodec.entropy.symbols import SymbolReader, SymbolWriter
 from nvcodec.entropy.weights import TensorChange
@@ -135,36 +137,57 @@ class HybridWriter:
         return self.header.write() + self._symbols.finish()
 
 
-@dataclass
-class HybridAccount:
-    """Where the bits of a segment went."""
-
-    header_bytes: int = 0
-    weight_bits: float = 0.0
-    units: list[tuple[CodingUnit, UnitBits]] = field(default_factory=list)
-
-
 class HybridDecoder:
-    """Rebuilds the frames of one segment from its payload."""
+    """Rebuilds the frames of one segment from its payload: a ``nvcodec.decoder.SegmentDecoder``."""
 
     def __init__(self, payload: bytes, geometry: FrameGeometry, frames: int, device: torch.device) -> None:
         self.header, start = HybridHeader.parse(payload)
         self.geometry = geometry
+        self._frames = frames
         self.units = coding_units(frames, self.header.gop)
         self._symbols = SymbolReader(payload[start:])
         tensors = segment_tensors(self._symbols, self.header.width, self.header.gain_offset)
         self.network = Network(NetworkShape(self.header.width), tensors).to(device)
         self.network.check()
         self.models = BinModels()
-        self.account = HybridAccount(start, self._symbols.bits)
+        self._header_bytes = start
+        self._weight_bits = self._symbols.bits
+        self._unit_bits: list[UnitBits] = []
 
-    def decode(self, wanted: Callable[[CodedFrame], bool] = lambda frame: True) -> Iterator[dict[int, FrameState]]:
-        """The states of the frames of each unit, in coding order, up to the last unit with a wanted frame.
+    def account(self) -> dict[str, Any]:
+        """Where the bits of what has been decoded went."""
+        units = []
+        for unit, bits in zip(self.units, self._unit_bits, strict=False):
+            motion, blocks = sum(bits.motion), sum(bits.blocks)
+            units.append(
+                {
+                    "frames": [f.display for f in unit.frames],
+                    "type": "IPB"[min(unit.depth, 2)],
+                    "depth": unit.depth,
+                    "motion_bits": motion,
+                    "block_bits": blocks,
+                    "bits": motion + blocks,
+                }
+            )
+        return {
+            "header_bytes": self._header_bytes,
+            "width": self.header.width,
+            "gop": self.header.gop,
+            "parameters": self.network.shape.parameter_count,
+            "weight_bits": self._weight_bits,
+            "motion_bits": sum(u["motion_bits"] for u in units),
+            "block_bits": sum(u["block_bits"] for u in units),
+            "units": units,
+        }
+
+    def decode(self, wanted: range | None = None) -> Iterator[dict[int, Tensor]]:
+        """The samples of the frames of each unit, in coding order, up to the last unit with a wanted frame.
 
         Frames are rebuilt while the symbols of the next units are read, until one refers to them.
         """
+        wanted = range(self._frames) if wanted is None else wanted
         uses = last_uses(self.units)
-        last = max((n for n, u in enumerate(self.units) if any(map(wanted, u.frames))), default=-1)
+        last = max((n for n, u in enumerate(self.units) if any(f.display in wanted for f in u.frames)), default=-1)
         states: dict[int, FrameState] = {}
         pending: deque[Future[dict[int, FrameState]]] = deque()
         with in_turn() as submit:
@@ -177,14 +200,14 @@ class HybridDecoder:
                 bits = UnitBits()
                 with exact_inference():
                     coded = code_unit(self._symbols, self.network, unit, states, self.geometry, self.models, None, bits)
-                self.account.units.append((unit, bits))
+                self._unit_bits.append(bits)
                 referenced = [frame.display for frame in unit.frames if uses[frame.display] > number]
                 pending.append(submit(partial(self._rebuild, coded, referenced)))
                 for display in [d for d in states if uses[d] <= number]:
                     del states[display]
-                yield rebuilt
+                yield _samples(rebuilt)
             while pending:
-                yield pending.popleft().result()
+                yield _samples(pending.popleft().result())
         if last + 1 == len(self.units):
             self._finish()
 
@@ -201,3 +224,7 @@ class HybridDecoder:
             self._symbols.finish()
         except SyntaxViolation as error:
             raise SyntaxViolation(f"segment: {error}") from None
+
+
+def _samples(states: dict[int, FrameState]) -> dict[int, Tensor]:
+    return {display: state.appearance.packed for display, state in states.items()}
