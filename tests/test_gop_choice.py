@@ -15,8 +15,8 @@ from nvcodec.core.frame import Frame
 from nvcodec.decoder import Decoder
 from nvcodec.encoder.pipeline import EncodeOptions, encode
 from nvcodec.encoder.rate_control import Target
+from nvcodec.encoder.representation import CodedSegment
 from nvcodec.hybrid.encoder import gop_choice
-from nvcodec.hybrid.encoder.final_pass import CodedSegment
 from nvcodec.hybrid.encoder.gop_choice import encode_with_best_gop
 from nvcodec.hybrid.encoder.segment_fit import SegmentSource
 from nvcodec.hybrid.encoder.stages import EFFORTS

@@ -29,9 +29,9 @@ before. A new module gets its place here."""
 OTHER_ROOMS = (
     ("media", "output_file matroska y4m av_frame video_write source_length video_io video_digest"),
     # what a representation's encoder is made of
-    ("encoder", "arithmetic working_domain distortion rate_control power_kernels rate_kernels rate"),
+    ("encoder", "arithmetic working_domain distortion rate_control representation power_kernels rate_kernels rate"),
     ("encoder", "motion_kernels motion_search lookahead temporal_filter"),
-    ("hybrid.encoder", "twin quantise block_kernels fit segment_fit final_pass stages gop_choice"),
+    ("hybrid.encoder", "twin quantise block_kernels fit segment_fit final_pass stages gop_choice representation"),
     # what makes a file with one
     ("encoder", "cuts source tree_file checkpoint identity pipeline"),
     ("rd", "extra bd quality anchors ladder store tool_versions clip workers points run results plot stills report"),

@@ -119,11 +119,10 @@ def test_gains_are_limited_once() -> None:
 
 
 def test_the_smallest_payload_is_that_of_empty_units() -> None:
-    source = SegmentSource(torch.zeros(6, 6, *GEOMETRY.half), GEOMETRY, 4)
     writer = HybridWriter(HybridHeader(8, 4, 0), {}, GEOMETRY, 6, torch.device("cpu"))
     for unit in writer.units:
         writer.code(UnitSymbols.empty(unit, GEOMETRY))
-    assert smallest_payload(source, 8) == len(writer.finish())
+    assert smallest_payload(6, GEOMETRY, 4, 8) == len(writer.finish())
 
 
 def test_a_flash_is_within_reach_of_the_smallest_gains() -> None:

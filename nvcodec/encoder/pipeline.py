@@ -32,20 +32,11 @@ from nvcodec.decoder import Decoder
 from nvcodec.encoder.checkpoint import Checkpoint
 from nvcodec.encoder.distortion import psnr_611
 from nvcodec.encoder.identity import encode_identity
-from nvcodec.encoder.rate_control import Target, lambda_for_quality
+from nvcodec.encoder.rate_control import Target, check_reachable, lambda_for_quality
+from nvcodec.encoder.representation import Keep, SegmentEncoder, StageReport
 from nvcodec.encoder.source import Shot, Source
 from nvcodec.encoder.working_domain import working_samples
-from nvcodec.hybrid.base import WIDTHS
-from nvcodec.hybrid.encoder.gop_choice import encode_with_best_gop
-from nvcodec.hybrid.encoder.segment_fit import SegmentSource
-from nvcodec.hybrid.encoder.stages import (
-    EFFORTS,
-    Keep,
-    StageReport,
-    check_reachable,
-    smallest_payload,
-)
-from nvcodec.hybrid.payload import MAX_GOP
+from nvcodec.hybrid.encoder.representation import HybridEncoder, check_choices
 from nvcodec.media.output_file import atomic_output, check_target, checkpoint_path, output_lock
 from nvcodec.motion.levels import FrameGeometry
 
@@ -88,14 +79,9 @@ class EncodeOptions:
                 raise EncodeError(f"{name} {value} is not a positive number")
         if self.quality is not None and not 0 <= self.quality <= 60:
             raise EncodeError(f"quality {self.quality} lies outside 0 .. 60")
-        if self.effort not in EFFORTS:
-            raise EncodeError(f"unknown effort {self.effort!r}; choose {', '.join(EFFORTS)}")
-        if self.gop is not None and not 1 <= self.gop <= MAX_GOP:
-            raise EncodeError(f"gop {self.gop} lies outside 1 .. {MAX_GOP}")
+        check_choices(self.effort, self.gop, self.width)
         if self.segment is not None and not 1 <= self.segment <= MAX_SEGMENT_FRAMES:
             raise EncodeError(f"segment {self.segment} lies outside 1 .. {MAX_SEGMENT_FRAMES}")
-        if self.width is not None and self.width not in WIDTHS:
-            raise EncodeError(f"width {self.width}; choose {', '.join(map(str, WIDTHS))}")
         if self.threads is not None and not 1 <= self.threads <= 1024:
             raise EncodeError(f"threads {self.threads} lies outside 1 .. 1024")
 
@@ -220,12 +206,9 @@ def _total_bytes(options: EncodeOptions, properties: VideoProperties, frames: in
     return (options.bpp or DEFAULT_BPP) * frames * properties.width * properties.height / 8
 
 
-def _choose_width(bits: float) -> int:
-    """Wider networks where there are bits, and therefore samples, for them."""
-    for width, enough in ((288, 4e9), (160, 4e8), (96, 1e8), (48, 2e7), (24, 3e4)):
-        if bits >= enough:
-            return width
-    return WIDTHS[0]
+def _segment_encoder(options: EncodeOptions, total_bytes: float | None) -> SegmentEncoder:
+    """That of the representation which the segments are coded in."""
+    return HybridEncoder.chosen(options.effort, options.gop, options.width, 8 * total_bytes if total_bytes else 1e6)
 
 
 def _encode_shots(
@@ -240,19 +223,13 @@ def _encode_shots(
     properties, shots, count = video.properties, video.shots, len(video)
     geometry = FrameGeometry(properties.width, properties.height)
     total = _total_bytes(options, properties, count)
-    effort = EFFORTS[options.effort]
-    gops = (options.gop,) if options.gop else effort.gops
     header, ticks = _header(video)
     pts = [pts * ticks for pts in video.pts]
     timestamps = None if pts == list(header.default_pts) else pts
     overhead = len(write_container(header, [Segment(b"\0", b"\0" * 16, s.count) for s in shots], timestamps=timestamps))
-    width = options.width or _choose_width(8 * total if total else 1e6)
+    encoder = _segment_encoder(options, total)
     if total is not None and work.segment is None:
-        smallest = overhead
-        for shot in shots:
-            empty = torch.zeros(shot.count, 6, *geometry.half)
-            smallest += smallest_payload(SegmentSource(empty, geometry, gops[0]), width)
-        check_reachable(smallest, total)
+        check_reachable(overhead + sum(encoder.smallest_payload(shot.count, geometry) for shot in shots), total)
 
     frames = video.frames()
     for number, shot in enumerate(shots):
@@ -264,17 +241,16 @@ def _encode_shots(
         samples = torch.empty(shot.count, 6, *geometry.half)
         for place, picture in zip(samples, pictures, strict=True):
             place.copy_(working_samples(picture))
-        source = SegmentSource(samples.to(device), geometry, gops[0])
-        del samples
+        samples = samples.to(device)
         if total is None:
             target = Target(lmbda=lambda_for_quality(options.quality or 0))
         else:
             used = sum(len(s.payload) for s in work.segments)
             left = total - overhead - used
             target = Target(total_bytes=max(left * shot.count / (count - shot.start), 16.0))
-        result = encode_with_best_gop(
-            source, gops, width, target, effort, EFFORTS["fast"] if effort.tries_gops else None, options.seed + number,
-            _reporter(progress, shot, count, source), kept=work.take_segment(), keep=keep,
+        result = encoder.encode_segment(
+            samples, geometry, target, options.seed + number, _reporter(progress, shot, count, geometry),
+            kept=work.take_segment(), keep=keep,
         )  # fmt: skip
         if target.total_bytes is not None and len(result.payload) > 1.02 * max(target.total_bytes, 24):
             raise TargetError(
@@ -282,18 +258,18 @@ def _encode_shots(
                 f"{len(result.payload)} bytes at best, its share is {target.total_bytes:.0f}"
             )
         work.segments.append(Segment(result.payload, result.frame_hash, shot.count))
-        del source  # before the next one is made
+        del samples  # before those of the next one are made
     return write_container(header, work.segments, timestamps=timestamps)
 
 
 def _reporter(
-    progress: Callable[[Progress], None] | None, shot: Shot, count: int, source: SegmentSource
+    progress: Callable[[Progress], None] | None, shot: Shot, count: int, geometry: FrameGeometry
 ) -> Callable[[StageReport], None]:
     def report(state: StageReport) -> None:
         if progress is None:
             return
         unit = state.unit
-        samples = len(unit.unit.frames) * source.geometry.width * source.geometry.height
+        samples = len(unit.unit.frames) * geometry.width * geometry.height
         progress(
             Progress(
                 state.stage,

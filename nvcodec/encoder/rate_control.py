@@ -10,12 +10,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from nvcodec.core.errors import EncodeError
+from nvcodec.core.errors import EncodeError, TargetError
 
 __all__ = [
     "LAMBDA_RANGE",
     "Target",
     "UnitBudget",
+    "check_reachable",
     "clamp_lambda",
     "first_lambda",
     "lambda_for_quality",
@@ -120,3 +121,11 @@ def measured_slope(bits: tuple[float, float], lambdas: tuple[float, float]) -> f
         return SLOPE
     slope = -math.log(bits[0] / bits[1]) / math.log(lambdas[0] / lambdas[1])
     return min(max(slope, 0.35), 1.4)
+
+
+def check_reachable(smallest: int, wanted_bytes: float) -> None:
+    """Raise TargetError where the target lies below the smallest possible file."""
+    if wanted_bytes * 1.02 < smallest:
+        raise TargetError(
+            f"the target of {wanted_bytes:.0f} bytes is out of reach; the smallest file takes {smallest} bytes"
+        )

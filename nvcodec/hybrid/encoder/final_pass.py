@@ -16,30 +16,18 @@ from nvcodec.core.parallel import run_ahead
 from nvcodec.decoder import FrameHash, output_planes
 from nvcodec.encoder.distortion import plane_errors, psnr_611
 from nvcodec.encoder.rate_control import AIM, SLOPE, TOLERANCE, UnitBudget, clamp_lambda, measured_slope
+from nvcodec.encoder.representation import CodedSegment
 from nvcodec.entropy.weights import TensorChange
 from nvcodec.hybrid.encoder.segment_fit import PassSettings, SegmentFit, UnitReport, UnitSearch
 from nvcodec.hybrid.encoder.twin import Twin
 from nvcodec.hybrid.payload import HybridHeader, HybridWriter
 
-__all__ = ["GAIN_PER_OCTAVE", "CodedSegment", "FinalPass"]
+__all__ = ["GAIN_PER_OCTAVE", "FinalPass"]
 
 GAIN_PER_OCTAVE = 4.0
 """Gain steps for a doubling of lambda: the best quantiser step grows with its square root."""
 _STREAM_END_BITS = 96
 """Segment header and the rounding of the stream to whole words."""
-
-
-@dataclass(frozen=True)
-class CodedSegment:
-    """``payload`` for the container, the hash of the frames that it decodes to, and their mean PSNR 6:1:1 in dB."""
-
-    payload: bytes
-    frame_hash: bytes
-    psnr: float
-
-    @property
-    def bits(self) -> float:
-        return 8.0 * len(self.payload)
 
 
 @dataclass

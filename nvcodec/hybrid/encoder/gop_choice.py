@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 from nvcodec.encoder.rate_control import Target, first_lambda
-from nvcodec.hybrid.encoder.final_pass import CodedSegment
+from nvcodec.encoder.representation import CodedSegment, Keep, StageReport
 from nvcodec.hybrid.encoder.segment_fit import SegmentSource
-from nvcodec.hybrid.encoder.stages import Effort, Keep, StageReport, encode_segment, foresee_segment
+from nvcodec.hybrid.encoder.stages import Effort, encode_segment, foresee_segment
 
 __all__ = ["encode_with_best_gop"]
 

@@ -9,23 +9,21 @@ from typing import Any
 
 import torch
 
-from nvcodec.core.errors import TargetError
 from nvcodec.encoder.rate_control import AIM, Target, first_lambda, next_lambda
+from nvcodec.encoder.representation import CodedSegment, Keep, StageReport
 from nvcodec.entropy.weights import STEPS, TensorChange
 from nvcodec.hybrid.base import starting_tensors
-from nvcodec.hybrid.encoder.final_pass import GAIN_PER_OCTAVE, CodedSegment, FinalPass
+from nvcodec.hybrid.encoder.final_pass import GAIN_PER_OCTAVE, FinalPass
 from nvcodec.hybrid.encoder.quantise import gain_changes, quantise_network
 from nvcodec.hybrid.encoder.segment_fit import PassEffort, PassSettings, SegmentFit, SegmentSource, UnitReport
 from nvcodec.hybrid.encoder.twin import Twin
 from nvcodec.hybrid.network import NetworkShape, with_cells_on
 from nvcodec.hybrid.payload import HybridHeader, HybridWriter
+from nvcodec.motion.levels import FrameGeometry
 
 __all__ = [
     "EFFORTS",
     "Effort",
-    "Keep",
-    "StageReport",
-    "check_reachable",
     "encode_segment",
     "foresee_segment",
     "gain_shift",
@@ -79,21 +77,6 @@ EFFORTS = {
         final=PassEffort(0, 0, searches=3, modes=(10, 8, 6, 6), splits_empty=True),
     ),
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class StageReport:
-    """Progress: ``stage`` by name, the unit that was finished, frames behind this stage, and the share of the
-    segment's work done."""
-
-    stage: str
-    unit: UnitReport
-    frames: int
-    fraction: float
-
-
-Keep = Callable[[Callable[[], dict[str, Any]]], None]
-"""Is told after every unit how the state of the work can be had."""
 
 
 @dataclass
@@ -325,18 +308,9 @@ def _adopt(twin: Twin, changes: dict[str, TensorChange]) -> None:
             value.add_(torch.from_numpy(change.symbols).to(value) * STEPS[change.step])
 
 
-def smallest_payload(source: SegmentSource, width: int) -> int:
-    """Bytes of the smallest segment: the starting network and nothing that is not predicted."""
-    header = HybridHeader(width, source.gop, 0)
-    writer = HybridWriter(header, {}, source.geometry, len(source.samples), source.samples.device)
+def smallest_payload(frames: int, geometry: FrameGeometry, gop: int, width: int) -> int:
+    """Bytes of the smallest segment: the starting network, and nothing that is not predicted."""
+    writer = HybridWriter(HybridHeader(width, gop, 0), {}, geometry, frames, torch.device("cpu"))
     for _ in writer.units:
         writer.code_nothing()
     return len(writer.finish())
-
-
-def check_reachable(smallest: int, wanted_bytes: float) -> None:
-    """Raise TargetError where the target lies below the smallest possible file."""
-    if wanted_bytes * 1.02 < smallest:
-        raise TargetError(
-            f"the target of {wanted_bytes:.0f} bytes is out of reach; the smallest file takes {smallest} bytes"
-        )

@@ -1,0 +1,75 @@
+"""The hybrid representation as the pipeline uses it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from nvcodec.core.errors import EncodeError
+from nvcodec.encoder.rate_control import Target
+from nvcodec.encoder.representation import CodedSegment, Keep, StageReport
+from nvcodec.hybrid.base import WIDTHS
+from nvcodec.hybrid.encoder.gop_choice import encode_with_best_gop
+from nvcodec.hybrid.encoder.segment_fit import SegmentSource
+from nvcodec.hybrid.encoder.stages import EFFORTS, Effort, smallest_payload
+from nvcodec.hybrid.payload import MAX_GOP
+from nvcodec.motion.levels import FrameGeometry
+
+__all__ = ["HybridEncoder", "check_choices"]
+
+
+def check_choices(effort: str, gop: int | None, width: int | None) -> None:
+    """Raises EncodeError for values outside their range."""
+    if effort not in EFFORTS:
+        raise EncodeError(f"unknown effort {effort!r}; choose {', '.join(EFFORTS)}")
+    if gop is not None and not 1 <= gop <= MAX_GOP:
+        raise EncodeError(f"gop {gop} lies outside 1 .. {MAX_GOP}")
+    if width is not None and width not in WIDTHS:
+        raise EncodeError(f"width {width}; choose {', '.join(map(str, WIDTHS))}")
+
+
+@dataclass(frozen=True)
+class HybridEncoder:
+    """A ``nvcodec.encoder.representation.SegmentEncoder``. ``gops``: lengths to choose among, the usual one first.
+    ``width``: channels of the network."""
+
+    effort: Effort
+    gops: Sequence[int]
+    width: int
+
+    @staticmethod
+    def chosen(effort: str, gop: int | None, width: int | None, bits: float) -> HybridEncoder:
+        """By what the user chose; None leaves a choice to the encoder. ``bits``: about those of the file."""
+        found = EFFORTS[effort]
+        return HybridEncoder(found, (gop,) if gop else found.gops, width or _choose_width(bits))
+
+    def smallest_payload(self, frames: int, geometry: FrameGeometry) -> int:
+        return smallest_payload(frames, geometry, self.gops[0], self.width)
+
+    def encode_segment(
+        self,
+        samples: Tensor,
+        geometry: FrameGeometry,
+        target: Target,
+        seed: int,
+        on_unit: Callable[[StageReport], None],
+        *,
+        kept: dict[str, Any] | None,
+        keep: Keep,
+    ) -> CodedSegment:
+        source = SegmentSource(samples, geometry, self.gops[0])
+        trial = EFFORTS["fast"] if self.effort.tries_gops else None
+        return encode_with_best_gop(
+            source, self.gops, self.width, target, self.effort, trial, seed, on_unit, kept=kept, keep=keep
+        )
+
+
+def _choose_width(bits: float) -> int:
+    """Wider networks where there are bits, and therefore samples, for them."""
+    for width, enough in ((288, 4e9), (160, 4e8), (96, 1e8), (48, 2e7), (24, 3e4)):
+        if bits >= enough:
+            return width
+    return WIDTHS[0]
