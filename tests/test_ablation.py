@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from nvcodec.entropy.context import ChannelLayout, stage_of
-from nvcodec.hybrid import unit
 from nvcodec.hybrid.encoder import quantise, segment_fit, stages
+from nvcodec.motion import unit
 
 TOOLS = Path(__file__).parents[1] / "tools"
 

@@ -6,8 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from nvcodec.core.gop import MAX_DEPTH, CodedFrame, CodingUnit, coding_units
-from nvcodec.hybrid.payload import MAX_GOP, last_uses
+from nvcodec.core.gop import MAX_DEPTH, MAX_GOP, CodedFrame, CodingUnit, coding_units, last_uses
 
 ALL = [(frames, gop) for frames in range(1, 71) for gop in range(1, MAX_GOP + 1)]
 

@@ -18,7 +18,7 @@ DECODER_ROOMS = (
     ("core", "errors limits device parallel memory compiled fixedpoint frame gop color metrics package_versions"),
     ("bitstream", "bitio syntax container salvage"),
     ("entropy", "tables range_decoder context context_cpu symbols weights"),
-    ("motion", "levels warp_cpu warp agreement_cpu side_cpu prediction side compensation"),
+    ("motion", "levels warp_cpu warp agreement_cpu side_cpu prediction side compensation unit"),
     ("hybrid.blocks", "contexts layout bins_cpu syntax_cpu transform_cpu prediction_cpu rebuild_cpu picture"),
     ("hybrid", "cell_cpu network base unit payload"),
     ("", "decoder account"),

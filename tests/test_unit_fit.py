@@ -13,9 +13,10 @@ from nvcodec.hybrid.blocks.picture import BinModels
 from nvcodec.hybrid.encoder.fit import FitSettings, UnitFit
 from nvcodec.hybrid.encoder.twin import Twin
 from nvcodec.hybrid.network import Network, NetworkShape
-from nvcodec.hybrid.unit import UnitSymbols, code_unit, key_unit_inputs, rebuild_blocks
+from nvcodec.hybrid.unit import UnitSymbols, code_unit, rebuild_blocks
 from nvcodec.motion.compensation import Compensated
 from nvcodec.motion.levels import FrameGeometry
+from nvcodec.motion.unit import key_unit_inputs
 
 GEOMETRY = FrameGeometry(123, 90)
 LAMBDA = 60.0

@@ -33,9 +33,9 @@ from torch import Tensor
 import nvcodec
 from nvcodec.core.errors import NvcodecError
 from nvcodec.core.metrics import frame_psnr, mean_psnr
-from nvcodec.hybrid import unit
 from nvcodec.hybrid.encoder import quantise, segment_fit, stages
 from nvcodec.media.video_io import VideoReader
+from nvcodec.motion import unit
 from nvcodec.motion.prediction import MotionPrediction
 from nvcodec.rd.bd import Curve, bd_rate
 

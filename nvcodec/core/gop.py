@@ -20,10 +20,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["MAX_DEPTH", "CodedFrame", "CodingUnit", "coding_units"]
+__all__ = ["MAX_DEPTH", "MAX_GOP", "CodedFrame", "CodingUnit", "coding_units", "last_uses"]
 
 MAX_DEPTH = 7
 """Depth of the deepest B frame: GOP lengths up to 64."""
+MAX_GOP = 1 << (MAX_DEPTH - 1)
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def coding_units(frame_count: int, gop: int) -> list[CodingUnit]:
 
     ``frame_count``: at least 1. ``gop``: distance between P frames, 1 .. 64.
     """
-    if frame_count < 1 or not 1 <= gop <= 1 << (MAX_DEPTH - 1):
+    if frame_count < 1 or not 1 <= gop <= MAX_GOP:
         raise ValueError(f"no coding structure for {frame_count} frames with GOP {gop}")
     units = [CodingUnit((CodedFrame(0, 0, ()),))]
     deeper: list[CodingUnit] = []  # of the GOP before: its B frames of depth 3 and more
@@ -86,3 +87,14 @@ def _b_units(anchor: int, far: int) -> list[CodingUnit]:
         ]
         depth += 1
     return units
+
+
+def last_uses(units: list[CodingUnit]) -> dict[int, int]:
+    """For each frame (display position) the number of the last unit that refers to it, or its own."""
+    uses: dict[int, int] = {}
+    for number, unit in enumerate(units):
+        for frame in unit.frames:
+            uses.setdefault(frame.display, number)
+            for reference in frame.references:
+                uses[reference] = number
+    return uses

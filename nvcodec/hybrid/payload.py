@@ -22,7 +22,7 @@ from torch import Tensor
 from nvcodec.bitstream.bitio import BitReader, BitWriter
 from nvcodec.core.errors import LimitError, SyntaxViolation
 from nvcodec.core.fixedpoint import exact_inference
-from nvcodec.core.gop import MAX_DEPTH, CodingUnit, coding_units
+from nvcodec.core.gop import MAX_GOP, coding_units, last_uses
 from nvcodec.core.parallel import in_turn, thread_count
 from nvcodec.entropy.symbols import SymbolReader, SymbolWriter
 from nvcodec.entropy.weights import TensorChange
@@ -34,9 +34,7 @@ from nvcodec.hybrid.unit import CodedUnit, UnitBits, UnitSymbols, code_unit
 from nvcodec.motion.compensation import FrameState
 from nvcodec.motion.levels import MOTION_LEVELS, FrameGeometry
 
-__all__ = ["MAX_GOP", "HybridDecoder", "HybridHeader", "HybridWriter", "last_uses"]
-
-MAX_GOP = 1 << (MAX_DEPTH - 1)
+__all__ = ["HybridDecoder", "HybridHeader", "HybridWriter"]
 
 
 @dataclass(frozen=True)
@@ -68,17 +66,6 @@ class HybridHeader:
         if not 1 <= gop <= MAX_GOP:
             raise LimitError(f"gop {gop} lies outside 1 .. {MAX_GOP}")
         return HybridHeader(WIDTHS[index], gop, offset), reader.byte_offset
-
-
-def last_uses(units: list[CodingUnit]) -> dict[int, int]:
-    """For each frame (display position) the number of the last unit that refers to it, or its own."""
-    uses: dict[int, int] = {}
-    for number, unit in enumerate(units):
-        for frame in unit.frames:
-            uses.setdefault(frame.display, number)
-            for reference in frame.references:
-                uses[reference] = number
-    return uses
 
 
 class HybridWriter:

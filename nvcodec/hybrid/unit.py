@@ -8,21 +8,19 @@ from functools import partial
 from itertools import pairwise
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from nvcodec.core.gop import CodedFrame, CodingUnit
+from nvcodec.core.gop import CodingUnit
 from nvcodec.core.parallel import run_all
-from nvcodec.entropy.context import ContextWeights
-from nvcodec.entropy.symbols import SymbolChannel, code_level
+from nvcodec.entropy.symbols import SymbolChannel
 from nvcodec.hybrid.blocks.layout import BlockLayout, BlockSymbols
 from nvcodec.hybrid.blocks.picture import BinModels, exchange_picture, rebuild_picture
 from nvcodec.hybrid.network import CELL_REACH, Network, quantiser_steps
-from nvcodec.motion.compensation import Compensated, FrameState, compensate, key_frame_inputs
+from nvcodec.motion.compensation import Compensated, FrameState
 from nvcodec.motion.levels import MOTION_LEVELS, FrameGeometry, motion_layout
-from nvcodec.motion.prediction import MotionPrediction, MotionState, add_grid_motion, predict_motion
-from nvcodec.motion.side import MotionSide
+from nvcodec.motion.prediction import MotionState
+from nvcodec.motion.unit import code_motion
 from nvcodec.motion.warp import Reference
 
 __all__ = [
@@ -30,10 +28,6 @@ __all__ = [
     "UnitBits",
     "UnitSymbols",
     "code_unit",
-    "compensate_unit",
-    "key_unit_inputs",
-    "motion_context",
-    "predict_unit",
     "rebuild_blocks",
     "synthesise",
 ]
@@ -80,68 +74,6 @@ class UnitBits:
 
     motion: list[float] = field(default_factory=list)
     blocks: list[float] = field(default_factory=list)
-
-
-def predict_unit(unit: CodingUnit, states: Mapping[int, FrameState], geometry: FrameGeometry) -> list[MotionPrediction]:
-    """Predicted motion of each frame of a unit with references."""
-    predictions: dict[int, MotionPrediction] = {}
-
-    def predict(frame: CodedFrame) -> None:
-        predictions[frame.display] = predict_motion(
-            tuple(states[r].appearance for r in frame.references),
-            tuple(states[r].motion for r in frame.references),
-            frame.distances,
-            geometry,
-        )
-
-    for reference in {r for frame in unit.frames for r in frame.references}:
-        states[reference].appearance.prepare()
-    run_all([partial(predict, frame) for frame in unit.frames])
-    return [predictions[frame.display] for frame in unit.frames]
-
-
-def compensate_unit(
-    unit: CodingUnit,
-    states: Mapping[int, FrameState],
-    predictions: list[MotionPrediction],
-    motion: list[Tensor],
-) -> tuple[Compensated, list[MotionState]]:
-    """Warp the references of every frame by its final motion; batched inputs of the cell, and motion states."""
-    fields = [
-        add_grid_motion(predictions[b].fields, [m[b] for m in motion], frame.distances)
-        for b, frame in enumerate(unit.frames)
-    ]
-    compensated: dict[int, Compensated] = {}
-
-    def warp(b: int) -> None:
-        references = tuple(states[r].appearance for r in unit.frames[b].references)
-        compensated[b] = compensate(references, *fields[b])
-
-    run_all([partial(warp, b) for b in range(len(unit.frames))])
-    motion_states = [MotionState(vectors, f.distances) for (vectors, _), f in zip(fields, unit.frames, strict=True)]
-    return _stack([compensated[b] for b in range(len(unit.frames))]), motion_states
-
-
-def _stack(parts: list[Compensated]) -> Compensated:
-    return Compensated(
-        torch.stack([p.prediction for p in parts]),
-        torch.stack([p.difference for p in parts]),
-    )
-
-
-def key_unit_inputs(unit: CodingUnit, geometry: FrameGeometry, device: torch.device) -> Compensated:
-    """Batched inputs of the cell for a unit without references."""
-    return _stack([key_frame_inputs(geometry, device)] * len(unit.frames))
-
-
-def motion_context(predictions: list[MotionPrediction], geometry: FrameGeometry) -> MotionSide:
-    """Side features of a unit's motion levels."""
-    return MotionSide(
-        torch.stack([p.disagreement for p in predictions]),
-        torch.stack([p.fields[0] for p in predictions]),
-        len(predictions[0].fields),
-        geometry,
-    )
 
 
 def rebuild_blocks(
@@ -217,62 +149,13 @@ def code_unit(
     is told what each part cost.
     """
     account = account if account is not None else UnitBits()
-    batch = len(unit.frames)
-    motion: list[Tensor] = []
-    motion_states = [MotionState((), ())] * batch
-    if unit.reference_count:
-        predictions = predict_unit(unit, states, geometry)
-        motion = _code_levels(
-            channel,
-            symbols.motion if symbols else None,
-            MOTION_LEVELS,
-            batch,
-            motion_context(predictions, geometry),
-            network.context(),
-            unit.depth,
-            account.motion,
-        )
-        inputs, motion_states = compensate_unit(unit, states, predictions, motion)
-    else:
-        inputs = key_unit_inputs(unit, geometry, network.device)
+    given, weights = symbols.motion if symbols else None, network.context()
+    motion = code_motion(channel, given, unit, states, geometry, weights, network.device, account.motion)
     layout, refers = BlockLayout(*geometry.half), unit.reference_count > 0
     blocks = []
-    for b in range(batch):
+    for b in range(len(unit.frames)):
         before = channel.bits
-        given = symbols.blocks[b] if symbols else None
-        blocks.append(exchange_picture(channel, models, unit.depth, layout, refers, given))
+        known = symbols.blocks[b] if symbols else None
+        blocks.append(exchange_picture(channel, models, unit.depth, layout, refers, known))
         account.blocks.append(channel.bits - before)
-    return CodedUnit(unit, UnitSymbols(motion, blocks), inputs, motion_states)
-
-
-def _code_levels(
-    channel: SymbolChannel,
-    given: list[Tensor] | None,
-    count: int,
-    batch: int,
-    side: MotionSide,
-    weights: ContextWeights,
-    depth: int,
-    bits: list[float],
-) -> list[Tensor]:
-    """``count`` levels from coarse to fine; a flag for each frame says whether its level holds anything but zeros.
-
-    Appends the bits of each level to ``bits``, coarsest first. Returns the levels, finest first.
-    """
-    levels: list[Tensor] = []
-    for k in reversed(range(count)):
-        before = channel.bits
-        layout = side.layout(k)
-        level = torch.zeros(batch, len(layout), *side.size(k))
-        flags = None
-        if given is not None:
-            flags = given[k].flatten(1).any(1).numpy().astype(np.int32)
-        used = torch.from_numpy(np.flatnonzero(channel.exchange_flags(flags, batch)))
-        if len(used):
-            symbols, known = given[k] if given is not None else None, side(k, levels)
-            if len(used) < batch:
-                symbols, known = symbols[used] if symbols is not None else None, known[used]
-            level[used] = code_level(channel, symbols, layout, known, weights, weights.bias(depth, k, layout))
-        levels.insert(0, level)
-        bits.append(channel.bits - before)
-    return levels
+    return CodedUnit(unit, UnitSymbols(motion.levels, blocks), motion.inputs, motion.states)

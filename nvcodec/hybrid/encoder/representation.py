@@ -9,13 +9,13 @@ from typing import Any
 from torch import Tensor
 
 from nvcodec.core.errors import EncodeError
+from nvcodec.core.gop import MAX_GOP
 from nvcodec.encoder.rate_control import Target
 from nvcodec.encoder.representation import CodedSegment, Keep, StageReport
 from nvcodec.hybrid.base import WIDTHS
 from nvcodec.hybrid.encoder.gop_choice import encode_with_best_gop
 from nvcodec.hybrid.encoder.segment_fit import SegmentSource
 from nvcodec.hybrid.encoder.stages import EFFORTS, Effort, smallest_payload
-from nvcodec.hybrid.payload import MAX_GOP
 from nvcodec.motion.levels import FrameGeometry
 
 __all__ = ["HybridEncoder", "check_choices"]

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nvcodec.core.gop import CodingUnit, coding_units
+from nvcodec.core.gop import CodingUnit, coding_units, last_uses
 from nvcodec.core.parallel import run_ahead, run_all
 from nvcodec.encoder.distortion import block_errors, block_variance, plane_errors
 from nvcodec.encoder.lookahead import FrameForecast, estimated_bits, estimated_psnr, importance
@@ -29,18 +29,11 @@ from nvcodec.entropy.context import ContextWeights
 from nvcodec.hybrid.blocks.picture import BinModels, model_of
 from nvcodec.hybrid.encoder.fit import FitSettings, UnitFit, context_sensitivity
 from nvcodec.hybrid.encoder.twin import Twin
-from nvcodec.hybrid.payload import last_uses
-from nvcodec.hybrid.unit import (
-    UnitSymbols,
-    compensate_unit,
-    key_unit_inputs,
-    motion_context,
-    predict_unit,
-)
-from nvcodec.motion.compensation import Compensated, FrameState
+from nvcodec.hybrid.unit import UnitSymbols
+from nvcodec.motion.compensation import FrameState
 from nvcodec.motion.levels import BLEND_CHANNEL, MOTION_LEVELS, FrameGeometry
 from nvcodec.motion.prediction import MotionPrediction, MotionState
-from nvcodec.motion.side import MotionSide
+from nvcodec.motion.unit import UnitMotion, compensate_unit, key_unit_inputs, motion_context, predict_unit
 from nvcodec.motion.warp import Reference
 
 __all__ = [
@@ -136,16 +129,6 @@ class UnitReport:
     @property
     def bits(self) -> float:
         return self.motion_bits + self.block_bits
-
-
-@dataclass(frozen=True)
-class UnitMotion:
-    """What the search found of a unit's motion, and what comes of it. ``side``: None without references."""
-
-    levels: list[Tensor]
-    side: MotionSide | None
-    inputs: Compensated
-    states: list[MotionState]
 
 
 @dataclass(frozen=True)
