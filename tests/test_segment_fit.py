@@ -125,6 +125,26 @@ def test_the_smallest_payload_is_that_of_empty_units() -> None:
     assert smallest_payload(6, GEOMETRY, 4, 8) == len(writer.finish())
 
 
+def test_the_motion_of_a_search_is_what_the_writer_would_make_of_its_symbols() -> None:
+    """Handed on or not, bytes and states are the same."""
+    fit = segment()
+    writers = [HybridWriter(HybridHeader(8, 2, 16), {}, GEOMETRY, 3, torch.device("cpu")) for _ in range(2)]
+    prices = Twin.frozen(writers[0].network).context_weights()
+    is_moved = False
+    for number, unit in enumerate(fit.units):
+        states, gain = fit.references_of(number, writers[0].states), writers[0].network.gain(unit.depth)
+        found = fit.search_unit(number, prices, gain, states, writers[0].models.copy(), SETTINGS)
+        symbols = UnitSymbols(found.motion.levels, found.fit.blocks)
+        is_moved |= any(bool(level.any()) for level in symbols.motion)
+        handed_on, alone = writers[0].code(symbols, found.motion), writers[1].code(symbols)
+        for display, state in alone.items():
+            assert torch.equal(handed_on[display].appearance.packed, state.appearance.packed)
+            for one, other in zip(handed_on[display].motion.fields, state.motion.fields, strict=True):
+                assert torch.equal(one, other)
+    assert is_moved
+    assert writers[0].finish() == writers[1].finish()
+
+
 def test_a_flash_is_within_reach_of_the_smallest_gains() -> None:
     """Dark frames but for a bright one, in the finest steps: what the look ahead met keeps the gains large enough."""
     geometry = FrameGeometry(16, 12)

@@ -33,6 +33,7 @@ from nvcodec.hybrid.network import Network, NetworkShape
 from nvcodec.hybrid.unit import CodedUnit, UnitBits, UnitSymbols, code_unit
 from nvcodec.motion.compensation import FrameState
 from nvcodec.motion.levels import MOTION_LEVELS, FrameGeometry
+from nvcodec.motion.unit import UnitMotion
 
 __all__ = ["HybridDecoder", "HybridHeader", "HybridWriter"]
 
@@ -97,11 +98,13 @@ class HybridWriter:
         """Bits of the entropy-coded stream so far."""
         return self._symbols.bits
 
-    def code(self, symbols: UnitSymbols) -> dict[int, FrameState]:
-        """Code the next unit; returns the exact states of its frames."""
+    def code(self, symbols: UnitSymbols, motion: UnitMotion | None = None) -> dict[int, FrameState]:
+        """Code the next unit; returns the exact states of its frames. ``motion``: see ``code_unit``."""
         with exact_inference():
             unit = self.units[self._next]
-            coded = code_unit(self._symbols, self.network, unit, self.states, self.geometry, self.models, symbols)
+            coded = code_unit(
+                self._symbols, self.network, unit, self.states, self.geometry, self.models, symbols, motion=motion
+            )
             decoded = coded.rebuild(self.network, thread_count())
         self.states.update(decoded)
         self._next += 1

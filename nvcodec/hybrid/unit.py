@@ -20,7 +20,7 @@ from nvcodec.hybrid.network import CELL_REACH, Network, quantiser_steps
 from nvcodec.motion.compensation import Compensated, FrameState
 from nvcodec.motion.levels import MOTION_LEVELS, FrameGeometry, motion_layout
 from nvcodec.motion.prediction import MotionState
-from nvcodec.motion.unit import code_motion
+from nvcodec.motion.unit import UnitMotion, code_motion, write_motion
 from nvcodec.motion.warp import Reference
 
 __all__ = [
@@ -142,15 +142,21 @@ def code_unit(
     models: BinModels,
     symbols: UnitSymbols | None = None,
     account: UnitBits | None = None,
+    motion: UnitMotion | None = None,
 ) -> CodedUnit:
     """Code one unit: read its symbols from ``channel``, or write ``symbols`` to it.
 
     ``states``: at least the references of the unit, by display position. ``models`` follow what is coded. ``account``
-    is told what each part cost.
+    is told what each part cost. ``motion``: that of ``symbols`` with what comes of it by ``states``, if a search has it
+    already.
     """
     account = account if account is not None else UnitBits()
-    given, weights = symbols.motion if symbols else None, network.context()
-    motion = code_motion(channel, given, unit, states, geometry, weights, network.device, account.motion)
+    weights = network.context()
+    if motion is None:
+        given = symbols.motion if symbols else None
+        motion = code_motion(channel, given, unit, states, geometry, weights, network.device, account.motion)
+    else:
+        write_motion(channel, motion, unit, weights, account.motion)
     layout, refers = BlockLayout(*geometry.half), unit.reference_count > 0
     blocks = []
     for b in range(len(unit.frames)):

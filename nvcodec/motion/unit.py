@@ -26,6 +26,7 @@ __all__ = [
     "key_unit_inputs",
     "motion_context",
     "predict_unit",
+    "write_motion",
 ]
 
 
@@ -128,6 +129,14 @@ def code_motion(
     levels = _code_levels(channel, given, side, weights, unit.depth, bits)
     inputs, motion_states = compensate_unit(unit, states, predictions, levels)
     return UnitMotion(levels, side, inputs, motion_states)
+
+
+def write_motion(
+    channel: SymbolChannel, motion: UnitMotion, unit: CodingUnit, weights: ContextWeights, bits: list[float]
+) -> None:
+    """As ``code_motion`` writes the levels of ``motion``, where all that comes of them is known already."""
+    if motion.side is not None:
+        _code_levels(channel, motion.levels, motion.side, weights, unit.depth, bits)
 
 
 def _code_levels(

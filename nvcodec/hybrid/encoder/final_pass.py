@@ -21,6 +21,7 @@ from nvcodec.entropy.weights import TensorChange
 from nvcodec.hybrid.encoder.segment_fit import PassSettings, SegmentFit, UnitReport, UnitSearch
 from nvcodec.hybrid.encoder.twin import Twin
 from nvcodec.hybrid.payload import HybridHeader, HybridWriter
+from nvcodec.motion.unit import UnitMotion
 
 __all__ = ["GAIN_PER_OCTAVE", "FinalPass"]
 
@@ -121,10 +122,10 @@ class FinalPass:
         planes: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
         quality: list[Tensor] = []
 
-        def code(number: int) -> Tensor:
-            """The samples of a unit, (B, 6, h, w), coded as its symbols are."""
+        def code(number: int, motion: UnitMotion | None = None) -> Tensor:
+            """The samples of a unit, (B, 6, h, w), coded as its symbols are; ``motion``: of the search behind them."""
             unit, start = fit.units[number], writer.bits
-            decoded = writer.code(fit.symbols[number])
+            decoded = writer.code(fit.symbols[number], motion)
             spent.append(writer.bits - start)
             if budget:
                 budget.spend(spent[-1])
@@ -150,7 +151,7 @@ class FinalPass:
 
         def finish(number: int, found: UnitSearch) -> None:
             motion_bits = fit.adopt_unit(number, found, twin, self.settings)
-            exact = code(number)
+            exact = code(number, found.motion)
             _check_twin(found.fit.samples(twin), exact)
             self.units_done = number + 1
             errors = plane_errors(exact, fit.sources(fit.units[number]))
