@@ -22,8 +22,10 @@ from nvcodec.bitstream.salvage import SalvageReader
 from nvcodec.core.device import check_device, choose_device
 from nvcodec.core.errors import BitstreamError, ChecksumError, InputError, UnsupportedError
 from nvcodec.core.frame import Frame, VideoProperties
+from nvcodec.core.limits import level_by_number
 from nvcodec.core.parallel import thread_limit
-from nvcodec.hybrid.payload import HybridDecoder
+from nvcodec.hybrid.payload import HYBRID, HybridDecoder
+from nvcodec.implicit.payload import IMPLICIT, ImplicitDecoder
 from nvcodec.motion.levels import FrameGeometry
 from nvcodec.motion.warp import unpack_luma
 
@@ -293,7 +295,15 @@ class Decoder:
             )
 
     def _segment_decoder(self, segment: Segment) -> SegmentDecoder:
-        return HybridDecoder(segment.payload, self.geometry, segment.frame_count, self.device)
+        """By the representation that the payload states."""
+        representation = segment.payload[0] >> 4
+        if representation == HYBRID:
+            return HybridDecoder(segment.payload, self.geometry, segment.frame_count, self.device)
+        if representation == IMPLICIT:
+            most = level_by_number(self.header.level).max_picture_samples
+            programs = self.container.programs
+            return ImplicitDecoder(segment.payload, programs, self.geometry, segment.frame_count, self.device, most)
+        raise UnsupportedError(f"representation {representation} is not defined")
 
     def _segment_samples(self, number: int, segment: Segment, wanted: range) -> Iterator[dict[int, Tensor]]:
         with _placed(f"segment {number}"):

@@ -60,7 +60,7 @@ LEVELS: Final[tuple[Level, ...]] = (
 
 
 def level_by_number(number: int) -> Level:
-    """The level that a stream header names; levels that version 5.0 does not define are refused."""
+    """The level that a stream header names; levels that version 6.0 does not define are refused."""
     if not 1 <= number <= len(LEVELS):
         raise UnsupportedError(f"level {number} is not defined (1..{len(LEVELS)})")
     return LEVELS[number - 1]

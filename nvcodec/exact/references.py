@@ -286,15 +286,15 @@ class State(_Reference):
     def __init__(self, slot: int, store: Store) -> None:
         super().__init__()
         self.slot = slot
-        self.__dict__["store"] = store  # not a child: it has a place of its own
+        self._stores = (store,)  # in a tuple it is no child: it has a place of its own
 
     def forward(self, frame: FrameInputs) -> Tensor:
         given = frame.states[self.slot]
-        store: Store = self.store
+        (store,) = self._stores
         return given[store.index] if given is not None else self.nothing(frame, *store.shape)
 
     def emit(self, builder: Builder, *operands: Traced) -> Traced:
-        store: Store = self.store
+        (store,) = self._stores
         return builder.add(StateInput((), self.slot, store.index, *store.shape), store.fraction)
 
 

@@ -3,7 +3,8 @@ weights and the symbols of all units.
 
 ::
 
-    width_index u(4), gop leb128, gain_offset su(8) | range coder words: tensors, then the coding units in order
+    representation u(4), width_index u(4), gop leb128, gain_offset su(8) |
+    range coder words: tensors, then the coding units in order
 """
 
 from __future__ import annotations
@@ -35,7 +36,11 @@ from nvcodec.motion.compensation import FrameState
 from nvcodec.motion.levels import MOTION_LEVELS, FrameGeometry
 from nvcodec.motion.unit import UnitMotion
 
-__all__ = ["HybridDecoder", "HybridHeader", "HybridWriter"]
+__all__ = ["HYBRID", "HybridDecoder", "HybridHeader", "HybridWriter"]
+
+
+HYBRID = 0
+"""Value of ``representation``."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +53,8 @@ class HybridHeader:
 
     def write(self) -> bytes:
         writer = BitWriter()
+        writer.u(HYBRID, 4)
         writer.u(WIDTHS.index(self.width), 4)
-        writer.u(0, 4)
         writer.leb128(self.gop)
         writer.su(self.gain_offset, 8)
         return writer.finish()
@@ -58,8 +63,8 @@ class HybridHeader:
     def parse(payload: bytes) -> tuple[HybridHeader, int]:
         """The header and how many bytes it takes."""
         reader = BitReader(payload)
+        reader.u(4, "representation")
         index = reader.u(4, "width_index")
-        reader.u(4, "reserved")
         gop = reader.leb128("gop")
         offset = reader.su(8, "gain_offset")
         if index >= len(WIDTHS):

@@ -17,7 +17,7 @@ from nvcodec.exact.operation import Shape
 from nvcodec.hybrid.base import starting_tensors
 from nvcodec.implicit.numbers import code_scales
 
-__all__ = ["MAX_LATENT_CHANNELS", "LatentModel", "ReferenceView", "code_latents", "latent_context"]
+__all__ = ["MAX_LATENT_CHANNELS", "LatentModel", "ReferenceView", "code_latents", "context_of_width_8"]
 
 MAX_LATENT_CHANNELS = 64
 _LOG_BOUND = 4095
@@ -26,8 +26,8 @@ _SCALE_STEP = 16
 
 
 @cache
-def latent_context() -> ContextWeights:
-    """The context model that latents start from: that of motion in the narrowest starting network, without biases."""
+def context_of_width_8() -> ContextWeights:
+    """The context model of the narrowest starting network: that of motion, and for latents with biases of their own."""
     start = starting_tensors(8)
     names = ("hidden.weight", "hidden.bias", "output.weight", "output.bias", "group.bias")
     return ContextWeights(*(start[f"context.{name}"].float() for name in names))
@@ -130,10 +130,13 @@ def code_latents(
     given: list[Tensor] | None,
     bits: list[float],
     *,
-    first_level: int = 0,
+    first: int = 0,
 ) -> list[Tensor]:
-    """The levels of a unit of ``batch`` frames, (B, C, rows, columns) float32 each, in order; a flag for each frame says
-    whether a level holds anything but zeros. Appends what each level cost to ``bits``."""
+    """The levels of a unit of ``batch`` frames, (B, C, rows, columns) float32 each, in order.
+
+    A flag for each frame says whether a level holds anything but zeros. ``first``: the number of the first level in
+    ``model``. Appends what each level cost to ``bits``.
+    """
     levels: list[Tensor] = []
     for k, shape in enumerate(shapes):
         before = channel.bits
@@ -144,8 +147,8 @@ def code_latents(
             side = side_features(shape, batch, levels[-1] if levels else None, view)
             layout = ChannelLayout((0,) * shape.channels)
             symbols = None if given is None else given[k][used]
-            bias = model.bias(first_level + k, has_references)
-            level[used] = code_level(channel, symbols, layout, side[used], latent_context(), bias)
+            bias = model.bias(first + k, has_references)
+            level[used] = code_level(channel, symbols, layout, side[used], context_of_width_8(), bias)
         levels.append(level)
         bits.append(channel.bits - before)
     return levels

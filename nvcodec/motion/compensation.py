@@ -22,7 +22,7 @@ from nvcodec.motion.levels import FrameGeometry
 from nvcodec.motion.prediction import MotionState
 from nvcodec.motion.warp import GREY, SAMPLE_CHANNELS, Reference
 
-__all__ = ["Compensated", "FrameState", "compensate", "key_frame_inputs"]
+__all__ = ["Compensated", "FrameState", "blended", "compensate", "key_frame_inputs"]
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,15 @@ def compensate(
     fields: tuple[Tensor, ...],
     blend: Tensor,
 ) -> Compensated:
-    """Warp the references by their fields and blend them, ``(first (1 + b) + second (1 - b) + 1) >> 1``.
+    """Warp the references by their fields and blend them.
 
     ``fields``: one (2, block rows, block columns) per reference. ``blend``: (1, block rows, block columns).
     """
-    warped = [r.warp(field) for r, field in zip(references, fields, strict=True)]
+    return blended([r.warp(field) for r, field in zip(references, fields, strict=True)], blend)
+
+
+def blended(warped: list[Tensor], blend: Tensor) -> Compensated:
+    """What one or two warped references (6, h, w) come to, ``(first (1 + b) + second (1 - b) + 1) >> 1``."""
     if len(warped) == 1:
         return Compensated(warped[0], torch.zeros_like(warped[0]))
     first, second = warped

@@ -137,7 +137,7 @@ def run_epoch(
                 bits += float(rate_bits.detach()) * share
                 loss = loss + rate_bits * (price / count)
             optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimiser.step()
     if not math.isfinite(total):
         raise EncodeError("the fit ran away: its error is no longer a number")
@@ -159,7 +159,7 @@ def sensitivity(model: Model, simulation: Simulation, batches: int = 24) -> Impo
             noise = torch.randn(made.shape, generator=torch.Generator().manual_seed(int(n))).to(made)
             scale = torch.ones(made.shape[1], device=made.device)
             scale[4:] = CHROMA_WEIGHT**0.5
-            (made * noise * scale.view(-1, 1, 1)).sum().backward()  # type: ignore[no-untyped-call]
+            (made * noise * scale.view(-1, 1, 1)).sum().backward()
             del target
             for total, layer in zip(weights, model.layers, strict=True):
                 if layer.weight.grad is not None:

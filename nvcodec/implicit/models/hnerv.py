@@ -120,9 +120,10 @@ class _Analysis(nn.Module):
     def __init__(self, sizes: Sizes, strides: tuple[int, ...], embedding: tuple[int, int]) -> None:
         super().__init__()
         self.padded = (embedding[0] * math.prod(strides) // 2, embedding[1] * math.prod(strides) // 2)
-        steps = [s for s in (*strides[:1], *sorted(strides[1:], reverse=True))]
+        steps = [strides[0], *sorted(strides[1:], reverse=True)]
         steps[steps.index(2)] = 1  # the working domain has half the size
-        channels, stages = 6, []
+        channels = 6
+        stages: list[nn.Module] = []
         for number, step in enumerate(s for s in steps if s > 1):
             is_last = number + 1 == len([s for s in steps if s > 1])
             width = EMBEDDING_CHANNELS if is_last else _ENCODER_WIDTH
