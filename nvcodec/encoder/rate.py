@@ -39,6 +39,7 @@ __all__ = [
     "Neighbourhood",
     "laplace_bits",
     "level_costs",
+    "level_estimate",
     "level_rates",
     "model_arrays",
     "neighbourhood",
@@ -158,6 +159,18 @@ def level_costs(
     if not slopes:
         return rates, None
     return rates, _parameter_slopes([c for c in costs if c.is_counted], weights, depth)
+
+
+def level_estimate(
+    symbols: Tensor, side: Tensor, layout: ChannelLayout, weights: ContextWeights, bias: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Location, in quarters of a symbol, and scale index, real numbers, of each symbol (C, rows, columns) of a level.
+
+    ``side``: (C + 2, rows, columns). ``bias``: (C, 2).
+    """
+    cost = _FrameCost(symbols, side, layout, model_arrays(weights), bias.numpy(), 0, False, None)
+    cost.run()
+    return torch.from_numpy(cost.location), torch.from_numpy(cost.scale)
 
 
 class ModelArrays(NamedTuple):

@@ -25,7 +25,7 @@ from nvcodec.entropy.context import (
 from nvcodec.entropy.range_decoder import RangeDecoder
 from nvcodec.entropy.tables import TABLE_BOUND, bin_model, bits_of_bins, model, table_bits
 
-__all__ = ["SymbolChannel", "SymbolReader", "SymbolWriter", "code_level", "pad_even"]
+__all__ = ["CountingChannel", "SymbolChannel", "SymbolReader", "SymbolWriter", "code_level", "pad_even"]
 
 _BIT = constriction.stream.model.Categorical(np.full(2, (1 << 23) - 1, dtype=np.float64), perfect=False)
 
@@ -82,6 +82,26 @@ class SymbolWriter:
     def finish(self) -> bytes:
         """The coded words, little endian."""
         return bytes(self._coder.get_compressed().astype("<u4").tobytes())
+
+
+class CountingChannel:
+    """Takes symbols like a SymbolWriter, and only counts what they cost."""
+
+    def __init__(self) -> None:
+        self.bits = 0.0
+
+    def exchange(self, tables: np.ndarray, symbols: np.ndarray | None) -> np.ndarray:
+        assert symbols is not None
+        self.bits += _bits(tables, symbols + TABLE_BOUND)
+        return symbols
+
+    def exchange_flags(self, flags: np.ndarray | None, count: int) -> np.ndarray:
+        assert flags is not None
+        self.bits += count
+        return flags
+
+    def exchange_bins(self, noted: np.ndarray) -> None:
+        self.bits += bits_of_bins(noted)
 
 
 class SymbolReader:

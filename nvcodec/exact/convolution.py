@@ -153,7 +153,7 @@ class Conv2d(ExactLayer):
 
     step: Tensor
     kept: Tensor
-    bias: nn.Parameter
+    bias: Tensor
 
     def __init__(self, channels_in: int, channels_out: int, kernel: int = 1, *, groups: int = 1) -> None:
         super().__init__()

@@ -17,11 +17,11 @@ from nvcodec.exact.operation import Shape
 from nvcodec.hybrid.base import starting_tensors
 from nvcodec.implicit.numbers import code_scales
 
-__all__ = ["MAX_LATENT_CHANNELS", "LatentModel", "ReferenceView", "code_latents", "context_of_width_8"]
+__all__ = ["SCALE_STEP", "MAX_LATENT_CHANNELS", "LatentModel", "ReferenceView", "code_latents", "context_of_width_8"]
 
 MAX_LATENT_CHANNELS = 64
 _LOG_BOUND = 4095
-_SCALE_STEP = 16
+SCALE_STEP = 16
 """The outputs of the context model are sixteenths of a scale index."""
 
 
@@ -53,7 +53,7 @@ class LatentModel:
     def bias(self, level: int, has_references: bool) -> Tensor:
         """(channels, 2): location and scale."""
         scales = self.scales[level]
-        values = torch.from_numpy(scales[min(int(has_references), len(scales) - 1)] * _SCALE_STEP)
+        values = torch.from_numpy(scales[min(int(has_references), len(scales) - 1)] * SCALE_STEP)
         return torch.stack([torch.zeros_like(values), values], 1).float()
 
 
