@@ -26,7 +26,7 @@ from nvcodec.cli import options
 from nvcodec.cli.interrupt import Terminated, ends_promptly
 from nvcodec.cli.progress import StatusLine, format_duration
 from nvcodec.cli.rd import rd
-from nvcodec.cli.types import BITRATE, SIZE
+from nvcodec.cli.types import BITRATE, COUNT, SIZE
 from nvcodec.core.errors import BitstreamError, CheckpointWarning, InputError, NvcodecError
 from nvcodec.core.memory import keep_freed_memory
 
@@ -126,9 +126,24 @@ def main(context: click.Context, debug: bool) -> None:
     help="Target: constant quality, whatever the size; 0 to 60, lower is better, like the QP of H.265.",
 )
 @options.effort("How long to search for a better picture at the same size.")
+@options.model()
+@click.option(
+    "--params",
+    type=COUNT,
+    metavar="N",
+    help="Numbers that a network has, as 100k. Default: by the target; without one, the size follows from them.",
+)
+@click.option(
+    "--epochs",
+    type=click.IntRange(1, 100_000),
+    metavar="N",
+    help="How often a network sees every frame. Default: by the effort.",
+)
 @_frames("Encode")
 @options.gop("Frames between P-frames. Default: 2, 4 or 8 by trial, at effort fast by a look.")
-@options.segment("At most so many frames share a network and decode without the others. Default: 129.")
+@options.segment(
+    "At most so many frames share a network and decode without the others. Default: 129; of a network, all it can."
+)
 @click.option(
     "--width",
     type=click.IntRange(min=1),
@@ -173,10 +188,10 @@ def encode(
             EncodeOptions(**settings),
             frames=frames,
             overwrite=overwrite,
-            progress=line.encoding if line.is_shown else None,
+            progress=line.encoding,
         )
     click.echo(
-        f"{output}: {report.file_bytes} bytes, {report.bpp:.4f} bpp, PSNR Y {report.psnr_y:.2f} dB, "
+        f"{output}: {report.model}, {report.file_bytes} bytes, {report.bpp:.4f} bpp, PSNR Y {report.psnr_y:.2f} dB, "
         f"6:1:1 {report.psnr_yuv:.2f} dB, {report.frames} frames in {format_duration(report.seconds)}"
         + (", interruptions left out" if report.resumed else ""),
         err=True,

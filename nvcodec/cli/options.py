@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from nvcodec.cli.types import EFFORTS, FRAMES
+from nvcodec.cli.types import EFFORTS, FRAMES, MODELS
 from nvcodec.core.device import DEVICES
 
-__all__ = ["Option", "device", "effort", "frames", "gop", "overwrite", "seed", "segment", "threads"]
+__all__ = ["Option", "device", "effort", "frames", "gop", "model", "overwrite", "seed", "segment", "threads"]
 
 Option = Callable[[Any], Any]
 """Decorates the function of a command."""
@@ -32,6 +32,16 @@ def seed() -> Option:
 
 def effort(text: str) -> Option:
     return click.option("--effort", type=click.Choice(EFFORTS), default="medium", show_default=True, help=text)
+
+
+def model() -> Option:
+    return click.option(
+        "--model",
+        type=click.Choice(MODELS),
+        default=MODELS[0],
+        show_default=True,
+        help="How the video is represented: by predicted blocks (hybrid), or by a network fitted to it (hnerv).",
+    )
 
 
 def gop(text: str) -> Option:

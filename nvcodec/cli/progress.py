@@ -66,7 +66,9 @@ class StatusLine:
 
     def encoding(self, progress: Progress) -> None:
         """The callback that the encoder wants."""
-        parts = [f"{progress.stage}: frame {progress.frame}/{progress.frames}"]
+        if progress.seconds is not None:
+            self.warn(f"this will take about {format_duration(progress.seconds)} here")
+        parts = [f"{progress.stage}: frame {progress.frame}/{progress.frames}" if progress.frame else progress.stage]
         if progress.bpp is not None:
             parts.append(f"{progress.bpp:.4f} bpp")
         if progress.psnr is not None:

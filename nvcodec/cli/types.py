@@ -10,9 +10,22 @@ import click
 
 from nvcodec.core.errors import InputError
 
-__all__ = ["BITRATE", "BPP_LIST", "EFFORTS", "FRAMES", "SIZE", "parse_bitrate", "parse_bpps", "parse_size"]
+__all__ = [
+    "BITRATE",
+    "BPP_LIST",
+    "COUNT",
+    "EFFORTS",
+    "FRAMES",
+    "MODELS",
+    "SIZE",
+    "parse_bitrate",
+    "parse_bpps",
+    "parse_count",
+    "parse_size",
+]
 
 EFFORTS = ("fast", "medium", "slow")
+MODELS = ("hybrid", "hnerv")
 
 _NUMBER = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+) ?([A-Za-z]*)", flags=re.ASCII)
 _RATE_UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
@@ -62,6 +75,18 @@ def parse_size(text: str) -> int:
     return int(_parse(text, _SIZE_UNITS, "a size such as 60kB, 2MB or 1MiB"))
 
 
+def parse_count(text: str) -> float:
+    """A number of things.
+
+    >>> parse_count("100k"), parse_count("1.5M"), parse_count("3000")
+    (100000.0, 1500000.0, 3000.0)
+
+    Raises:
+        InputError: not a number with k, M, G or nothing behind it, or less than 1.
+    """
+    return float(_parse(text, _RATE_UNITS, "a number such as 100k or 1.5M"))
+
+
 def parse_bpps(text: str) -> tuple[float, ...]:
     """Bits per pixel, separated by commas.
 
@@ -86,6 +111,16 @@ class _Bitrate(click.ParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         try:
             return parse_bitrate(str(value))
+        except InputError as error:
+            self.fail(str(error), param, ctx)
+
+
+class _Count(click.ParamType):
+    name = "count"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            return parse_count(str(value))
         except InputError as error:
             self.fail(str(error), param, ctx)
 
@@ -124,5 +159,6 @@ class _Bpps(click.ParamType):
 
 BITRATE = _Bitrate()
 BPP_LIST = _Bpps()
+COUNT = _Count()
 SIZE = _Size()
 FRAMES = _Frames()

@@ -25,18 +25,18 @@ from nvcodec.bitstream.syntax import StreamHeader
 from nvcodec.core.device import check_device, choose_device
 from nvcodec.core.errors import BitstreamError, EncodeError, MismatchError, TargetError
 from nvcodec.core.frame import VideoProperties
-from nvcodec.core.limits import MAX_SEGMENT_FRAMES, level_for, max_segment_frames
+from nvcodec.core.limits import LEVELS, MAX_SEGMENT_FRAMES, level_for, max_segment_frames
 from nvcodec.core.metrics import FramePsnr, frame_psnr, mean_psnr
 from nvcodec.core.parallel import thread_limit
 from nvcodec.decoder import Decoder
 from nvcodec.encoder.checkpoint import Checkpoint
-from nvcodec.encoder.distortion import psnr_611
 from nvcodec.encoder.identity import encode_identity
 from nvcodec.encoder.rate_control import Target, check_reachable, lambda_for_quality
 from nvcodec.encoder.representation import Keep, SegmentEncoder, StageReport
 from nvcodec.encoder.source import Shot, Source
 from nvcodec.encoder.working_domain import working_samples
-from nvcodec.hybrid.encoder.representation import HybridEncoder, check_choices
+from nvcodec.hybrid.encoder import representation as hybrid
+from nvcodec.implicit.encoder import representation as implicit
 from nvcodec.media.output_file import atomic_output, check_target, checkpoint_path, output_lock
 from nvcodec.motion.levels import FrameGeometry
 
@@ -44,6 +44,10 @@ __all__ = ["EncodeOptions", "EncodeReport", "Progress", "encode"]
 
 DEFAULT_BPP = 0.1
 DEFAULT_SEGMENT = 129
+HYBRID_MODEL = "hybrid"
+OWN_MODEL = "module"
+"""A module that the caller brings."""
+MODELS = (HYBRID_MODEL, *implicit.MODELS, OWN_MODEL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +56,9 @@ class EncodeOptions:
     ``quality`` (0 .. 60, lower is better, as the quantiser parameter of H.265); none means bpp 0.1.
 
     ``gop``: frames between P frames, None to choose among those of the effort. ``segment``: most frames in a segment.
-    ``width``: channels of the network, None to choose by the bits there are.
+    ``width``: channels of the hybrid's network, None to choose by the bits there are. ``model``: the representation,
+    one of MODELS. ``params``: how many numbers a network has, None to choose by the target; ``epochs``: how often it
+    sees every frame, None to choose by the effort.
 
     Raises EncodeError for values outside their range.
     """
@@ -68,6 +74,9 @@ class EncodeOptions:
     device: str = "auto"
     threads: int | None = None
     seed: int = 0
+    model: str = "hybrid"
+    params: float | None = None
+    epochs: int | None = None
 
     def __post_init__(self) -> None:
         given = [n for n in ("bpp", "bitrate", "size", "quality") if getattr(self, n) is not None]
@@ -79,7 +88,17 @@ class EncodeOptions:
                 raise EncodeError(f"{name} {value} is not a positive number")
         if self.quality is not None and not 0 <= self.quality <= 60:
             raise EncodeError(f"quality {self.quality} lies outside 0 .. 60")
-        check_choices(self.effort, self.gop, self.width)
+        if self.model not in MODELS:
+            raise EncodeError(f"unknown model {self.model!r}; choose {', '.join(MODELS)}")
+        if self.model == HYBRID_MODEL:
+            hybrid.check_choices(self.effort, self.gop, self.width)
+            unused = {"params": self.params, "epochs": self.epochs}
+        else:
+            implicit.check_choices(self.effort, self.quality, self.params, self.epochs)
+            unused = {"gop": self.gop, "width": self.width}
+        for name, value in unused.items():
+            if value is not None:
+                raise EncodeError(f"model {self.model} takes no {name}")
         if self.segment is not None and not 1 <= self.segment <= MAX_SEGMENT_FRAMES:
             raise EncodeError(f"segment {self.segment} lies outside 1 .. {MAX_SEGMENT_FRAMES}")
         if self.threads is not None and not 1 <= self.threads <= 1024:
@@ -97,6 +116,8 @@ class Progress:
     bpp: float | None
     psnr: float | None
     fraction: float
+    seconds: float | None = None
+    """Told once, before long work begins: how long all of it will take."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +135,7 @@ class EncodeReport:
     frames: int
     seconds: float
     resumed: bool = False
+    model: str = "hybrid"
 
 
 @dataclass
@@ -122,11 +144,18 @@ class _Work:
 
     segments: list[Segment] = field(default_factory=list)
     segment: dict[str, Any] | None = None
+    programs: list[bytes] = field(default_factory=list)
+    """Those that the finished segments name."""
     seconds: float = 0.0
     """Of work before this run."""
 
     def state(self, segment: dict[str, Any], seconds: float) -> dict[str, Any]:
-        return {"segments": [asdict(s) for s in self.segments], "segment": segment, "seconds": seconds}
+        return {
+            "segments": [asdict(s) for s in self.segments],
+            "segment": segment,
+            "programs": self.programs,
+            "seconds": seconds,
+        }
 
     def take_segment(self) -> dict[str, Any] | None:
         """Its state, which is large: it is handed over."""
@@ -148,12 +177,13 @@ def encode(
     frames: tuple[int, int | None] | None = None,
     overwrite: bool = False,
     progress: Callable[[Progress], None] | None = None,
+    module: implicit.Module | None = None,
 ) -> EncodeReport:
     """Encode ``source`` (anything PyAV opens) to the .cwrv file ``output``; decode it again and compare.
 
     ``frames``: half-open range. While it runs, ``output`` is locked, and a checkpoint lies beside it: interrupted in
     whatever way, the same call goes on from there, to the same bytes. Where no checkpoint can be written, there is a
-    CheckpointWarning.
+    CheckpointWarning. ``module``: with model "module", what to fit, see ``nvcodec.implicit.encode``.
 
     Raises InputError, OutputError (also if the output is locked), EncodeError (CheckpointError where the checkpoint
     of another encode lies there, TargetError where the size cannot be met, MismatchError where the file would not
@@ -163,10 +193,14 @@ def encode(
     check_target(Path(output), overwrite=overwrite)
     check_device(options.device)
     with output_lock(Path(output)), thread_limit(options.threads):
-        video = Source(source, frames, lambda found: options.segment or _default_segment(found))
+        is_hybrid = options.model == HYBRID_MODEL
+        video = Source(
+            source, frames, lambda found: options.segment or _default_segment(found, is_hybrid), at_cuts=is_hybrid
+        )
         samples = video.properties.width * video.properties.height
         device = choose_device(options.device, samples)
-        identity = encode_identity(video, asdict(options), device)
+        choices = asdict(options) | ({"module": implicit.module_identity(module)} if module is not None else {})
+        identity = encode_identity(video, choices, device)
         checkpoint = Checkpoint(checkpoint_path(Path(output)), identity)
         work = _Work.restored(checkpoint.read())
         resumed = work.segment is not None
@@ -176,7 +210,7 @@ def encode(
             checkpoint.keep(lambda: work.state(segment(), time.monotonic() - started))
 
         try:
-            data = _encode_shots(video, options, device, work, keep, progress)
+            data = _encode_shots(video, options, device, work, keep, progress, module)
             quality = _decode_and_compare(data, video, options)
         except EncodeError:  # to go on would end in the same error
             checkpoint.discard()
@@ -187,17 +221,23 @@ def encode(
     bpp = 8 * len(data) / (len(video) * samples)
     mean = mean_psnr(quality)
     seconds = time.monotonic() - started
-    return EncodeReport(len(data), bpp, mean.y, mean.u, mean.v, mean.yuv_611, len(video), seconds, resumed)
+    return EncodeReport(
+        len(data), bpp, mean.y, mean.u, mean.v, mean.yuv_611, len(video), seconds, resumed, options.model
+    )
 
 
-def _default_segment(properties: VideoProperties) -> int:
+def _default_segment(properties: VideoProperties, is_hybrid: bool) -> int:
+    """A network of its own for every few seconds, or, where the network is the video, one for as much as can be."""
+    if not is_hybrid:
+        return min(MAX_SEGMENT_FRAMES, max_segment_frames(len(LEVELS), properties.width, properties.height))
     level = level_for(properties.width, properties.height)
     return min(DEFAULT_SEGMENT, MAX_SEGMENT_FRAMES, max_segment_frames(level, properties.width, properties.height))
 
 
 def _total_bytes(options: EncodeOptions, properties: VideoProperties, frames: int) -> float | None:
-    """The target in bytes, None for a fixed quality."""
-    if options.quality is not None:
+    """The target in bytes, None for a fixed quality, or a network of a fixed size."""
+    is_free = options.bpp is options.bitrate is options.size is None
+    if options.quality is not None or (is_free and options.params is not None):
         return None
     if options.size is not None:
         return float(options.size)
@@ -206,9 +246,18 @@ def _total_bytes(options: EncodeOptions, properties: VideoProperties, frames: in
     return (options.bpp or DEFAULT_BPP) * frames * properties.width * properties.height / 8
 
 
-def _segment_encoder(options: EncodeOptions, total_bytes: float | None) -> SegmentEncoder:
+def _segment_encoder(
+    options: EncodeOptions, total_bytes: float | None, module: implicit.Module | None, programs: list[bytes]
+) -> SegmentEncoder:
     """That of the representation which the segments are coded in."""
-    return HybridEncoder.chosen(options.effort, options.gop, options.width, 8 * total_bytes if total_bytes else 1e6)
+    if options.model != HYBRID_MODEL:
+        model = options.model if module is None else module
+        return implicit.ImplicitEncoder.chosen(
+            model, options.effort, options.params, options.epochs, total_bytes is not None, programs
+        )
+    return hybrid.HybridEncoder.chosen(
+        options.effort, options.gop, options.width, 8 * total_bytes if total_bytes else 1e6
+    )
 
 
 def _encode_shots(
@@ -218,6 +267,7 @@ def _encode_shots(
     work: _Work,
     keep: Keep,
     progress: Callable[[Progress], None] | None,
+    module: implicit.Module | None,
 ) -> bytes:
     """The bytes of the file. What ``work`` holds is not done again; what is done is added to it, and kept."""
     properties, shots, count = video.properties, video.shots, len(video)
@@ -227,7 +277,7 @@ def _encode_shots(
     pts = [pts * ticks for pts in video.pts]
     timestamps = None if pts == list(header.default_pts) else pts
     overhead = len(write_container(header, [Segment(b"\0", b"\0" * 16, s.count) for s in shots], timestamps=timestamps))
-    encoder = _segment_encoder(options, total)
+    encoder = _segment_encoder(options, total, module, work.programs)
     if total is not None and work.segment is None:
         check_reachable(overhead + sum(encoder.smallest_payload(shot.count, geometry) for shot in shots), total)
 
@@ -249,7 +299,7 @@ def _encode_shots(
             left = total - overhead - used
             target = Target(total_bytes=max(left * shot.count / (count - shot.start), 16.0))
         result = encoder.encode_segment(
-            samples, geometry, target, options.seed + number, _reporter(progress, shot, count, geometry),
+            samples, geometry, target, options.seed + number, _reporter(progress, shot, count),
             kept=work.take_segment(), keep=keep,
         )  # fmt: skip
         if target.total_bytes is not None and len(result.payload) > 1.02 * max(target.total_bytes, 24):
@@ -259,25 +309,22 @@ def _encode_shots(
             )
         work.segments.append(Segment(result.payload, result.frame_hash, shot.count))
         del samples  # before those of the next one are made
-    return write_container(header, work.segments, timestamps=timestamps)
+    return write_container(header, work.segments, timestamps=timestamps, programs=work.programs)
 
 
-def _reporter(
-    progress: Callable[[Progress], None] | None, shot: Shot, count: int, geometry: FrameGeometry
-) -> Callable[[StageReport], None]:
+def _reporter(progress: Callable[[Progress], None] | None, shot: Shot, count: int) -> Callable[[StageReport], None]:
     def report(state: StageReport) -> None:
         if progress is None:
             return
-        unit = state.unit
-        samples = len(unit.unit.frames) * geometry.width * geometry.height
         progress(
             Progress(
                 state.stage,
                 shot.start + state.frames,
                 count,
-                unit.bits / samples,
-                float(psnr_611(unit.errors).mean()),
+                state.bpp,
+                state.psnr,
                 (shot.start + state.fraction * shot.count) / count,
+                state.seconds,
             )
         )
 

@@ -8,11 +8,10 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from nvcodec.core.gop import CodingUnit
 from nvcodec.encoder.rate_control import Target
 from nvcodec.motion.levels import FrameGeometry
 
-__all__ = ["CodedSegment", "Keep", "SegmentEncoder", "StageReport", "UnitOutcome"]
+__all__ = ["CodedSegment", "Keep", "SegmentEncoder", "StageReport"]
 
 
 @dataclass(frozen=True)
@@ -28,25 +27,17 @@ class CodedSegment:
         return 8.0 * len(self.payload)
 
 
-class UnitOutcome(Protocol):
-    """What a pass made of one unit: bits, and mean squared 8-bit errors (B, 3) of Y, U, V."""
-
-    unit: CodingUnit
-    errors: Tensor
-
-    @property
-    def bits(self) -> float: ...
-
-
 @dataclass(frozen=True)
 class StageReport:
-    """Progress: ``stage`` by name, the unit that was finished, frames behind this stage, and the share of the
-    segment's work done."""
+    """Progress: ``stage`` by name, frames behind it, the share of the segment's work done; ``bpp`` and ``psnr`` (dB) of
+    what was just finished. ``seconds``: before long work begins, how long all of it will take."""
 
     stage: str
-    unit: UnitOutcome
     frames: int
     fraction: float
+    bpp: float | None = None
+    psnr: float | None = None
+    seconds: float | None = None
 
 
 Keep = Callable[[Callable[[], dict[str, Any]]], None]

@@ -37,9 +37,15 @@ class Source:
     """
 
     def __init__(
-        self, name: str | Path, frames: FrameRange | None, longest_shot: Callable[[VideoProperties], int]
+        self,
+        name: str | Path,
+        frames: FrameRange | None,
+        longest_shot: Callable[[VideoProperties], int],
+        *,
+        at_cuts: bool = True,
     ) -> None:
         """Goes through the video. ``longest_shot``: from its properties, how many frames a segment may have.
+        ``at_cuts``: whether segments begin at scene cuts.
 
         Raises InputError as ``VideoReader``, and for what cannot be read again.
         """
@@ -58,7 +64,7 @@ class Source:
                 self._digests.append(digest.text())
 
             for frame in reader:
-                if detector.is_cut(working_samples(frame)) or len(self.pts) - start == longest:
+                if (at_cuts and detector.is_cut(working_samples(frame))) or len(self.pts) - start == longest:
                     end_shot()
                     start = len(self.pts)
                 self.pts.append(frame.pts)

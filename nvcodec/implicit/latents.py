@@ -17,7 +17,7 @@ from nvcodec.exact.operation import Shape
 from nvcodec.hybrid.base import starting_tensors
 from nvcodec.implicit.numbers import code_scales
 
-__all__ = ["SCALE_STEP", "MAX_LATENT_CHANNELS", "LatentModel", "ReferenceView", "code_latents", "context_of_width_8"]
+__all__ = ["MAX_LATENT_CHANNELS", "SCALE_STEP", "LatentModel", "ReferenceView", "code_latents", "context_of_width_8"]
 
 MAX_LATENT_CHANNELS = 64
 _LOG_BOUND = 4095

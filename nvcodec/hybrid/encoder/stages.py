@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from nvcodec.encoder.distortion import psnr_611
 from nvcodec.encoder.rate_control import AIM, Target, first_lambda, next_lambda
 from nvcodec.encoder.representation import CodedSegment, Keep, StageReport
 from nvcodec.entropy.weights import STEPS, TensorChange
@@ -129,7 +130,10 @@ class _Work:
         frames = sum(len(unit.frames) for unit in self.fit.units[:done])
         is_again = self.final is not None and self.final.attempt > 0
         part = 1.0 if is_again else done / len(self.fit.units)
-        self.on_unit(StageReport(self._name, report, frames, (self._stage - 1 + part) / self.stages))
+        luma = len(report.unit.frames) * self.fit.source.geometry.width * self.fit.source.geometry.height
+        psnr = float(psnr_611(report.errors).mean())
+        fraction = (self._stage - 1 + part) / self.stages
+        self.on_unit(StageReport(self._name, frames, fraction, report.bits / luma, psnr))
 
     def state(self) -> dict[str, Any]:
         device = self.fit.source.samples.device

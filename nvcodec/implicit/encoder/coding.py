@@ -1,4 +1,4 @@
-"""From a tuned model to what is coded: symbols of weights and latents, the scales they are coded with, and their bits."""
+"""From a tuned model to what is coded: symbols of weights and latents, their scales, and what all of it costs."""
 
 from __future__ import annotations
 
@@ -15,10 +15,17 @@ from nvcodec.entropy.context import ChannelLayout
 from nvcodec.entropy.symbols import CountingChannel
 from nvcodec.entropy.tables import SCALES
 from nvcodec.exact.convolution import Conv2d
-from nvcodec.exact.latents import Grid, Latent
+from nvcodec.exact.latents import Grid
 from nvcodec.exact.operation import Shape
 from nvcodec.exact.tracing import TracedProgram
-from nvcodec.implicit.latents import SCALE_STEP, LatentModel, ReferenceView, code_latents, context_of_width_8, side_features
+from nvcodec.implicit.latents import (
+    SCALE_STEP,
+    LatentModel,
+    ReferenceView,
+    code_latents,
+    context_of_width_8,
+    side_features,
+)
 from nvcodec.implicit.weights import ConvSymbols, code_convolution
 
 __all__ = ["LevelSymbols", "conv_symbols", "counted_bits", "fitted_scales", "latent_symbols", "weight_bits"]
@@ -35,7 +42,8 @@ def weight_bits(layers: Sequence[Conv2d]) -> float:
     """Bits of all weights, scales and biases, as the coder will spend them."""
     channel = CountingChannel()
     for layer in layers:
-        code_convolution(channel, tuple(layer.weight.shape), conv_symbols(layer, layer.fraction))
+        out, into, rows, columns = layer.weight.shape
+        code_convolution(channel, (out, into, rows, columns), conv_symbols(layer, layer.fraction))
     return channel.bits
 
 
@@ -62,7 +70,7 @@ def _of_unit(symbols: LevelSymbols, unit: CodingUnit) -> list[Tensor]:
 def fitted_scales(
     symbols: LevelSymbols, units: Sequence[CodingUnit], views: Sequence[ReferenceView | None], classes: int
 ) -> LatentModel:
-    """The scale of each channel with which it takes the fewest bits. ``views``: what the references of each unit say."""
+    """The scale of each channel that takes the fewest bits. ``views``: what the references of each unit say."""
     costs = [np.zeros((classes, level.shape[1], SCALES)) for level in symbols.latents]
     for unit, view in zip(units, views, strict=True):
         known: Tensor | None = None
@@ -103,7 +111,5 @@ def counted_bits(
         code_latents(channel, shapes, len(unit.frames), model, unit.reference_count > 0, view, levels, [])
     for k, grid in enumerate(symbols.grids.values()):
         shape = Shape(*grid.shape[1:])
-        code_latents(
-            channel, [shape], len(grid), model, False, None, [grid], [], first=len(symbols.latents) + k
-        )
+        code_latents(channel, [shape], len(grid), model, False, None, [grid], [], first=len(symbols.latents) + k)
     return channel.bits

@@ -9,7 +9,7 @@ __all__ = ["EFFORTS", "Effort"]
 
 @dataclass(frozen=True)
 class Effort:
-    """``epochs``: over all frames while the model is fitted; ``tuning``: how many more, as a share of them, on quantised
+    """``epochs``: over all frames while the model is fitted; ``tuning``: as a share of them, how many more on quantised
     weights. ``rate``: learning rate of the weights. ``pruned``: share of the weights that are set to zero."""
 
     epochs: int

@@ -24,7 +24,6 @@ import torch
 from torch import Tensor, nn
 
 from nvcodec.core.errors import EncodeError, TargetError
-from nvcodec.core.gop import CodingUnit
 from nvcodec.core.limits import level_by_number, level_for
 from nvcodec.decoder import FrameHash, output_planes
 from nvcodec.encoder.distortion import plane_errors, psnr_611
@@ -32,7 +31,7 @@ from nvcodec.encoder.representation import CodedSegment, Keep, StageReport
 from nvcodec.exact.layer import calibrate
 from nvcodec.exact.operation import Sizes
 from nvcodec.exact.simulation import Rounding, Simulation
-from nvcodec.exact.tracing import TracedProgram, place, trace
+from nvcodec.exact.tracing import place, trace
 from nvcodec.implicit.encoder.coding import (
     conv_symbols,
     counted_bits,
@@ -48,12 +47,12 @@ from nvcodec.implicit.payload import ImplicitHeader, ImplicitWriter, SegmentTens
 from nvcodec.implicit.unit import UnitSymbols, units_of
 from nvcodec.motion.levels import FrameGeometry
 
-__all__ = ["Figures", "encode_segment"]
+__all__ = ["BITS_A_NUMBER", "Figures", "encode_segment"]
 
 UNIT_FRAMES = 8
 """Frames of a coding unit where none refers to another."""
 AIM, TOLERANCE = 0.99, (0.96, 1.015)
-_BITS_A_NUMBER = 5.5
+BITS_A_NUMBER = 5.5
 """Where no size is asked for."""
 _FOLLOWED = 0.7
 """Share of the tuning in which the steps still follow the target."""
@@ -121,9 +120,7 @@ class _Work:
         of = {"fit": epochs, "tune": tuning}.get(self.stage)
         name = f"{self.stage}, epoch {self.epoch} of {of}" if of else self.stage
         luma = len(self.model.samples) * 4 * self.model.samples[0, 0].numel()
-        self.tell(
-            StageReport(name, 0, behind / (epochs + tuning), bits and bits / luma, psnr, seconds)
-        )
+        self.tell(StageReport(name, 0, behind / (epochs + tuning), bits and bits / luma, psnr, seconds))
 
 
 def encode_segment(
@@ -134,25 +131,27 @@ def encode_segment(
     effort: Effort,
     seed: int,
     program_index: Callable[[bytes], int],
+    overhead: Callable[[bytes], int],
     tell: Callable[[StageReport], None] = lambda report: None,
     *,
     kept: dict[str, Any] | None = None,
     keep: Keep = lambda state: None,
-) -> tuple[CodedSegment, Figures]:
+) -> CodedSegment:
     """Overfit, settle, prune, tune and code one segment.
 
-    ``samples``: (T, 6, h, w), 10 bits. ``build``: the module, from the sizes. ``wanted_bytes``: of the payload, None for
-    what suits the number of parameters. ``program_index``: which program of the file this will be.
+    ``samples``: (T, 6, h, w), 10 bits. ``build``: the module, from the sizes. ``wanted_bytes``: of the payload and its
+    program, None for what suits the number of parameters. ``program_index``: which program of the file this will be;
+    ``overhead``: the bytes beside the payload that it takes.
     Raises EncodeError where the module is no program or the fit runs away, TargetError where the size cannot be met.
     """
     torch.manual_seed(seed)
     sizes = Sizes(geometry.half, geometry.blocks, len(samples))
     module = build(sizes).to(samples.device)
     latents = place(module, sizes)
-    _check_program(module, sizes, geometry, effort)
+    program = _checked_program(module, sizes, geometry, effort)
     analyse = getattr(module, "analyse", None)
     model = Model(module, list(latents), samples / 1024 - 0.5, effort.batch, analyse)
-    wanted = None if wanted_bytes is None else 8 * wanted_bytes
+    wanted = None if wanted_bytes is None else 8 * (wanted_bytes - overhead(program))
     work = _Work(model, effort, wanted, optimiser_of(model), keep, tell)
     if kept is not None:
         _restore(work, kept)
@@ -171,14 +170,17 @@ def encode_segment(
         _tune(work, sizes)
         work.stage = "code"
     work.report(work.figures.tuned)
-    return _code(work, sizes, geometry, program_index), work.figures
+    return _code(work, sizes, geometry, program_index)
 
 
 def _foreseen(work: _Work) -> float:
     """Seconds that all epochs will take here, by a few batches, which leave no trace."""
     model, effort = work.model, work.effort
     few = replace(model, samples=model.samples[: _TIMED_BATCHES * effort.batch])
-    before, random = {k: v.clone() for k, v in model.module.state_dict().items() if isinstance(v, Tensor)}, torch.get_rng_state()
+    before, random = (
+        {k: v.clone() for k, v in model.module.state_dict().items() if isinstance(v, Tensor)},
+        torch.get_rng_state(),
+    )
     optimiser = optimiser_of(model)
     run_epoch(few, optimiser, Schedule(1, 0.0), 0, Simulation())
     start = time.monotonic()
@@ -189,12 +191,13 @@ def _foreseen(work: _Work) -> float:
     return taken * len(model.samples) / len(few.samples) * (effort.epochs + 1.5 * effort.tuning_epochs)
 
 
-def _check_program(module: nn.Module, sizes: Sizes, geometry: FrameGeometry, effort: Effort) -> None:
-    """Refuse what cannot be stored before anything is fitted."""
+def _checked_program(module: nn.Module, sizes: Sizes, geometry: FrameGeometry, effort: Effort) -> bytes:
+    """About what will be stored of the module; what cannot be is refused before anything is fitted."""
     traced = trace(module, sizes, effort.bits)
     traced.program.check(sizes, _max_samples(geometry, sizes))
     if traced.program.refers:
-        raise EncodeError("the module refers to other frames, which only model cwrnn is fitted for")
+        raise EncodeError("the module refers to other frames, which is not fitted yet")
+    return traced.program.write()
 
 
 def _max_samples(geometry: FrameGeometry, sizes: Sizes) -> int:
@@ -243,7 +246,7 @@ def _tune(work: _Work, sizes: Sizes) -> None:
     exactly = Simulation(bits, Rounding.THROUGH, Rounding.THROUGH)
     epochs = work.effort.tuning_epochs
     schedule = Schedule(epochs, work.effort.tuning_rate, warm_up=0.0)
-    wanted = work.wanted if work.wanted is not None else _BITS_A_NUMBER * model.parameters
+    wanted = work.wanted if work.wanted is not None else BITS_A_NUMBER * model.parameters
     if not work.epoch:
         _meet(work, sizes, AIM * wanted)
         work.figures.quantised = evaluate(model, exactly)
@@ -268,8 +271,9 @@ def _tune(work: _Work, sizes: Sizes) -> None:
 
 def _bits(work: _Work, sizes: Sizes) -> float:
     """Of the payload, as it would be coded now."""
-    latents = latent_symbols(trace(work.model.module, sizes, work.effort.bits))
-    units = _units(sizes)
+    traced = trace(work.model.module, sizes, work.effort.bits)
+    latents, program = latent_symbols(traced), traced.program
+    units = units_of(program, sizes.frames, UNIT_FRAMES)
     views = [None] * len(units)
     model = fitted_scales(latents, units, views, 1)
     work.figures.weight_bits = weight_bits(work.model.layers)
@@ -277,39 +281,35 @@ def _bits(work: _Work, sizes: Sizes) -> float:
     return work.figures.weight_bits + work.figures.latent_bits + 64
 
 
-def _units(sizes: Sizes) -> list[CodingUnit]:
-    return _runs(sizes.frames)
-
-
-def _runs(frames: int) -> list[CodingUnit]:
-    from nvcodec.core.gop import CodedFrame
-
-    return [
-        CodingUnit(tuple(CodedFrame(n, 0, ()) for n in range(s, min(s + UNIT_FRAMES, frames))))
-        for s in range(0, frames, UNIT_FRAMES)
-    ]
-
-
 def _meet(work: _Work, sizes: Sizes, bits: float) -> None:
     """Choose the steps with which the model takes so many bits. Raises TargetError, with what can be reached."""
     assert work.importance is not None
     model, importance = work.model, work.importance
 
-    def at(unit: float) -> float:
-        set_latent_steps(model.latents, importance, unit)
+    def at(unit: float, *, with_latents: bool = False) -> float:
+        if with_latents:
+            set_latent_steps(model.latents, importance, unit)
         set_weight_steps(model.layers, importance, unit)
         return _bits(work, sizes)
 
-    low, high = (work.unit - 1, work.unit + 1) if work.unit else _UNIT_RANGE
-    if work.unit and not at(high) <= bits <= at(low):
-        low, high = _UNIT_RANGE
-    if low == _UNIT_RANGE[0]:
-        most, least = at(low), at(high)
+    if not work.epoch:  # latents have steps of whole octaves: they are chosen once, and the weights meet the rest
+        most, least = (at(unit, with_latents=True) for unit in _UNIT_RANGE)
         if not least <= bits <= most:
             raise TargetError(
                 f"a model of {model.parameters} parameters takes {least / 8:.0f} to {most / 8:.0f} bytes, "
-                f"not {bits / AIM / 8:.0f}: choose --params by the target, or leave it out"
+                f"not {bits / AIM / 8:.0f}: choose other params for this target, or leave them out"
             )
+        low, high = _UNIT_RANGE
+        while high - low > 0.1:
+            middle = (low + high) / 2
+            low, high = (middle, high) if at(middle, with_latents=True) > bits else (low, middle)
+        work.unit = (low + high) / 2
+        at(work.unit, with_latents=True)
+    low, high = work.unit - 1, work.unit + 1
+    while at(low) < bits and low > _UNIT_RANGE[0]:
+        low -= 1
+    while at(high) > bits and high < _UNIT_RANGE[1]:
+        high += 1
     while high - low > 0.004:
         middle = (low + high) / 2
         low, high = (middle, high) if at(middle) > bits else (low, middle)
@@ -347,7 +347,7 @@ def _code(work: _Work, sizes: Sizes, geometry: FrameGeometry, program_index: Cal
     digest = FrameHash()
     for display in sorted(planes):
         digest.add(planes[display])
-    return CodedSegment(writer.finish(), digest.digest(), float(torch.cat(quality).mean()), coded)
+    return CodedSegment(writer.finish(), digest.digest(), float(torch.cat(quality).mean()))
 
 
 def _restore(work: _Work, kept: dict[str, Any]) -> None:
