@@ -18,8 +18,8 @@ from nvcodec.exact.pointwise import rescaled
 __all__ = [
     "Concat",
     "Concatenation",
-    "Crop",
-    "Cropping",
+    "Fit",
+    "Fitting",
     "PixelShuffle",
     "PixelUnshuffle",
     "Reshape",
@@ -173,23 +173,28 @@ class Slicing(Operation):
 
 @operation
 @dataclass(frozen=True)
-class Cropping(Operation):
-    """The upper left ``rows`` x ``columns``."""
+class Fitting(Operation):
+    """The upper left ``rows`` x ``columns``; beyond the operand's own, its last ones repeat."""
 
     rows: int = 1
     columns: int = 1
 
     CODE: ClassVar[int] = 11
-    NAME: ClassVar[str] = "crop"
+    NAME: ClassVar[str] = "fit"
     PARAMETERS: ClassVar[tuple[Parameter, ...]] = (Parameter("rows", 1, MAX_SIDE), Parameter("columns", 1, MAX_SIDE))
 
     def shape(self, operands: Sequence[Shape], sizes: Sizes) -> Shape:
-        (x,) = operands
-        self.require(self.rows <= x.rows and self.columns <= x.columns, f"{self.rows}x{self.columns} of {x}")
-        return Shape(x.channels, self.rows, self.columns)
+        return Shape(operands[0].channels, self.rows, self.columns)
 
     def run(self, number: int, operands: list[Tensor], shape: Shape, execution: Execution) -> Tensor:
-        return operands[0][:, :, : self.rows, : self.columns]
+        return _fitted(operands[0], self.rows, self.columns)
+
+
+def _fitted(x: Tensor, rows: int, columns: int) -> Tensor:
+    more = max(rows - x.shape[-2], 0), max(columns - x.shape[-1], 0)
+    if any(more):
+        x = F.pad(x, (0, more[1], 0, more[0]), mode="replicate")
+    return x[:, :, :rows, :columns]
 
 
 @operation
@@ -293,8 +298,8 @@ class Slice(ExactLayer):
         return builder.add(Slicing((x.number,), self.start, self.channels), x.fraction)
 
 
-class Crop(ExactLayer):
-    """The upper left part."""
+class Fit(ExactLayer):
+    """The upper left part; beyond the operand's size its last row and column repeat."""
 
     keeps_fraction = True
 
@@ -303,13 +308,13 @@ class Crop(ExactLayer):
         self.rows, self.columns = rows, columns
 
     def forward(self, x: Tensor) -> Tensor:
-        return x[:, :, : self.rows, : self.columns]
+        return _fitted(x, self.rows, self.columns)
 
     def emit(self, builder: Builder, *operands: Traced) -> Traced:
         (x,) = operands
         if x.shape[1:] == (self.rows, self.columns):
             return x
-        return builder.add(Cropping((x.number,), self.rows, self.columns), x.fraction)
+        return builder.add(Fitting((x.number,), self.rows, self.columns), x.fraction)
 
 
 class Reshape(ExactLayer):

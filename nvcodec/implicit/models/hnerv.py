@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nvcodec.exact.arrangement import Crop, PixelShuffle, PixelUnshuffle
+from nvcodec.exact.arrangement import Fit, PixelShuffle, PixelUnshuffle
 from nvcodec.exact.convolution import Conv2d
 from nvcodec.exact.latents import Latent
 from nvcodec.exact.operation import FrameInputs, Sizes
@@ -56,7 +56,7 @@ class HNeRV(nn.Module):
         self.head = Conv2d(before, 3, 3)
         self.cells = PixelUnshuffle(2)
         self.subsample = Conv2d(12, 6)
-        self.crop = Crop(*sizes.half)
+        self.fit = Fit(*sizes.half)
         self.squash, self.halve, self.samples = Tanh(), Scale(-1), Samples()
         with torch.no_grad():  # Y as it is, U and V each the mean of its four
             self.subsample.weight.zero_()
@@ -70,7 +70,7 @@ class HNeRV(nn.Module):
     def forward(self, frame: FrameInputs) -> dict[str, Tensor]:
         features = self.blocks(self.embedding(frame))
         cells = self.subsample(self.cells(self.head(features)))
-        return {"samples": self.samples(self.halve(self.squash(self.crop(cells))))}
+        return {"samples": self.samples(self.halve(self.squash(self.fit(cells))))}
 
     def analyse(self, samples: Tensor) -> dict[int, Tensor]:
         """The embeddings of frames, (B, 6, h, w) samples in -0.5 .. 0.5, by level."""
