@@ -18,22 +18,22 @@ import torch
 from torch import Tensor
 
 from nvcodec.core.gop import CodingUnit, coding_units, last_uses
-from nvcodec.core.parallel import run_ahead, run_all
+from nvcodec.core.parallel import run_ahead
 from nvcodec.encoder.distortion import block_errors, block_variance, plane_errors
 from nvcodec.encoder.lookahead import FrameForecast, estimated_bits, estimated_psnr, importance
-from nvcodec.encoder.motion_search import LevelPrice, search_motion
-from nvcodec.encoder.rate import LevelRate, level_costs
+from nvcodec.encoder.rate import level_costs
 from nvcodec.encoder.rate_control import next_lambda
 from nvcodec.encoder.temporal_filter import filtered_frames
+from nvcodec.encoder.unit_motion_search import search_unit_motion
 from nvcodec.entropy.context import ContextWeights
 from nvcodec.hybrid.blocks.picture import BinModels, model_of
 from nvcodec.hybrid.encoder.fit import FitSettings, UnitFit, context_sensitivity
 from nvcodec.hybrid.encoder.twin import Twin
 from nvcodec.hybrid.unit import UnitSymbols
 from nvcodec.motion.compensation import FrameState
-from nvcodec.motion.levels import BLEND_CHANNEL, MOTION_LEVELS, FrameGeometry
-from nvcodec.motion.prediction import MotionPrediction, MotionState
-from nvcodec.motion.unit import UnitMotion, compensate_unit, key_unit_inputs, motion_context, predict_unit
+from nvcodec.motion.levels import BLEND_CHANNEL, FrameGeometry
+from nvcodec.motion.prediction import MotionState
+from nvcodec.motion.unit import UnitMotion
 from nvcodec.motion.warp import Reference
 
 __all__ = [
@@ -415,47 +415,15 @@ class SegmentFit:
         """What its frames are made to look like: filtered, where others inherit from them."""
         return torch.stack([self.filtered.get(f.display, self.source.samples[f.display]) for f in unit.frames])
 
-    def _searched(
-        self,
-        unit: CodingUnit,
-        states: dict[int, FrameState],
-        predictions: list[MotionPrediction],
-        motion: list[Tensor],
-        rates: list[LevelRate],
-        lmbda: float,
-        relative: Tensor,
-    ) -> list[Tensor]:
-        """The motion levels of a unit after a search from ``motion``, with prices by ``rates``."""
-        target = self.targets(unit)
-        found: list[list[Tensor]] = [[]] * len(unit.frames)
-
-        def search(b: int) -> None:
-            frame = unit.frames[b]
-            references = tuple(states[r].appearance for r in frame.references)
-            start = [level[b] for level in motion]
-            prices = [LevelPrice(r.location[b], r.scale[b]) for r in rates]
-            found[b] = search_motion(target[b], references, predictions[b], frame, start, lmbda, prices, relative[b])
-
-        run_all([partial(search, b) for b in range(len(unit.frames))])
-        return [torch.stack([levels[k] for levels in found]) for k in range(MOTION_LEVELS)]
-
-    @torch.no_grad()
     def _search_motion(
         self, number: int, prices: ContextWeights, states: dict[int, FrameState], settings: PassSettings
     ) -> UnitMotion:
-        unit, motion = self.units[number], self.symbols[number].motion
-        if unit.reference_count == 0:
-            inputs = key_unit_inputs(unit, self.source.geometry, self.source.samples.device)
-            return UnitMotion([], None, inputs, [MotionState((), ())])
-        predictions = predict_unit(unit, states, self.source.geometry)
-        side = motion_context(predictions, self.source.geometry)
+        unit = self.units[number]
         mean, relative = self.unit_importance(unit)
-        lmbda = settings.highest_lmbda / mean
-        for _ in range(settings.effort.searches):
-            rates, _ = level_costs(motion, side, prices, unit.depth)
-            motion = self._searched(unit, states, predictions, motion, rates, lmbda, relative)
-        inputs, motion_states = compensate_unit(unit, states, predictions, motion)
-        return UnitMotion(motion, side, inputs, motion_states)
+        return search_unit_motion(
+            unit, self.targets(unit), states, self.symbols[number].motion, prices, self.source.geometry,
+            settings.highest_lmbda / mean, relative, settings.effort.searches,
+        )  # fmt: skip
 
     def _adopt_motion(self, motion: UnitMotion, unit: CodingUnit, twin: Twin, settings: PassSettings) -> float:
         """Let the context model learn; what the motion costs by it."""

@@ -15,9 +15,8 @@ from nvcodec.entropy.context import ChannelLayout
 from nvcodec.entropy.symbols import CountingChannel
 from nvcodec.entropy.tables import SCALES
 from nvcodec.exact.convolution import Conv2d
-from nvcodec.exact.latents import Grid
+from nvcodec.exact.latents import Grid, Latent
 from nvcodec.exact.operation import Shape
-from nvcodec.exact.tracing import TracedProgram
 from nvcodec.implicit.latents import (
     SCALE_STEP,
     LatentModel,
@@ -55,10 +54,10 @@ class LevelSymbols:
     grids: dict[int, Tensor]
 
 
-def latent_symbols(traced: TracedProgram) -> LevelSymbols:
-    """What is coded of the latents of a model, as they are now."""
-    latents = [layer.symbols().cpu() for layer in traced.latents if not isinstance(layer, Grid)]
-    grids = {layer.level: layer.symbols().cpu() for layer in traced.latents if isinstance(layer, Grid)}
+def latent_symbols(layers: Sequence[Latent]) -> LevelSymbols:
+    """What is coded of latents, as they are now."""
+    latents = [layer.symbols().cpu() for layer in layers if not isinstance(layer, Grid)]
+    grids = {layer.level: layer.symbols().cpu() for layer in layers if isinstance(layer, Grid)}
     return LevelSymbols(latents, grids)
 
 

@@ -106,10 +106,11 @@ class ImplicitEncoder:
         def overhead(program: bytes) -> int:
             return 0 if program in self.programs else len(write_program(program)) + _SECTION_BYTES
 
-        return encode_segment(
+        coded, _ = encode_segment(
             samples, geometry, lambda sizes: build(sizes, params), total, self.effort, seed, self._index, overhead,
             on_unit, kept=kept, keep=keep,
         )  # fmt: skip
+        return coded
 
     def _index(self, program: bytes) -> int:
         if program not in self.programs:

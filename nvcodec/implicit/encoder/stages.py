@@ -14,50 +14,49 @@ Each can be kept after every epoch, and goes on from there to the same bytes.
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from nvcodec.core.errors import EncodeError, TargetError
+from nvcodec.core.errors import TargetError
 from nvcodec.core.limits import level_by_number, level_for
 from nvcodec.decoder import FrameHash, output_planes
 from nvcodec.encoder.distortion import plane_errors, psnr_611
 from nvcodec.encoder.representation import CodedSegment, Keep, StageReport
 from nvcodec.exact.layer import calibrate
 from nvcodec.exact.operation import Sizes
+from nvcodec.exact.program import Program
 from nvcodec.exact.simulation import Rounding, Simulation
 from nvcodec.exact.tracing import place, trace
-from nvcodec.implicit.encoder.coding import (
-    conv_symbols,
-    counted_bits,
-    fitted_scales,
-    latent_symbols,
-    weight_bits,
-)
+from nvcodec.implicit.encoder.budget import AIM, TOLERANCE, follow_price, meet_by_steps, moved_price
+from nvcodec.implicit.encoder.coding import conv_symbols, counted_bits, fitted_scales, latent_symbols, weight_bits
+from nvcodec.implicit.encoder.frames import FrameModel
+from nvcodec.implicit.encoder.model import Model, Schedule, optimiser_of
 from nvcodec.implicit.encoder.prune import prune, sparsity
+from nvcodec.implicit.encoder.sequence import SequenceModel
 from nvcodec.implicit.encoder.settings import Effort
-from nvcodec.implicit.encoder.steps import Importance, set_latent_steps, set_weight_steps
-from nvcodec.implicit.encoder.training import Model, Schedule, evaluate, optimiser_of, run_epoch, sensitivity
+from nvcodec.implicit.encoder.steps import Importance
 from nvcodec.implicit.payload import ImplicitHeader, ImplicitWriter, SegmentTensors
-from nvcodec.implicit.unit import UnitSymbols, units_of
+from nvcodec.implicit.unit import units_of
 from nvcodec.motion.levels import FrameGeometry
 
 __all__ = ["BITS_A_NUMBER", "Figures", "encode_segment"]
 
-UNIT_FRAMES = 8
-"""Frames of a coding unit where none refers to another."""
-AIM, TOLERANCE = 0.99, (0.96, 1.015)
+UNIT_FRAMES, GOP = 8, 4
+"""Frames of a coding unit where none refers to another; frames between P frames where they do."""
 BITS_A_NUMBER = 5.5
-"""Where no size is asked for."""
+"""Where no size is asked for, and what is planned with where no number of parameters is."""
 _FOLLOWED = 0.7
-"""Share of the tuning in which the steps still follow the target."""
-_UNIT_RANGE = (-24.0, 8.0)
-_TIMED_BATCHES = 3
+"""Share of the tuning in which steps and price still follow the target."""
+_WITH_NOISE = 0.4
+"""Share of the tuning in which noise stands for rounding."""
+_HEADER_BITS = 96
+"""Segment header and the end of the coder."""
+_ATTEMPTS = 8
+"""To meet the size with a model whose bits follow from a price."""
 
 
 @dataclass
@@ -72,6 +71,8 @@ class Figures:
     sparsity: float = 0.0
     weight_bits: float = 0.0
     latent_bits: float = 0.0
+    motion_bits: float = 0.0
+    parameters: int = 0
 
 
 @dataclass
@@ -79,20 +80,25 @@ class _Work:
     """A segment between two epochs: all that the rest of its encode depends on."""
 
     model: Model
+    program: Program
+    sizes: Sizes
+    geometry: FrameGeometry
     effort: Effort
     wanted: float | None
+    """Bits of the payload."""
     optimiser: torch.optim.Adam
     keep: Keep
     tell: Callable[[StageReport], None]
     stage: str = "fit"
     epoch: int = 0
     """Of the stage, how many are done."""
-    unit: float = 0.0
+    unit: float | None = None
     """See ``steps``."""
-    price: float = 0.0
-    """Of a bit, in distortion summed over frames."""
     importance: Importance | None = None
     figures: Figures = field(default_factory=Figures)
+
+    def enter(self, stage: str) -> None:
+        self.stage, self.epoch = stage, 0
 
     def state(self) -> dict[str, Any]:
         importance = self.importance
@@ -100,13 +106,28 @@ class _Work:
             "stage": self.stage,
             "epoch": self.epoch,
             "unit": self.unit,
-            "price": self.price,
             "importance": (importance.weights, importance.latents) if importance else None,
             "figures": vars(self.figures).copy(),
             "module": dict(self.model.module.state_dict()),
+            "model": self.model.state(),
             "optimiser": self.optimiser.state_dict(),
             "random": torch.get_rng_state(),
         }
+
+    def restore(self, kept: dict[str, Any]) -> None:
+        """Go on from what ``state`` returned."""
+        self.stage, self.epoch, self.unit = kept["stage"], kept["epoch"], kept["unit"]
+        self.importance = Importance(*kept["importance"]) if kept["importance"] else None
+        self.figures = Figures(**kept["figures"])
+        self.model.module.load_state_dict(kept["module"])
+        self.model.restore(kept["model"], self.stage != "fit")
+        self.optimiser = self.new_optimiser()
+        self.optimiser.load_state_dict(kept["optimiser"])
+        torch.set_rng_state(kept["random"])
+
+    def new_optimiser(self) -> torch.optim.Adam:
+        has_analysis = isinstance(self.model, FrameModel) and self.model.analyse is not None
+        return optimiser_of(self.model, latents=not has_analysis, analysis=has_analysis)
 
     def done(self, psnr: float, bits: float | None = None) -> None:
         """An epoch lies behind."""
@@ -116,11 +137,26 @@ class _Work:
 
     def report(self, psnr: float | None, bits: float | None = None, seconds: float | None = None) -> None:
         epochs, tuning = self.effort.epochs, self.effort.tuning_epochs
-        behind = self.epoch if self.stage == "fit" else epochs + (self.epoch if self.stage == "tune" else 0)
+        behind = {"fit": min(self.epoch, epochs), "tune": epochs + min(self.epoch, tuning)}
         of = {"fit": epochs, "tune": tuning}.get(self.stage)
         name = f"{self.stage}, epoch {self.epoch} of {of}" if of else self.stage
-        luma = len(self.model.samples) * 4 * self.model.samples[0, 0].numel()
-        self.tell(StageReport(name, 0, behind / (epochs + tuning), bits and bits / luma, psnr, seconds))
+        luma = self.sizes.frames * self.geometry.width * self.geometry.height
+        fraction = behind.get(self.stage, epochs + tuning) / (epochs + tuning)
+        self.tell(StageReport(name, 0, fraction, bits / luma if bits else None, psnr, seconds))
+
+    def exactly(self) -> Simulation:
+        """As the decoder will compute."""
+        return Simulation(self.effort.bits, Rounding.THROUGH, Rounding.THROUGH)
+
+    def bits(self) -> float:
+        """Of the payload, as it would be coded now, on the motion that was found last."""
+        model, figures = self.model, self.figures
+        latents = latent_symbols(model.latents)
+        scales = fitted_scales(latents, model.units, model.views, model.classes)
+        figures.weight_bits = weight_bits(model.layers)
+        figures.latent_bits = counted_bits(latents, scales, model.units, model.views)
+        figures.motion_bits = model.motion_bits
+        return figures.weight_bits + figures.latent_bits + figures.motion_bits + _HEADER_BITS
 
 
 def encode_segment(
@@ -136,68 +172,80 @@ def encode_segment(
     *,
     kept: dict[str, Any] | None = None,
     keep: Keep = lambda state: None,
-) -> CodedSegment:
-    """Overfit, settle, prune, tune and code one segment.
+) -> tuple[CodedSegment, Figures]:
+    """Overfit, settle, prune, tune and code one segment; also what the stages came to.
 
     ``samples``: (T, 6, h, w), 10 bits. ``build``: the module, from the sizes. ``wanted_bytes``: of the payload and its
     program, None for what suits the number of parameters. ``program_index``: which program of the file this will be;
     ``overhead``: the bytes beside the payload that it takes.
     Raises EncodeError where the module is no program or the fit runs away, TargetError where the size cannot be met.
     """
+    work = _begin(samples, geometry, build, wanted_bytes, effort, seed, overhead, tell, keep)
+    if kept is None:
+        work.report(None, seconds=_foreseen(work))
+    else:
+        work.restore(kept)
+        del kept
+
+    if work.stage == "fit":
+        _overfit(work)
+        work.enter("settle")
+    if work.stage == "settle":
+        _settle(work)
+        _prune(work)
+        work.enter("tune")
+        work.optimiser = work.new_optimiser()
+    if work.stage == "tune":
+        _tune(work)
+        work.enter("code")
+    work.report(work.figures.tuned)
+    return _code(work, program_index), work.figures
+
+
+def _begin(
+    samples: Tensor,
+    geometry: FrameGeometry,
+    build: Callable[[Sizes], nn.Module],
+    wanted_bytes: float | None,
+    effort: Effort,
+    seed: int,
+    overhead: Callable[[bytes], int],
+    tell: Callable[[StageReport], None],
+    keep: Keep,
+) -> _Work:
+    """The module with first values; what cannot be stored is refused before anything is fitted."""
     torch.manual_seed(seed)
     sizes = Sizes(geometry.half, geometry.blocks, len(samples))
     module = build(sizes).to(samples.device)
     latents = place(module, sizes)
-    program = _checked_program(module, sizes, geometry, effort)
-    analyse = getattr(module, "analyse", None)
-    model = Model(module, list(latents), samples / 1024 - 0.5, effort.batch, analyse)
-    wanted = None if wanted_bytes is None else 8 * (wanted_bytes - overhead(program))
-    work = _Work(model, effort, wanted, optimiser_of(model), keep, tell)
-    if kept is not None:
-        _restore(work, kept)
+    module.to(samples.device)  # the latents, too
+    program = trace(module, sizes, effort.bits).program
+    program.check(sizes, _max_samples(geometry, sizes))
+    units = units_of(program, sizes.frames, GOP if program.refers else UNIT_FRAMES)
+    real = samples / 1024 - 0.5
+    model: Model
+    if program.refers:
+        model = SequenceModel(module, latents, real, units, geometry, program.moves)
+        model.price = 1e-5
     else:
-        work.report(None, seconds=_foreseen(work))
-
-    if work.stage == "fit":
-        _fit(work)
-        work.stage, work.epoch = "settle", 0
-    if work.stage == "settle":
-        _settle(work)
-        _prune(work)
-        work.stage, work.epoch = "tune", 0
-        work.optimiser = optimiser_of(work.model)
-    if work.stage == "tune":
-        _tune(work, sizes)
-        work.stage = "code"
-    work.report(work.figures.tuned)
-    return _code(work, sizes, geometry, program_index)
+        model = FrameModel(module, latents, real, units, effort.batch, getattr(module, "analyse", None))
+    wanted = None if wanted_bytes is None else 8 * (wanted_bytes - overhead(program.write()))
+    optimiser = optimiser_of(model, latents=False, analysis=False)
+    work = _Work(model, program, sizes, geometry, effort, wanted, optimiser, keep, tell)
+    work.optimiser = work.new_optimiser()
+    work.figures.parameters = model.parameters
+    return work
 
 
 def _foreseen(work: _Work) -> float:
-    """Seconds that all epochs will take here, by a few batches, which leave no trace."""
+    """Seconds that all epochs will take here, by a first one that leaves no trace."""
     model, effort = work.model, work.effort
-    few = replace(model, samples=model.samples[: _TIMED_BATCHES * effort.batch])
-    before, random = (
-        {k: v.clone() for k, v in model.module.state_dict().items() if isinstance(v, Tensor)},
-        torch.get_rng_state(),
-    )
-    optimiser = optimiser_of(model)
-    run_epoch(few, optimiser, Schedule(1, 0.0), 0, Simulation())
-    start = time.monotonic()
-    run_epoch(few, optimiser, Schedule(1, 0.0), 0, Simulation())
-    taken = time.monotonic() - start
-    model.module.load_state_dict(model.module.state_dict() | before)
+    state = {name: v.clone() for name, v in model.module.state_dict().items() if isinstance(v, Tensor)}
+    random = torch.get_rng_state()
+    taken = model.time_an_epoch(work.new_optimiser())
+    model.module.load_state_dict(model.module.state_dict() | state)
     torch.set_rng_state(random)
-    return taken * len(model.samples) / len(few.samples) * (effort.epochs + 1.5 * effort.tuning_epochs)
-
-
-def _checked_program(module: nn.Module, sizes: Sizes, geometry: FrameGeometry, effort: Effort) -> bytes:
-    """About what will be stored of the module; what cannot be is refused before anything is fitted."""
-    traced = trace(module, sizes, effort.bits)
-    traced.program.check(sizes, _max_samples(geometry, sizes))
-    if traced.program.refers:
-        raise EncodeError("the module refers to other frames, which is not fitted yet")
-    return traced.program.write()
+    return taken * (effort.epochs + 1.5 * effort.tuning_epochs)
 
 
 def _max_samples(geometry: FrameGeometry, sizes: Sizes) -> int:
@@ -205,159 +253,122 @@ def _max_samples(geometry: FrameGeometry, sizes: Sizes) -> int:
     return level_by_number(level).max_picture_samples
 
 
-def _fit(work: _Work) -> None:
+def _overfit(work: _Work) -> None:
     """The float model."""
     schedule = Schedule(work.effort.epochs, work.effort.rate)
     while work.epoch < schedule.epochs:
-        done = run_epoch(work.model, work.optimiser, schedule, work.epoch, Simulation())
+        done = work.model.epoch(work.optimiser, schedule, work.epoch, Simulation(), False)
+        if isinstance(work.model, SequenceModel):
+            _move_price(work)
         work.done(done.psnr)
-    work.figures.fitted = evaluate(work.model, Simulation())
+    work.figures.fitted = work.model.evaluate(Simulation())
 
 
-@torch.no_grad()
 def _settle(work: _Work) -> None:
     """Latents become numbers of their own; every value gets its fixed point, every row its sensitivity."""
     model = work.model
-    if model.analyse is not None:
-        made = [model.analyse(model.samples[n]) for n in torch.arange(len(model.samples)).split(8)]
-        for latent in model.latents:
-            latent.values.copy_(torch.cat([part[latent.level] for part in made]))
-        work.model = model = replace(model, analyse=None)
-    evaluate(model, Simulation(observe=True))
+    model.settle()
+    model.evaluate(Simulation(observe=True))
     calibrate(model.module, work.effort.bits)
-    with torch.enable_grad():
-        work.importance = sensitivity(model, Simulation())
+    work.importance = model.sensitivity()
     for layer in model.layers:
         layer.step.copy_(layer.least_step())
         layer.fit_bias()
-    work.figures.settled = evaluate(model, Simulation(bits=work.effort.bits))
+    work.figures.settled = model.evaluate(Simulation(bits=work.effort.bits))
 
 
 def _prune(work: _Work) -> None:
     assert work.importance is not None
     prune(work.model.layers, work.importance.weights, work.effort.pruned)
     work.figures.sparsity = sparsity(work.model.layers)
-    work.figures.pruned = evaluate(work.model, Simulation())
+    work.figures.pruned = work.model.evaluate(Simulation())
 
 
-def _tune(work: _Work, sizes: Sizes) -> None:
+def _tune(work: _Work) -> None:
     """On quantised weights and latents: noise first, then the rounding of the decoder."""
-    model, bits = work.model, work.effort.bits
-    exactly = Simulation(bits, Rounding.THROUGH, Rounding.THROUGH)
-    epochs = work.effort.tuning_epochs
+    model, epochs = work.model, work.effort.tuning_epochs
     schedule = Schedule(epochs, work.effort.tuning_rate, warm_up=0.0)
-    wanted = work.wanted if work.wanted is not None else BITS_A_NUMBER * model.parameters
     if not work.epoch:
-        _meet(work, sizes, AIM * wanted)
-        work.figures.quantised = evaluate(model, exactly)
-        lost = 10 ** (-work.figures.quantised / 10) - 10 ** (-work.figures.pruned / 10)
-        work.price = max(lost, 1e-7) * 2 * math.log(2) * len(model.samples) / model.parameters
+        _meet(work)
+        work.figures.quantised = model.evaluate(work.exactly())
+        if isinstance(model, FrameModel):
+            model.price = _price_of_quantising(work)
     while work.epoch < epochs:
         share = work.epoch / epochs
-        is_noise = share < 0.4
-        simulation = Simulation(
-            bits, Rounding.NOISE if is_noise else Rounding.THROUGH, Rounding.NOISE if is_noise else Rounding.THROUGH
-        )
-        done = run_epoch(model, work.optimiser, schedule, work.epoch, simulation, work.price)
+        rounding = Rounding.NOISE if share < _WITH_NOISE else Rounding.THROUGH
+        done = model.epoch(work.optimiser, schedule, work.epoch, Simulation(work.effort.bits, rounding, rounding), True)
         if share < _FOLLOWED:
-            _meet(work, sizes, AIM * wanted)
+            _meet(work)
         for layer in model.layers:
             layer.fit_bias()
         work.done(done.psnr, done.bits)
-    if work.wanted is not None and not TOLERANCE[0] <= _bits(work, sizes) / wanted <= TOLERANCE[1]:
-        _meet(work, sizes, AIM * wanted)
-    work.figures.tuned = evaluate(model, exactly)
+    _land(work)
+    work.figures.tuned = model.evaluate(work.exactly())
 
 
-def _bits(work: _Work, sizes: Sizes) -> float:
-    """Of the payload, as it would be coded now."""
-    traced = trace(work.model.module, sizes, work.effort.bits)
-    latents, program = latent_symbols(traced), traced.program
-    units = units_of(program, sizes.frames, UNIT_FRAMES)
-    views = [None] * len(units)
-    model = fitted_scales(latents, units, views, 1)
-    work.figures.weight_bits = weight_bits(work.model.layers)
-    work.figures.latent_bits = counted_bits(latents, model, units, views)
-    return work.figures.weight_bits + work.figures.latent_bits + 64
+def _wanted(work: _Work) -> float:
+    return work.wanted if work.wanted is not None else BITS_A_NUMBER * work.model.parameters
 
 
-def _meet(work: _Work, sizes: Sizes, bits: float) -> None:
-    """Choose the steps with which the model takes so many bits. Raises TargetError, with what can be reached."""
+def _meet(work: _Work) -> None:
+    """Move what decides on the bits towards the target."""
     assert work.importance is not None
-    model, importance = work.model, work.importance
-
-    def at(unit: float, *, with_latents: bool = False) -> float:
-        if with_latents:
-            set_latent_steps(model.latents, importance, unit)
-        set_weight_steps(model.layers, importance, unit)
-        return _bits(work, sizes)
-
-    if not work.epoch:  # latents have steps of whole octaves: they are chosen once, and the weights meet the rest
-        most, least = (at(unit, with_latents=True) for unit in _UNIT_RANGE)
-        if not least <= bits <= most:
-            raise TargetError(
-                f"a model of {model.parameters} parameters takes {least / 8:.0f} to {most / 8:.0f} bytes, "
-                f"not {bits / AIM / 8:.0f}: choose other params for this target, or leave them out"
-            )
-        low, high = _UNIT_RANGE
-        while high - low > 0.1:
-            middle = (low + high) / 2
-            low, high = (middle, high) if at(middle, with_latents=True) > bits else (low, middle)
-        work.unit = (low + high) / 2
-        at(work.unit, with_latents=True)
-    low, high = work.unit - 1, work.unit + 1
-    while at(low) < bits and low > _UNIT_RANGE[0]:
-        low -= 1
-    while at(high) > bits and high < _UNIT_RANGE[1]:
-        high += 1
-    while high - low > 0.004:
-        middle = (low + high) / 2
-        low, high = (middle, high) if at(middle) > bits else (low, middle)
-    work.unit = (low + high) / 2
-    at(work.unit)
+    if isinstance(work.model, FrameModel):
+        work.unit = meet_by_steps(work.model, work.importance, work.bits, AIM * _wanted(work), work.unit)
+        return
+    _move_price(work)
+    follow_price(work.model, work.importance)
 
 
-def _code(work: _Work, sizes: Sizes, geometry: FrameGeometry, program_index: Callable[[bytes], int]) -> CodedSegment:
+def _move_price(work: _Work) -> None:
+    if work.wanted is None:
+        return
+    bits = work.bits() if work.importance is not None else work.bits() - work.figures.weight_bits
+    of_weights = 0.0 if work.importance is not None else min(0.5 * work.wanted, BITS_A_NUMBER * work.model.parameters)
+    work.model.price = moved_price(work.model.price, bits + of_weights, AIM * work.wanted)
+
+
+def _price_of_quantising(work: _Work) -> float:
+    """What a bit less of each number costs: quantising has cost so much, and a bit is a factor of four of that."""
+    lost = 10 ** (-work.figures.quantised / 10) - 10 ** (-work.figures.pruned / 10)
+    return max(lost, 1e-7) * 1.386 * work.sizes.frames / work.model.parameters
+
+
+def _land(work: _Work) -> None:
+    """Meet the target at last."""
+    if work.wanted is None or TOLERANCE[0] <= work.bits() / work.wanted <= TOLERANCE[1]:
+        return
+    if isinstance(work.model, FrameModel):
+        _meet(work)
+        return
+    schedule = Schedule(_ATTEMPTS, work.effort.tuning_rate * 0.2, warm_up=0.0)
+    for attempt in range(_ATTEMPTS):
+        _meet(work)
+        work.model.epoch(work.optimiser, schedule, attempt, work.exactly(), True)
+        work.model.evaluate(work.exactly())
+        if TOLERANCE[0] <= work.bits() / work.wanted <= TOLERANCE[1]:
+            return
+    raise TargetError(f"the target of {work.wanted / 8:.0f} bytes cannot be met: it came to {work.bits() / 8:.0f}")
+
+
+def _code(work: _Work, program_index: Callable[[bytes], int]) -> CodedSegment:
     """Entropy-code the segment, and rebuild its frames by the exact machine."""
-    traced = trace(work.model.module, sizes, work.effort.bits)
-    coded = traced.program.write()
-    device = work.model.samples.device
-    units = units_of(traced.program, sizes.frames, UNIT_FRAMES)
-    symbols = latent_symbols(traced)
-    views = [None] * len(units)
+    model, sizes, geometry = work.model, work.sizes, work.geometry
+    traced = trace(model.module, sizes, work.effort.bits)
+    symbols = latent_symbols(model.latents)
     tensors = SegmentTensors(
         {number: conv_symbols(layer, fraction) for number, (layer, fraction) in traced.convolutions.items()},
-        fitted_scales(symbols, units, views, 1),
+        fitted_scales(symbols, model.units, model.views, model.classes),
         symbols.grids,
     )
-    header = ImplicitHeader(program_index(coded), UNIT_FRAMES)
-    writer = ImplicitWriter(
-        header, traced.program, tensors, geometry, sizes.frames, device, _max_samples(geometry, sizes)
-    )
-    planes: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
-    quality: list[Tensor] = []
-    source = (work.model.samples + 0.5) * 1024
-    for unit in units:
-        numbers = [frame.display for frame in unit.frames]
-        made = writer.code(UnitSymbols([level[numbers] for level in symbols.latents]))
-        exact = torch.stack([made[n].frame.appearance.packed for n in numbers])
-        quality.append(psnr_611(plane_errors(exact, source[numbers])))
-        for n, picture in zip(numbers, exact, strict=True):
-            planes[n] = output_planes(picture, geometry.width, geometry.height)
+    gop = GOP if traced.program.refers else UNIT_FRAMES
+    header = ImplicitHeader(program_index(traced.program.write()), gop)
+    limit = _max_samples(geometry, sizes)
+    writer = ImplicitWriter(header, traced.program, tensors, geometry, sizes.frames, model.samples.device, limit)
+    made = model.code(writer, traced.program)
+    exact = torch.stack([made[n] for n in range(sizes.frames)])
+    errors = plane_errors(exact, (model.samples + 0.5) * 1024)
     digest = FrameHash()
-    for display in sorted(planes):
-        digest.add(planes[display])
-    return CodedSegment(writer.finish(), digest.digest(), float(torch.cat(quality).mean()))
-
-
-def _restore(work: _Work, kept: dict[str, Any]) -> None:
-    """Go on from what ``state`` returned."""
-    work.stage, work.epoch, work.unit, work.price = kept["stage"], kept["epoch"], kept["unit"], kept["price"]
-    work.importance = Importance(*kept["importance"]) if kept["importance"] else None
-    work.figures = Figures(**kept["figures"])
-    work.model.module.load_state_dict(kept["module"])
-    if work.stage != "fit":
-        work.model = replace(work.model, analyse=None)
-        work.optimiser = optimiser_of(work.model)
-    work.optimiser.load_state_dict(kept["optimiser"])
-    torch.set_rng_state(kept["random"])
+    for picture in exact:
+        digest.add(output_planes(picture, geometry.width, geometry.height))
+    return CodedSegment(writer.finish(), digest.digest(), float(psnr_611(errors).mean()))
