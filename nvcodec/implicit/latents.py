@@ -15,6 +15,7 @@ from nvcodec.entropy.context import ChannelLayout, ContextWeights, log_table
 from nvcodec.entropy.symbols import SymbolChannel, code_level
 from nvcodec.exact.operation import Shape
 from nvcodec.hybrid.base import starting_tensors
+from nvcodec.hybrid.network import Network, NetworkShape
 from nvcodec.implicit.numbers import code_scales
 
 __all__ = ["MAX_LATENT_CHANNELS", "SCALE_STEP", "LatentModel", "ReferenceView", "code_latents", "context_of_width_8"]
@@ -28,9 +29,7 @@ SCALE_STEP = 16
 @cache
 def context_of_width_8() -> ContextWeights:
     """The context model of the narrowest starting network: that of motion, and for latents with biases of their own."""
-    start = starting_tensors(8)
-    names = ("hidden.weight", "hidden.bias", "output.weight", "output.bias", "group.bias")
-    return ContextWeights(*(start[f"context.{name}"].float() for name in names))
+    return Network(NetworkShape(8), starting_tensors(8)).context()
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ class Effort:
 
     epochs: int
     tuning: float = 0.25
-    rate: float = 2e-3
+    rate: float = 4e-3
     tuning_rate: float = 1e-3
     batch: int = 2
     pruned: float = 0.1
