@@ -93,3 +93,21 @@ def max_segment_frames(level: int, width: int, height: int) -> int:
     if width * height > limits.max_picture_samples:
         return 0
     return min(MAX_SEGMENT_FRAMES, limits.max_segment_samples // (width * height))
+
+
+# Programs of the exact machine
+MAX_PROGRAM_BYTES: Final = 2**10
+"""Of a PROGRAM section's payload."""
+MAX_PROGRAM_NODE_BYTES: Final = 2**14
+"""Of a program, decompressed."""
+MAX_PROGRAMS: Final = 16
+MAX_PROGRAM_NODES: Final = 512
+MAX_PROGRAM_SIDE: Final = 2**15
+MAX_PROGRAM_CHANNELS: Final = 2**16
+MAX_PROGRAM_WEIGHTS: Final = 2**25
+PROGRAM_ELEMENTS_A_SAMPLE: Final = 96
+"""Values of a frame that are needed at once, for each luma sample that the level allows; 4 bytes each."""
+STATE_ELEMENTS_A_SAMPLE: Final = 16
+"""Values that a frame hands on in its states."""
+LATENTS_A_SAMPLE: Final = 4
+MULTIPLICATIONS_A_SAMPLE: Final = 2**17

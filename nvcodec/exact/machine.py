@@ -1,0 +1,109 @@
+"""The exact machine: runs a program on integers, the same ones on every processor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nvcodec.exact.arithmetic import Function, activation_bound
+from nvcodec.exact.convolution import Convolution, ConvTensors
+from nvcodec.exact.operation import Execution, FrameInputs, Sizes
+from nvcodec.exact.outputs import GREY, Correction, SamplesOutput, StateOutput
+from nvcodec.exact.pointwise import Table
+from nvcodec.exact.program import Program
+
+__all__ = ["FrameOutputs", "Machine"]
+
+
+@dataclass(frozen=True)
+class FrameOutputs:
+    """Of B frames. ``samples``: (B, 6, h, w), 0 .. 1023. ``states``: by index, (B, C, H, W)."""
+
+    samples: Tensor
+    states: dict[int, Tensor]
+
+
+class Machine:
+    """A program with the tensors of a segment, for pictures of one size.
+
+    ``multiplications``: of a frame. Nothing in here holds anything of a frame between two calls.
+    """
+
+    def __init__(self, program: Program, tensors: dict[int, ConvTensors], sizes: Sizes, device: torch.device) -> None:
+        """``tensors``: of each convolution, by node number. Raises LimitError where a sum might not be exact."""
+        program.check_tensors(tensors)
+        self.program, self.sizes, self.device = program, sizes, device
+        self.shapes = program.shapes(sizes)
+        self.multiplications = program.multiplications(self.shapes)
+        self._tensors = {number: found.to(device) for number, found in tensors.items()}
+        self._fused = _tables_behind_convolutions(program) if device.type == "cpu" else {}
+        self._ends = {n for n, node in enumerate(program.nodes) if isinstance(node, SamplesOutput | StateOutput)}
+        self._corrections = {n for n, _ in program.of(Correction)}
+
+    @property
+    def corrects(self) -> bool:
+        """Whether it corrects motion."""
+        return bool(self._corrections)
+
+    def corrections(self, inputs: FrameInputs) -> dict[int, Tensor]:
+        """By slot, (B, 2, block rows, block columns), quarter luma samples. ``inputs``: without what is warped."""
+        made = self._run(inputs, self._corrections)
+        return {node.slot: made[n] for n, node in self.program.of(Correction)}
+
+    def run(self, inputs: FrameInputs) -> FrameOutputs:
+        """Samples and states."""
+        made = self._run(inputs, self._ends)
+        ((samples, _),) = self.program.of(SamplesOutput)
+        rows, columns = self.sizes.half
+        picture = (made[samples][:, :, :rows, :columns] + GREY).clamp(0, 2 * GREY - 1)
+        states = {node.index: made[n].contiguous() for n, node in self.program.of(StateOutput)}
+        return FrameOutputs(picture.contiguous(), states)
+
+    def _run(self, inputs: FrameInputs, ends: set[int]) -> dict[int, Tensor]:
+        bound = activation_bound(self.program.bits)
+        execution = Execution(inputs, self.sizes, bound, self.program.bits, self._tensors, self.device)
+        needed = ends.union(*(self.program.needs[n] for n in ends))
+        last = {o: n for n in sorted(needed) for o in self.program.nodes[n].operands}
+        values: dict[int, Tensor] = {}
+        for number in sorted(needed):
+            node, shape = self.program.nodes[number], self.shapes[number]
+            operands = [values[n] for n in node.operands]
+            if number in values:  # came with the convolution before it
+                made = values[number]
+            elif isinstance(node, Convolution) and number in self._fused:
+                table, lookup = self._fused[number]
+                made = values[table] = node.run_fused(number, operands, execution, lookup)
+            else:
+                made = node.run(number, operands, shape, execution)
+            values[number] = made
+            for operand in set(node.operands):
+                if last[operand] == number and operand not in ends:
+                    del values[operand]
+        return {n: values[n] for n in ends}
+
+
+def _tables_behind_convolutions(program: Program) -> dict[int, tuple[int, np.ndarray]]:
+    """Convolutions that only a table reads: the number of that, and its values."""
+    readers: dict[int, list[int]] = {}
+    for number, node in enumerate(program.nodes):
+        for operand in node.operands:
+            readers.setdefault(operand, []).append(number)
+    found = {}
+    for number, _ in program.of(Convolution):
+        (first, *more) = readers[number]
+        table = program.nodes[first]
+        if not more and isinstance(table, Table):
+            found[number] = (first, _lookup(table, program.bits))
+    return found
+
+
+def _lookup(table: Table, bits: int) -> np.ndarray:
+    if table.function not in (Function.RELU, Function.LEAKY_RELU):
+        return table.lookup(bits).numpy()
+    bound = activation_bound(bits)
+    x = np.arange(-bound, bound + 1)
+    below = x >> 3 if table.function == Function.LEAKY_RELU else np.zeros_like(x)
+    return np.where(x < 0, below, x).astype(np.float32)
