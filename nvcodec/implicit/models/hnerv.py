@@ -1,0 +1,170 @@
+"""HNeRV (Chen, Gwilliam, Lim, Shrivastava: "HNeRV: A Hybrid Neural Representation for Videos", CVPR 2023).
+
+::
+
+    embedding of the frame (16, 2, 4) -> conv 1x1 -> blocks: conv, pixel shuffle, GELU -> conv 3x3 -> tanh / 2
+                ^                                    kernels 1, 3, 5, 5, ...   channels / 1.2 each, at least 12
+    a ConvNeXt encoder, while it is fitted; it is not stored
+
+What differs from the paper: the picture is 4:2:0. The last convolution gives Y, U and V at full resolution, and one of
+1x1 brings each 2x2 of them to the six samples of the working domain.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nvcodec.exact.arrangement import Crop, PixelShuffle, PixelUnshuffle
+from nvcodec.exact.convolution import Conv2d
+from nvcodec.exact.latents import Latent
+from nvcodec.exact.operation import FrameInputs, Sizes
+from nvcodec.exact.outputs import Samples
+from nvcodec.exact.pointwise import GELU, Scale, Tanh
+
+__all__ = ["HNeRV"]
+
+EMBEDDING_CHANNELS = 16
+_REDUCTION = 1.2
+_LEAST_WIDTH = 12
+_STRIDES = ((5, 2, 2), (5, 4, 2), (5, 4, 2, 2), (5, 4, 4, 2), (5, 4, 4, 2, 2), (5, 4, 4, 4, 2))
+"""Factors of the blocks; those are taken whose embedding comes nearest to ``_EMBEDDING_CELLS``."""
+_EMBEDDING_CELLS = 8
+_ENCODER_WIDTH = 64
+
+
+class HNeRV(nn.Module):
+    """``parameters``: about how many numbers a decoder needs, weights and embeddings of all frames."""
+
+    def __init__(self, sizes: Sizes, parameters: float) -> None:
+        super().__init__()
+        height, width = 2 * sizes.half[0], 2 * sizes.half[1]
+        strides = _strides(height, width)
+        total = math.prod(strides)
+        rows, columns = -(-height // total), -(-width // total)
+        first = _first_width(strides, parameters - sizes.frames * EMBEDDING_CHANNELS * rows * columns)
+        self.embedding = Latent(EMBEDDING_CHANNELS, rows, columns)
+        layers: list[nn.Module] = [Conv2d(EMBEDDING_CHANNELS, first), GELU()]
+        before = first
+        for kernel, stride, after in zip(_kernels(strides), strides, _widths(first, len(strides)), strict=True):
+            layers += [Conv2d(before, after * stride**2, kernel), PixelShuffle(stride), GELU()]
+            before = after
+        self.blocks = nn.Sequential(*layers)
+        self.head = Conv2d(before, 3, 3)
+        self.cells = PixelUnshuffle(2)
+        self.subsample = Conv2d(12, 6)
+        self.crop = Crop(*sizes.half)
+        self.squash, self.halve, self.samples = Tanh(), Scale(-1), Samples()
+        with torch.no_grad():  # Y as it is, U and V each the mean of its four
+            self.subsample.weight.zero_()
+            for n in range(4):
+                self.subsample.weight[n, n] = 1
+            for n in range(8):
+                self.subsample.weight[4 + n // 4, 4 + n] = 0.25
+            self.subsample.bias.zero_()
+        self.analysis = _Analysis(sizes, strides, (rows, columns))
+
+    def forward(self, frame: FrameInputs) -> dict[str, Tensor]:
+        features = self.blocks(self.embedding(frame))
+        cells = self.subsample(self.cells(self.head(features)))
+        return {"samples": self.samples(self.halve(self.squash(self.crop(cells))))}
+
+    def analyse(self, samples: Tensor) -> dict[int, Tensor]:
+        """The embeddings of frames, (B, 6, h, w) samples in -0.5 .. 0.5, by level."""
+        return {0: self.analysis(samples)}
+
+
+def _strides(height: int, width: int) -> tuple[int, ...]:
+    def cells(strides: tuple[int, ...]) -> float:
+        total = math.prod(strides)
+        return -(-height // total) * -(-width // total)
+
+    return min(_STRIDES, key=lambda strides: abs(math.log(cells(strides) / _EMBEDDING_CELLS)))
+
+
+def _kernels(strides: tuple[int, ...]) -> list[int]:
+    return [min(2 * n + 1, 5) for n in range(len(strides))]
+
+
+def _widths(first: int, stages: int) -> list[int]:
+    """Channels behind each block."""
+    widths = []
+    for _ in range(stages):
+        first = max(round(first / _REDUCTION), _LEAST_WIDTH)
+        widths.append(first)
+    return widths
+
+
+def _first_width(strides: tuple[int, ...], weights: float) -> int:
+    """The largest number of channels with which the blocks have at most so many weights."""
+
+    def count(first: int) -> int:
+        total, before = first * (EMBEDDING_CHANNELS + 1), first
+        for kernel, stride, after in zip(_kernels(strides), strides, _widths(first, len(strides)), strict=True):
+            total += after * stride**2 * (before * kernel**2 + 1)
+            before = after
+        return total + 3 * (9 * before + 1)
+
+    first = 1
+    while count(first + 1) <= weights and first < 2048:
+        first += 1
+    return first
+
+
+class _Analysis(nn.Module):
+    """A ConvNeXt (Liu et al., "A ConvNet for the 2020s", 2022) of one block a stage that makes the embeddings."""
+
+    def __init__(self, sizes: Sizes, strides: tuple[int, ...], embedding: tuple[int, int]) -> None:
+        super().__init__()
+        self.padded = (embedding[0] * math.prod(strides) // 2, embedding[1] * math.prod(strides) // 2)
+        steps = [s for s in (*strides[:1], *sorted(strides[1:], reverse=True))]
+        steps[steps.index(2)] = 1  # the working domain has half the size
+        channels, stages = 6, []
+        for number, step in enumerate(s for s in steps if s > 1):
+            is_last = number + 1 == len([s for s in steps if s > 1])
+            width = EMBEDDING_CHANNELS if is_last else _ENCODER_WIDTH
+            down = nn.Conv2d(channels, width, step, stride=step)
+            stages += [_ChannelNorm(channels) if number else nn.Identity(), down]
+            stages += [_ChannelNorm(width) if not number else nn.Identity(), _Block(width)]
+            channels = width
+        self.stages = nn.Sequential(*stages)
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.trunc_normal_(layer.weight, std=0.02)
+                assert layer.bias is not None
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, samples: Tensor) -> Tensor:
+        rows, columns = samples.shape[-2:]
+        pad = (0, self.padded[1] - columns, 0, self.padded[0] - rows)
+        made: Tensor = self.stages(F.pad(samples, pad, mode="replicate") + 0.5)
+        return made
+
+
+class _ChannelNorm(nn.Module):
+    """Layer normalisation over channels with an affine map, (B, C, H, W)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        made = F.layer_norm(x.permute(0, 2, 3, 1), self.weight.shape, self.weight, self.bias, 1e-6)
+        return made.permute(0, 3, 1, 2)
+
+
+class _Block(nn.Module):
+    """Depthwise 7x7, normalisation, 1x1 to four times the width, GELU, 1x1 back, added with a small factor."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(width, width, 7, padding=3, groups=width)
+        self.norm = _ChannelNorm(width)
+        self.widen, self.narrow = nn.Conv2d(width, 4 * width, 1), nn.Conv2d(4 * width, width, 1)
+        self.factor = nn.Parameter(torch.full((width, 1, 1), 1e-6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.factor * self.narrow(F.gelu(self.widen(self.norm(self.depthwise(x)))))
