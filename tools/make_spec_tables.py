@@ -15,8 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
+from nvcodec.bitstream import syntax
+from nvcodec.core import limits
 from nvcodec.entropy.context import LOG_BOUND, log_table
 from nvcodec.entropy.tables import FRACTIONS, SCALES, TABLE_BOUND, table_frequencies
+from nvcodec.exact.arithmetic import Function, function_table, root_table
+from nvcodec.exact.operation import InputOperation, Operation
+from nvcodec.exact.program import OPERATIONS
 from nvcodec.hybrid.base import TRAINED_WIDTHS, WIDTHS, starting_tensors
 from nvcodec.hybrid.blocks import contexts
 from nvcodec.hybrid.blocks.layout import scans
@@ -132,6 +137,85 @@ def logarithms_table() -> str:
     )
 
 
+def functions_table() -> str:
+    """SHA-256 and some entries of the tables of functions."""
+    tables = {f.name: np.array(function_table(f)) for f in Function if f < Function.LEAKY_RELU}
+    tables["ROOT"] = root_table()
+    rows: list[tuple[object, ...]] = [("Table", "First", "At a quarter", "In the middle", "Last", "SHA-256")]
+    for name, values in sorted(tables.items()):
+        places = (0, len(values) // 4, len(values) // 2, len(values) - 1)
+        digest = hashlib.sha256(values.astype("<i4").tobytes()).hexdigest()
+        rows.append((f"`{name}`", *(values[n] for n in places), f"`{digest}`"))
+    return _rows(rows) + "\n\nThe hashes are over all entries, each as `le(32)`, negative ones in two's complement."
+
+
+MULTIPLICATIONS = {
+    "conv": "elements * C / groups * kernel^2",
+    "upsample": "elements, four times if bilinear",
+    "norm": "4 * elements",
+    "warp": "4 * elements if block_log2 = 0, else 20 * elements",
+    "grid": "2 * elements",
+    "samples": "0",
+    "store": "0",
+    "correct": "0",
+}
+"""Of the operations that do not count one for each element; inputs count none."""
+
+
+def operations_table() -> str:
+    """Codes, operands, parameters and costs of all operations."""
+
+    def cost(kind: type[Operation]) -> str:
+        return MULTIPLICATIONS.get(kind.NAME, "0" if issubclass(kind, InputOperation) else "elements")
+
+    rows: list[tuple[object, ...]] = [("Code", "Operation", "Operands", "Parameters: low..high", "Multiplications")]
+    for code, kind in sorted(OPERATIONS.items()):
+        parameters = ", ".join(f"{p.name} {p.low}..{p.high}" for p in kind.PARAMETERS) or "none"
+        operands = "any number" if kind.OPERANDS is None else kind.OPERANDS
+        rows.append((code, f"`{kind.NAME}`", operands, parameters, cost(kind)))
+    return _rows(rows)
+
+
+CONSTANTS = {
+    "MAX_LEB128": "value of `leb128()`",
+    "MAX_LEB128_BYTES": "bytes of `leb128()`",
+    "MAX_SLEB": "value of `sleb()`; magnitude of a pts",
+    "MAX_SLEB_BYTES": "bytes of `sleb()`",
+    "MAX_WIDTH": "`width`",
+    "MAX_HEIGHT": "`height`",
+    "MAX_PICTURE_SAMPLES": "`width * height`",
+    "MAX_FRAMES": "`frame_count`",
+    "MAX_SEGMENTS": "`segment_count`",
+    "MAX_SEGMENT_FRAMES": "`segment_frame_count[i]`",
+    "MAX_HEAD_BYTES": "`length` of HEAD",
+    "MAX_INDEX_ENTRY_BYTES": "`length` of INDEX, for each segment",
+    "MAX_SEGMENT_PAYLOAD_BYTES": "bytes of a segment payload",
+    "MAX_METADATA_BYTES": "`size` of METADATA",
+    "MAX_METADATA_DEPTH": "nesting in METADATA",
+    "FRAME_HASH_BYTES": "(size of `frame_hash`)",
+    "CRC_BYTES": "(size of `crc32`)",
+    "MAX_PROGRAM_BYTES": "`length` of PROGRAM",
+    "MAX_PROGRAM_NODE_BYTES": "bytes of a program, decompressed",
+    "MAX_PROGRAMS": "sections PROGRAM of a file",
+    "MAX_PROGRAM_NODES": "`node_count`",
+    "MAX_PROGRAM_SIDE": "rows and columns of a node",
+    "MAX_PROGRAM_CHANNELS": "channels of a node",
+    "MAX_PROGRAM_WEIGHTS": "weights of a program (13.2)",
+    "PROGRAM_ELEMENTS_A_SAMPLE": "elements of a program at once, for each luma sample of the level (13.2)",
+    "STATE_ELEMENTS_A_SAMPLE": "elements of states, likewise",
+    "LATENTS_A_SAMPLE": "latents of a frame, likewise",
+    "MULTIPLICATIONS_A_SAMPLE": "multiplications of a program, likewise",
+}
+"""What each constant limits, in the order of ``nvcodec.core.limits``."""
+
+
+def constants_table() -> str:
+    """All limits, with their values."""
+    rows: list[tuple[object, ...]] = [("Name", "Value", "Limit of")]
+    rows += [(f"`{name}`", getattr(limits, name), text) for name, text in CONSTANTS.items()]
+    return _rows(rows)
+
+
 def generated_tables() -> dict[str, str]:
     """Text of each generated table by its name in the markers."""
     return {
@@ -143,6 +227,10 @@ def generated_tables() -> dict[str, str]:
         "cosines": _numbers(cosines(), 11),
         "logarithms": logarithms_table(),
         "probability tables": probability_table(),
+        "functions": functions_table(),
+        "operations": operations_table(),
+        "constants": constants_table(),
+        "HEAD": syntax.fields_table(syntax.HEAD_FIELDS),
     }
 
 

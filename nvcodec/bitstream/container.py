@@ -2,7 +2,7 @@
 
 ::
 
-    signature, version | HEAD | INDEX | optional sections ... | SEGMENT ... | END
+    signature, version | HEAD | INDEX | PROGRAM ... | optional sections ... | SEGMENT ... | END
 
 What a segment's payload means is the decoder's business. The container knows where each one stands,
 how many frames it holds, that its bytes are intact, and which hash its decoded frames must have.
@@ -44,7 +44,7 @@ __all__ = [
 ]
 
 SIGNATURE: Final = b"\x89CWV\r\n\x1a\n"
-MAJOR: Final = 5
+MAJOR: Final = 6
 MINOR: Final = 0
 OPTIONAL: Final = 0x80  # this bit of a type: a reader that does not know the section skips it
 
@@ -53,10 +53,11 @@ class SectionType(IntEnum):
     HEAD = 0x01
     INDEX = 0x02
     SEGMENT = 0x03
+    PROGRAM = 0x04
     END = 0x7F
     TIMESTAMPS = 0x81
     METADATA = 0x82
-    AUDIO = 0x83  # reserved: version 5.0 skips it
+    AUDIO = 0x83  # reserved: version 6.0 skips it
 
 
 _NAMES: Final = {kind.value: kind.name for kind in SectionType}
@@ -98,8 +99,9 @@ def write_container(
     *,
     timestamps: Sequence[int] | None = None,
     metadata: Mapping[str, Any] | None = None,
+    programs: Sequence[bytes] = (),
 ) -> bytes:
-    """The bytes of a whole file. ``timestamps`` are the pts of all frames in display order; they are
+    """The bytes of a whole file. ``programs``: those of the exact machine that segments name. ``timestamps`` are the pts of all frames in display order; they are
     stored only where ``frame_duration`` does not say the same."""
     header.check()
     if any(len(segment.frame_hash) != limits.FRAME_HASH_BYTES for segment in segments):
@@ -111,7 +113,9 @@ def write_container(
     for entry in entries:
         index.leb128(entry.frame_count)
         index.leb128(entry.section_bytes)
-    optional = []
+    if len(programs) > limits.MAX_PROGRAMS:
+        raise LimitError(f"{len(programs)} programs, allowed are 0..{limits.MAX_PROGRAMS}")
+    optional = [_section(SectionType.PROGRAM, syntax.write_program(program)) for program in programs]
     if timestamps is not None and (pts := [int(value) for value in timestamps]) != list(header.default_pts):
         optional.append(_section(SectionType.TIMESTAMPS, syntax.write_timestamps(header, pts)))
     if metadata is not None:
@@ -168,13 +172,15 @@ class ContainerReader:
     pts: Sequence[int]
     """Timestamp of each frame in display order, in ticks of the time base."""
     metadata: dict[str, Any] | None = None
+    programs: tuple[bytes, ...] = ()
+    """Programs of the exact machine that segments name, as they are coded."""
 
     def __init__(self, source: str | os.PathLike[str] | BinaryIO) -> None:
         self._owned: BinaryIO | None = None
         if isinstance(source, str | os.PathLike):
             source = self._owned = open(source, "rb")  # noqa: SIM115 - closed by close()
         self._bytes = dict.fromkeys(
-            ("signature", "head", "index", "timestamps", "metadata", "other", "payload", "frame_hash"), 0
+            ("signature", "head", "index", "program", "timestamps", "metadata", "other", "payload", "frame_hash"), 0
         ) | {"section_header": 0, "crc": 0}
         try:
             self._source = ByteSource(source)
@@ -244,6 +250,7 @@ class ContainerReader:
     def _read_start(self) -> None:
         self._read_head()
         self._read_index()
+        self._read_programs()
         self._read_optional_sections()
         self._place_segments()
 
@@ -284,6 +291,15 @@ class ContainerReader:
         start = self._source.position
         self.segment_starts = tuple(accumulate((e.frame_count for e in self.index[:-1]), initial=0))
         self._segment_offsets = tuple(accumulate((e.section_bytes for e in self.index), initial=start))
+
+    def _read_programs(self) -> None:
+        found: list[bytes] = []
+        while self._source.peek() == SectionType.PROGRAM:
+            if len(found) == limits.MAX_PROGRAMS:
+                raise LimitError(f"PROGRAM: more than {limits.MAX_PROGRAMS} of them")
+            payload, _ = self._read_section(SectionType.PROGRAM, limits.MAX_PROGRAM_BYTES)
+            found.append(syntax.parse_program(payload))
+        self.programs = tuple(found)
 
     def _read_optional_sections(self) -> None:
         source = self._source

@@ -1,4 +1,4 @@
-"""What stands inside the sections HEAD, TIMESTAMPS and METADATA.
+"""What stands inside the sections HEAD, TIMESTAMPS, METADATA and PROGRAM.
 
 The stream header is one list of fields, ``HEAD_FIELDS``. Parsing, writing, the range check and the
 table in the specification all come from that list; other fixed syntax can use the same machinery.
@@ -28,10 +28,12 @@ __all__ = [
     "fields_table",
     "max_compressed_bytes",
     "parse_metadata",
+    "parse_program",
     "parse_timestamps",
     "read_fields",
     "write_fields",
     "write_metadata",
+    "write_program",
     "write_timestamps",
 ]
 
@@ -145,7 +147,7 @@ def write_fields(writer: BitWriter, fields: Sequence[Field], values: Mapping[str
 
 def fields_table(fields: Iterable[Field]) -> str:
     """The Markdown table that the specification shows for these fields."""
-    rows = ["| Field | Descriptor | Allowed in 5.0 | Meaning |", "|---|---|---|---|"]
+    rows = ["| Field | Descriptor | Allowed in 6.0 | Meaning |", "|---|---|---|---|"]
     for field in fields:
         allowed = "any" if field.kind == "reserved" else field.allowed
         rows.append(f"| `{field.name}` | {field.descriptor} | {allowed} | {field.meaning} |")
@@ -264,6 +266,19 @@ def write_metadata(metadata: Mapping[str, Any]) -> bytes:
 
 def parse_metadata(payload: bytes) -> dict[str, Any]:
     return _parse_json(_decompress(payload, "METADATA", 2, limits.MAX_METADATA_BYTES))
+
+
+def write_program(program: bytes) -> bytes:
+    """A PROGRAM section's payload. ``program``: as the exact machine codes it. Raises LimitError."""
+    payload = _compress(program)
+    if len(payload) > limits.MAX_PROGRAM_BYTES or not 1 <= len(program) <= limits.MAX_PROGRAM_NODE_BYTES:
+        raise LimitError(f"PROGRAM: {len(payload)} bytes, {len(program)} decompressed: more than is allowed")
+    return payload
+
+
+def parse_program(payload: bytes) -> bytes:
+    """The program in a PROGRAM section, still coded."""
+    return _decompress(payload, "PROGRAM", 1, limits.MAX_PROGRAM_NODE_BYTES)
 
 
 def _parse_json(data: bytes) -> dict[str, Any]:
