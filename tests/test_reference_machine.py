@@ -199,9 +199,8 @@ FAULTY: dict[str, tuple[list[Written], str]] = {
         [
             ("state", {"slot": 0, "index": 0, "channels": 6, "rows": 10, "columns": 17}, []),
             ("samples", {}, [0]),
-            ("store", {"index": 0}, [0]),
-            ("rescale", {"left": 0, "shift": 0}, [0]),
-            ("store", {"index": 0}, [3]),
+            ("slice", {"start": 0, "channels": 5}, [0]),
+            ("store", {"index": 0}, [2]),
         ],
         "syntax",
     ),
@@ -335,7 +334,7 @@ def file_of(program: bytes, height: int, width: int, gop: int, count: int, seed:
     head = bytes([1]) + leb(width) + leb(height) + b"\x40" + leb(count) + bytes.fromhex("01 01 19 01 00 01 02 02 02 00")
     parsed = machine.parse_program(program)
     machine.check_program(parsed, reference.picture_of({"level": 1, "width": width, "height": height}))
-    coder = Drawing(seed, {9: (208, 240), 6: (8, 40), 4: (0, 3)})
+    coder = Drawing(seed, {9: (208, 264), 6: (8, 40), 4: (0, 3)})
     frames = reference.ImplicitDecoder(coder, parsed, count, height, width).decode(gop)
     segment = b"\x10" + leb(gop) + coder.coded() + reference.frame_hash(frames)
     section_bytes = 1 + len(leb(len(segment))) + len(segment) + 4
