@@ -4,7 +4,8 @@
 
 It is plain and slow on purpose: one function for each clause, in the order of the specification, integers only, and
 nothing shared with the product but the starting networks and probabilities, which belong to the specification. It
-needs numpy, and zstandard for files with optional sections. A file with an error ends in one line and exit status 1.
+needs numpy, and zstandard for files with programs or optional sections. A file with an error ends in one line and exit
+status 1. Beside it stand reference_basics.py (chapters 2, 3 and 7) and reference_machine.py (chapter 13).
 """
 
 from __future__ import annotations
@@ -22,99 +23,52 @@ from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from itertools import accumulate, product
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-Array = npt.NDArray[np.int64]
+sys.path.insert(0, str(Path(__file__).parent))
+from reference_basics import (
+    MAX_LEB128,
+    ROOT_FOLDER,
+    SPEC,
+    Array,
+    DecodeError,
+    Reader,
+    clip3,
+    decompress,
+    fail,
+    leb128_bytes,
+    need,
+    round2,
+)
+from reference_machine import (
+    MAX_PROGRAM_BYTES,
+    FrameInputs,
+    Machine,
+    Node,
+    Picture,
+    Program,
+    Tensors,
+    check_program,
+    check_tensors,
+    parse_program_section,
+    samples_of,
+    weights_a_channel,
+)
+
 Planes = list[npt.NDArray[np.uint8]]  # Y, U, V
-
-ROOT_FOLDER = Path(__file__).parent.parent
-SPEC = ROOT_FOLDER / "bitstream_spec.md"
-
-
-class DecodeError(Exception):
-    """An error of chapter 14: its stable name, and what is wrong."""
-
-
-def fail(name: str, message: str) -> NoReturn:
-    raise DecodeError(f"{name}: {message}")
-
-
-def need(condition: bool, name: str, message: str) -> None:
-    if not condition:
-        fail(name, message)
-
-
-# ---------------------------------------------------------------- chapter 2: integer operators
-
-
-def clip3(low: int, high: int, x: Array) -> Array:
-    return np.clip(x, low, high)
-
-
-def round2(x: Any, n: int) -> Any:
-    return x if n == 0 else (x + (1 << (n - 1))) >> n
-
-
-# ---------------------------------------------------------------- chapter 3: descriptors
-
-MAX_LEB128 = 2**31 - 1
-
-
-@dataclass
-class Reader:
-    """Bytes with a position."""
-
-    data: bytes
-    pos: int = 0
-
-    @property
-    def left(self) -> int:
-        return len(self.data) - self.pos
-
-    def take(self, n: int, what: str) -> bytes:
-        need(n <= self.left, "truncated", f"{what} ends too early")
-        self.pos += n
-        return self.data[self.pos - n : self.pos]
-
-    def u8(self, what: str) -> int:
-        return self.take(1, what)[0]
-
-    def variable(self, max_bytes: int, what: str) -> int:
-        value = 0
-        for i in range(max_bytes):
-            byte = self.u8(what)
-            value |= (byte & 127) << (7 * i)
-            if byte < 128:
-                need(byte != 0 or i == 0, "syntax", f"{what} is not in its shortest form")
-                return value
-        fail("limit", f"{what} has too many bytes")
-
-    def leb128(self, what: str) -> int:
-        value = self.variable(5, what)
-        need(value <= MAX_LEB128, "limit", f"{what} is too large")
-        return value
-
-    def sleb(self, what: str) -> int:
-        value = self.variable(9, what)
-        return value >> 1 if value % 2 == 0 else -(value >> 1) - 1
-
-
-def leb128_bytes(value: int) -> int:
-    """Bytes that leb128() takes for a value."""
-    return max(1, (value.bit_length() + 6) // 7)
-
 
 # ---------------------------------------------------------------- chapter 4: container
 
 SIGNATURE = bytes.fromhex("89 43 57 56 0D 0A 1A 0A")
-HEAD, INDEX, SEGMENT, END, TIMESTAMPS, METADATA = 0x01, 0x02, 0x03, 0x7F, 0x81, 0x82
-KNOWN = {HEAD: "HEAD", INDEX: "INDEX", SEGMENT: "SEGMENT", END: "END", TIMESTAMPS: "TIMESTAMPS", METADATA: "METADATA"}
+HEAD, INDEX, SEGMENT, PROGRAM, END, TIMESTAMPS, METADATA = 0x01, 0x02, 0x03, 0x04, 0x7F, 0x81, 0x82
+KNOWN = (HEAD, INDEX, SEGMENT, PROGRAM, END, TIMESTAMPS, METADATA)
 HASH_BYTES, CRC_BYTES = 16, 4
 MAX_HEAD_BYTES, MAX_INDEX_ENTRY_BYTES, MAX_SEGMENT_PAYLOAD_BYTES = 1024, 7, 268435456
 MAX_METADATA_BYTES, MAX_METADATA_DEPTH = 65536, 32
+MAX_PROGRAMS = 16
 
 
 def read_section(r: Reader, wanted: int | None, limit: int, crc_from: int | None = None) -> tuple[int, bytes]:
@@ -142,6 +96,7 @@ class Stream:
     section_bytes: list[int]
     pts: list[int]
     metadata: dict[str, Any] | None
+    programs: list[Program] = field(default_factory=list)
 
 
 def read_stream(r: Reader, max_level: int) -> Stream:
@@ -149,11 +104,16 @@ def read_stream(r: Reader, max_level: int) -> Stream:
     need(r.data[:8] == SIGNATURE, "signature", "not a .cwrv file")
     r.pos = 8
     major, minor = r.u8("the version"), r.u8("the version")
-    need(major == 5, "unsupported", f"version {major}.{minor}")
+    need(major == 6, "unsupported", f"version {major}.{minor}")
     head = parse_head(read_section(r, HEAD, MAX_HEAD_BYTES, crc_from=0)[1], minor, max_level)
     index_limit = MAX_INDEX_ENTRY_BYTES * head["segment_count"]
     counts, sizes = parse_index(read_section(r, INDEX, index_limit)[1], head)
     stream = Stream(head, counts, sizes, [k * head["frame_duration"] for k in range(head["frame_count"])], None)
+    while r.left and r.data[r.pos] == PROGRAM:
+        need(len(stream.programs) < MAX_PROGRAMS, "limit", "too many programs")
+        program = parse_program_section(read_section(r, PROGRAM, MAX_PROGRAM_BYTES)[1])
+        check_program(program, picture_of(head))
+        stream.programs.append(program)
     seen: set[int] = set()
     while r.left and r.data[r.pos] & 128:
         kind = r.data[r.pos]
@@ -172,7 +132,7 @@ def read_stream(r: Reader, max_level: int) -> Stream:
 
 # ---------------------------------------------------------------- chapter 5: HEAD
 
-LEVELS = {  # 13: luma samples of a picture, of a segment
+LEVELS = {  # 15: luma samples of a picture, of a segment
     1: (101376, 134217728),
     2: (414720, 268435456),
     3: (921600, 536870912),
@@ -213,6 +173,12 @@ def parse_head(payload: bytes, minor: int, max_level: int) -> dict[str, int]:
     return head
 
 
+def picture_of(head: dict[str, int]) -> Picture:
+    """What the sizes of a program depend on (13.2)."""
+    h, w, bh, bw = (half(head[side], k) for k in (1, 3) for side in ("height", "width"))
+    return Picture(h, w, bh, bw, LEVELS[head["level"]][0])
+
+
 # ---------------------------------------------------------------- chapter 6: INDEX
 
 
@@ -234,24 +200,6 @@ def parse_index(payload: bytes, head: dict[str, int]) -> tuple[list[int], list[i
 
 
 # ---------------------------------------------------------------- chapter 7: optional sections
-
-
-def decompress(payload: bytes, low: int, high: int) -> bytes:
-    """The one Zstandard frame of an optional section, of low to high bytes."""
-    import zstandard
-
-    need(payload[:4] == bytes.fromhex("28 B5 2F FD"), "syntax", "not a Zstandard frame")
-    try:
-        parameters = zstandard.get_frame_parameters(payload)
-        size = parameters.content_size
-        need(size != zstandard.CONTENTSIZE_UNKNOWN, "syntax", "the Zstandard frame does not state its size")
-        need(low <= size <= high, "limit", f"a Zstandard frame of {size} bytes")
-        need(parameters.dict_id == 0, "syntax", "the Zstandard frame needs a dictionary")
-        data = zstandard.ZstdDecompressor().decompress(payload, allow_extra_data=False)
-    except zstandard.ZstdError as error:
-        fail("syntax", f"Zstandard: {error}")
-    need(len(data) == size, "syntax", "the Zstandard frame has another size than it states")
-    return data
 
 
 def parse_timestamps(data: bytes, head: dict[str, int]) -> list[int]:
@@ -304,11 +252,20 @@ def decode_segments(r: Reader, stream: Stream) -> Iterator[Planes]:
         payload = read_section(r, SEGMENT, HASH_BYTES + MAX_SEGMENT_PAYLOAD_BYTES)[1]
         need(len(payload) > HASH_BYTES, "limit", f"segment {i} is empty")
         need(r.pos - start == stream.section_bytes[i], "syntax", f"segment {i} has another size than in INDEX")
-        frames = decode_segment(payload[:-HASH_BYTES], count, stream.head["height"], stream.head["width"])
+        frames = decode_segment(payload[:-HASH_BYTES], count, stream)
         need(frame_hash(frames) == payload[-HASH_BYTES:], "checksum", f"the frames of segment {i} have another hash")
         yield from frames
     read_section(r, END, 0)
     need(r.left == 0, "syntax", "the file goes on behind END")
+
+
+def decode_segment(payload: bytes, count: int, stream: Stream) -> list[Planes]:
+    """8: the frames of a segment in display order, by its representation."""
+    height, width, representation = stream.head["height"], stream.head["width"], payload[0] >> 4
+    if representation == 0:
+        return decode_hybrid(payload, count, height, width)
+    need(representation == 1, "unsupported", f"representation {representation} of a segment")
+    return decode_implicit(payload, count, height, width, stream.programs)
 
 
 def frame_hash(frames: list[Planes]) -> bytes:
@@ -319,7 +276,7 @@ def frame_hash(frames: list[Planes]) -> bytes:
     return digest.digest()
 
 
-# ---------------------------------------------------------------- chapter 9: segment payload
+# ---------------------------------------------------------------- chapter 9: hybrid segments
 
 MOTION_LEVELS = 5
 WIDTHS = (8, 24, 48, 96, 160, 288)
@@ -328,17 +285,15 @@ STEPS = (1, 2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64, 91, 128, 181, 256)
 Network = dict[str, Array]
 
 
-def decode_segment(payload: bytes, count: int, height: int, width: int) -> list[Planes]:
+def decode_hybrid(payload: bytes, count: int, height: int, width: int) -> list[Planes]:
     """9.1 segment_payload(): the frames in display order."""
     r = Reader(payload)
-    width_index = r.u8("a segment header") >> 4
+    width_index = r.u8("a segment header") & 15
     need(width_index < len(WIDTHS), "limit", f"width_index is {width_index}")
-    gop = r.leb128("a segment header")
-    need(1 <= gop <= 64, "limit", f"gop is {gop}")
+    gop = read_gop(r)
     gain_offset = r.u8("a segment header")
     gain_offset -= 256 * (gain_offset >= 128)
-    need(r.left % 4 == 0, "syntax", "the entropy-coded data are no whole number of words")
-    coder = RangeDecoder(r.take(r.left, "a segment"))
+    coder = RangeDecoder(entropy_coded_data(r))
     net = decode_network(coder, WIDTHS[width_index], gain_offset)
     probabilities = [starting_probabilities(d) for d in range(4)]
     states: dict[int, State] = {}
@@ -351,6 +306,19 @@ def decode_segment(payload: bytes, count: int, height: int, width: int) -> list[
             outputs[f.number] = output_planes(f)
     coder.finish()
     return [outputs[n] for n in range(count)]
+
+
+def read_gop(r: Reader) -> int:
+    """9.2, 14.1."""
+    gop = r.leb128("a segment header")
+    need(1 <= gop <= 64, "limit", f"gop is {gop}")
+    return gop
+
+
+def entropy_coded_data(r: Reader) -> bytes:
+    """9.2: the rest of the payload."""
+    need(r.left % 4 == 0, "syntax", "the entropy-coded data are no whole number of words")
+    return r.take(r.left, "a segment")
 
 
 def tensor_shapes(w: int) -> dict[str, tuple[tuple[int, ...], int]]:
@@ -713,6 +681,7 @@ class State:
     samples: Array  # (6, h, w)
     fields: list[Array]  # (2, bh, bw) for each reference
     distances: list[int]
+    stored: dict[int, Array] = field(default_factory=dict)  # 13.4 store, by index; implicit segments only
 
 
 @dataclass
@@ -730,6 +699,8 @@ class UnitFrame:
     activity: Array = field(init=False)
     predicted: list[Array] = field(default_factory=list)
     fields: list[Array] = field(default_factory=list)
+    blend_plane: Array = field(init=False)
+    warped: list[Array] = field(default_factory=list)
     prediction: Array = field(init=False)
     difference: Array = field(init=False)
     blocks: Blocks = field(init=False)
@@ -782,15 +753,20 @@ def coding_units(n: int, gop: int) -> list[list[tuple[int, int, list[int]]]]:
 def decode_unit(coder: RangeDecoder, net: Network, probabilities: list[Probabilities], frames: list[UnitFrame]) -> None:
     """9.1 coding_unit(), 10.3."""
     if frames[0].references:
-        for f in frames:
-            predict_motion(f)
-        for k in (4, 3, 2, 1, 0):
-            motion_level(coder, net, frames, k)
+        unit_motion(coder, net, frames)
     for f in frames:
         f.blocks = BlockReader(coder, probabilities[min(f.depth, 3)], f).read()
     for f in frames:
         compensate(f)
         synthesise(f, net, rebuild(f, net))
+
+
+def unit_motion(coder: RangeDecoder, net: Network, frames: list[UnitFrame]) -> None:
+    """9.1 coding_unit(): the motion of a unit whose frames have references."""
+    for f in frames:
+        predict_motion(f)
+    for k in (4, 3, 2, 1, 0):
+        motion_level(coder, net, frames, k)
 
 
 # 10.4 Motion prediction
@@ -903,9 +879,14 @@ def compensate(f: UnitFrame) -> None:
         f.prediction = np.full((6, h, w), 512, np.int64)
         f.difference = np.zeros((6, h, w), np.int64)
     else:
-        blend_plane = motion(f)
-        warped = [warp(s, v) for s, v in zip(f.states, f.fields, strict=True)]
-        blend(f, warped, blend_plane)
+        f.blend_plane = motion(f)
+        warp_and_blend(f)
+
+
+def warp_and_blend(f: UnitFrame) -> None:
+    """10.6 and 10.7, by the fields that the frame has."""
+    f.warped = [warp(s, v) for s, v in zip(f.states, f.fields, strict=True)]
+    blend(f, f.warped, f.blend_plane)
 
 
 def motion(f: UnitFrame) -> Array:
@@ -1473,14 +1454,241 @@ def location_and_scale(net: Network, f: UnitFrame, k: int, c: int, stage: int, y
         lg(pool(f.mismatch, k)[own]),
         lg(activity[own]),
     ]
-    columns = np.stack([feature.ravel() for feature in features])
+    bias = net["context.output.bias"][MOTION_LEVELS * f.depth + k]
+    return context_output(net, features, stage, bias + net["context.group.bias"][4 * k + f.groups(k)[c]])
+
+
+def context_output(net: Network, features: list[Array], stage: int, bias: Array) -> tuple[Array, Array]:
+    """12.4: location and scale."""
+    columns, shape = np.stack([feature.ravel() for feature in features]), features[0].shape
     hid = net["context.hidden.weight"] @ columns + 64 * net["context.hidden.bias"][stage][:, None]
     hid = clip3(0, 1023, round2(hid, 6))
-    bias = net["context.output.bias"][MOTION_LEVELS * f.depth + k]
-    bias = bias + net["context.group.bias"][4 * k + f.groups(k)[c]]
     out = round2(net["context.output.weight"] @ hid + 64 * bias[:, None], 10)
-    shape = near.shape
     return clip3(-400, 400, out[0]).reshape(shape), clip3(0, 63, out[1]).reshape(shape)
+
+
+# ---------------------------------------------------------------- chapter 14: implicit segments
+
+MAX_LATENT_CHANNELS = 64
+CONTEXT_WIDTH = 8  # the starting network with the context model
+
+
+def decode_implicit(payload: bytes, count: int, height: int, width: int, programs: list[Program]) -> list[Planes]:
+    """14.1 implicit_payload(): the frames in display order."""
+    r = Reader(payload)
+    program_index = r.u8("a segment header") & 15
+    need(program_index < len(programs), "syntax", f"there is no program {program_index}")
+    program = programs[program_index]
+    for node in program.of("latent", "grid"):
+        need(node.p["channels"] <= MAX_LATENT_CHANNELS, "limit", f"latents of {node.p['channels']} channels")
+    gop = read_gop(r)
+    return ImplicitDecoder(RangeDecoder(entropy_coded_data(r)), program, count, height, width).decode(gop)
+
+
+def implicit_units(program: Program, count: int, gop: int) -> list[list[tuple[int, int, list[int]]]]:
+    """14.2."""
+    if program.refers:
+        return coding_units(count, gop)
+    return [[(n, 0, []) for n in range(a, min(a + gop, count))] for a in range(0, count, gop)]
+
+
+@dataclass
+class LatentFrame:
+    """What the symbols of a level of latents depend on, of one frame or slice (14.5)."""
+
+    scales: Array  # of each channel
+    before: Array | None  # the level before it
+    mismatch: Array  # lg of the means, rows x columns
+    activity: Array
+
+
+class ImplicitDecoder:
+    """14.1 entropy_coded_data(), 14.3 to 14.6."""
+
+    def __init__(self, coder: RangeDecoder, program: Program, count: int, height: int, width: int) -> None:
+        self.coder, self.program, self.count = coder, program, count
+        self.height, self.width = height, width
+        self.net = starting_network(CONTEXT_WIDTH)
+        self.machine = Machine(program, {})
+        self.scale_lists: dict[int, Array] = {}  # by level: class x channel
+        self.grids: dict[int, Array] = {}  # by level: slices x channels x rows x columns
+
+    def decode(self, gop: int) -> list[Planes]:
+        for node in self.program.of("conv"):
+            self.machine.tensors[node.index] = self.conv_tensors(node)
+        self.read_scale_lists()
+        for node in self.program.by_level("grid"):
+            self.grids[node.p["level"]] = np.stack(self.grid(node))
+        states: dict[int, State] = {}
+        outputs: dict[int, Planes] = {}
+        units = implicit_units(self.program, self.count, gop)
+        last_use = {x: u for u, unit in enumerate(units) for _, _, references in unit for x in references}
+        for u, unit in enumerate(units):
+            frames = [
+                UnitFrame(n, depth, references, [states[x] for x in references], self.height, self.width)
+                for n, depth, references in unit
+            ]
+            for f, stored in zip(frames, self.unit(frames), strict=True):
+                states[f.number] = State(f.samples, f.fields, f.distances, stored)
+                outputs[f.number] = output_planes(f)
+            states = {x: state for x, state in states.items() if last_use.get(x, -1) > u}
+        self.coder.finish()
+        return [outputs[n] for n in range(self.count)]
+
+    # 14.1, 14.3
+
+    def scales(self, n: int) -> Array:
+        """14.1 scales(n)."""
+        middle, differences = self.coder.bits(6), np.zeros(n, np.int64)
+        if n > 1:
+            differences = self.coder.run(np.full(n, 112))
+        return clip3(0, 63, middle + differences)
+
+    def scaled(self, rows: int, length: int) -> Array:
+        """14.1 scaled(rows, length)."""
+        return self.coder.run(np.repeat(4 * self.scales(rows), length)).reshape(rows, length)
+
+    def conv_tensors(self, node: Node) -> Tensors:
+        """14.3."""
+        channels, n = node.p["channels"], weights_a_channel(self.program, node)
+        kernel = node.p["kernel"]
+        bias_shift, middle = self.coder.bits(4), self.coder.bits(9)
+        exponent = middle - 256 + self.scaled(1, channels)[0]
+        need(bool(((exponent >= -256) & (exponent <= 96)).all()), "limit", "an exponent is out of range")
+        bias = self.scaled(1, channels)[0] << bias_shift
+        weight = self.scaled(channels, n) if n >= 64 else self.scaled(1, channels * n)
+        tensors = Tensors(weight.reshape(channels, -1, kernel, kernel), exponent, bias)
+        check_tensors(tensors, self.program.largest)
+        return tensors
+
+    # 14.4
+
+    def read_scale_lists(self) -> None:
+        """14.4 scale_lists()."""
+        classes = 2 if self.program.refers else 1
+        for node in self.program.by_level("latent") + self.program.by_level("grid"):
+            channels = node.p["channels"]
+            self.scale_lists[node.p["level"]] = self.scales(classes * channels).reshape(classes, channels)
+
+    def grid(self, node: Node) -> list[Array]:
+        """14.4: the slices of a grid."""
+        zero = np.zeros(node.size[1:], np.int64)
+        slices = [LatentFrame(self.scale_lists[node.p["level"]][0], None, zero, zero)] * node.p["slices"]
+        return self.latent_level(node, slices)
+
+    # 14.5
+
+    def unit(self, frames: list[UnitFrame]) -> list[dict[int, Array]]:
+        """14.5 implicit_unit(), 14.6: sets the samples and fields, gives the states of the frames."""
+        if frames[0].references and self.program.moves:
+            unit_motion(self.coder, self.net, frames)
+            for f in frames:
+                compensate(f)
+        quantiser = self.coder.bits(6) if self.program.of("quantiser") else 0
+        latents: list[dict[int, Array]] = [{} for _ in frames]
+        before: list[Array | None] = [None for _ in frames]
+        for node in self.program.by_level("latent"):
+            described = [self.latent_frame(node, f, symbols) for f, symbols in zip(frames, before, strict=True)]
+            levels = self.latent_level(node, described)
+            for of_frame, symbols in zip(latents, levels, strict=True):
+                of_frame[node.p["level"]] = symbols
+            before = list(levels)
+        return [self.frame(f, quantiser, of_frame) for f, of_frame in zip(frames, latents, strict=True)]
+
+    def latent_frame(self, node: Node, f: UnitFrame, before: Array | None) -> LatentFrame:
+        """14.5: what the features and scales of a frame are made of."""
+        lists = self.scale_lists[node.p["level"]]
+        mismatch = activity = np.zeros(node.size[1:], np.int64)
+        if f.references and self.program.moves:
+            mismatch = lg(cell_means(abs(f.difference).sum(0), *node.size[1:]))
+            activity = lg(cell_means(edge(f.prediction[0]), *node.size[1:]))
+        return LatentFrame(lists[min(len(f.references), len(lists) - 1, 1)], before, mismatch, activity)
+
+    def latent_level(self, node: Node, frames: list[LatentFrame]) -> list[Array]:
+        """14.5 latent_level(frames): the symbols of a level."""
+        levels = [np.zeros(node.size, np.int64) for _ in frames]
+        used = [(f, level) for f, level in zip(frames, levels, strict=True) if self.coder.bits(1)]
+        for stage in range(4 if used else 0):
+            places, tables, locations = [], [], []
+            for (f, level), c in product(used, range(node.size[0])):
+                y0, x0 = next(place for place in PHASE if stage_of(c, *place) == stage)
+                location, scale_index = self.location_and_scale(f, level, c, stage, y0, x0)
+                places.append(level[c, y0::2, x0::2])
+                locations.append(location)
+                tables.append((4 * scale_index + location % 4).ravel())
+            symbols, at = self.coder.run(np.concatenate(tables)), 0
+            for place, location in zip(places, locations, strict=True):
+                q = symbols[at : at + location.size].reshape(location.shape)
+                place[...] = (q + (location >> 2) + 127) % 255 - 127
+                at += location.size
+        return levels
+
+    def location_and_scale(
+        self, f: LatentFrame, level: Array, c: int, stage: int, y0: int, x0: int
+    ) -> tuple[Array, Array]:
+        """14.5 and 12.4, for the samples (c, y0 + 2i, x0 + 2j)."""
+        near, wide, cross, mean = neighbour_sums(level, c, stage, y0, x0)
+        own = (slice(y0, None, 2), slice(x0, None, 2))
+        features = [
+            lg(near),
+            lg(wide),
+            lg(cross),
+            mean,
+            lg(abs(mean)),
+            latent_parent(f.before, c, *level.shape[1:])[own],
+            f.mismatch[own],
+            f.activity[own],
+        ]
+        return context_output(self.net, features, stage, np.array([0, 16 * f.scales[c]]))
+
+    # 14.6
+
+    def frame(self, f: UnitFrame, quantiser: int, latents: dict[int, Array]) -> dict[int, Array]:
+        """14.6: sets the samples and the fields after corrections, gives the states."""
+        inputs = FrameInputs(f.number, self.count, f.depth, quantiser, latents, self.grids)
+        inputs.places = list(f.references)
+        inputs.states = [s.stored for s in f.states]
+        if f.references and self.program.moves:
+            inputs.vectors = list(f.fields)
+            wanted = [node for node in self.program.of("correct") if node.p["slot"] < len(f.fields)]
+            corrections = self.machine.run(wanted, inputs)
+            for node in wanted:
+                slot = node.p["slot"]
+                f.fields[slot] = clip3(-2047, 2047, f.fields[slot] + corrections[node.index])
+            if wanted:
+                warp_and_blend(f)
+            inputs.prediction, inputs.difference = f.prediction, f.difference
+            inputs.pictures, inputs.final_vectors = f.warped, f.fields
+        results = self.machine.run(self.program.of("samples", "store"), inputs)
+        f.samples = samples_of(results[self.program.of("samples")[0].index], *f.working_size)
+        return {node.p["index"]: results[node.index] for node in self.program.of("store")}
+
+
+def latent_parent(before: Array | None, c: int, rows: int, columns: int) -> Array:
+    """14.5, feature 5, at all places of a level of rows x columns."""
+    if before is None:
+        return np.zeros((rows, columns), np.int64)
+    channels, height, width = before.shape
+    m = np.pad(abs(before[min(c, channels - 1)]), 1)
+    y, x = np.mgrid[:rows, :columns]
+    y, x = y * height // rows + 1, x * width // columns + 1
+    return lg(8 * m[y, x] + sum(m[y + i, x + j] for i, j in product((-1, 0, 1), repeat=2)))
+
+
+def cell_means(a: Array, rows: int, columns: int) -> Array:
+    """14.5 mean(a), at all places of a level of rows x columns."""
+    sums = np.pad(a, ((1, 0), (1, 0))).cumsum(0).cumsum(1)  # of all samples above and to the left
+    (top, bottom), (left, right) = (cells(*pair) for pair in zip(a.shape, (rows, columns), strict=True))
+    top, bottom = top[:, None], bottom[:, None]
+    total = sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left]
+    return np.asarray(total // ((bottom - top) * (right - left)))
+
+
+def cells(size: int, count: int) -> tuple[Array, Array]:
+    """14.5 first and behind, for n = 0 .. count - 1."""
+    n = np.arange(count)
+    first = np.minimum(n * size // count, size - 1)
+    return first, np.minimum(np.maximum((n + 1) * size // count, first + 1), size)
 
 
 # ---------------------------------------------------------------- command

@@ -105,9 +105,15 @@ class Program:
         if sorted(levels) != list(range(len(levels))):
             raise SyntaxViolation(f"levels {levels}: each of 0 .. {len(levels) - 1} must be there once")
         stored = {node.index for _, node in self.of(StateOutput)}
+<<<<<<< HEAD
         for number, state in self.of(StateInput):
             if state.index not in stored:
                 raise SyntaxViolation(f"node {number}: no state {state.index} is stored")
+=======
+        for number, node in self.of(StateInput):
+            if node.index not in stored:
+                raise SyntaxViolation(f"node {number}: no state {node.index} is stored")
+>>>>>>> refmachine
         for number, _ in self.of(Correction):
             late = [n for n in self.needs[number] if _comes_late(self.nodes[n])]
             if late:
