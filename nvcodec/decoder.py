@@ -24,6 +24,8 @@ from nvcodec.core.errors import BitstreamError, ChecksumError, InputError, Unsup
 from nvcodec.core.frame import Frame, VideoProperties
 from nvcodec.core.limits import level_by_number
 from nvcodec.core.parallel import thread_limit
+from nvcodec.exact.operation import Sizes
+from nvcodec.exact.program import Program
 from nvcodec.hybrid.payload import HYBRID, HybridDecoder
 from nvcodec.implicit.payload import IMPLICIT, ImplicitDecoder
 from nvcodec.motion.levels import FrameGeometry
@@ -150,6 +152,11 @@ class Decoder:
         self.properties = properties_of(self.header)
         self.frame_count = self.header.frame_count
         self.geometry = FrameGeometry(self.header.width, self.header.height)
+        try:
+            self.programs = self._checked_programs()
+        except BaseException:
+            self.close()
+            raise
         if isinstance(self.container, SalvageReader):
             try:
                 self._settle_index(self.container)
@@ -294,15 +301,24 @@ class Decoder:
                 "have the hash that the file states"
             )
 
+    def _checked_programs(self) -> list[Program]:
+        """Those of the file. Raises BitstreamError unless all of them keep the limits of its level."""
+        sizes = Sizes(self.geometry.half, self.geometry.blocks, 1)
+        most = level_by_number(self.header.level).max_picture_samples
+        programs = []
+        for number, coded in enumerate(self.container.programs):
+            with _placed(f"PROGRAM {number}"):
+                programs.append(Program.parse(coded))
+                programs[-1].check(sizes, most)
+        return programs
+
     def _segment_decoder(self, segment: Segment) -> SegmentDecoder:
         """By the representation that the payload states."""
         representation = segment.payload[0] >> 4
         if representation == HYBRID:
             return HybridDecoder(segment.payload, self.geometry, segment.frame_count, self.device)
         if representation == IMPLICIT:
-            most = level_by_number(self.header.level).max_picture_samples
-            programs = self.container.programs
-            return ImplicitDecoder(segment.payload, programs, self.geometry, segment.frame_count, self.device, most)
+            return ImplicitDecoder(segment.payload, self.programs, self.geometry, segment.frame_count, self.device)
         raise UnsupportedError(f"representation {representation} is not defined")
 
     def _segment_samples(self, number: int, segment: Segment, wanted: range) -> Iterator[dict[int, Tensor]]:

@@ -194,7 +194,6 @@ FAULTY: dict[str, tuple[list[Written], str]] = {
     "end as operand": ([*SMALL, ("store", {"index": 0}, [3])], "syntax"),
     "two stores": ([*SMALL, ("store", {"index": 0}, [2]), ("store", {"index": 0}, [1])], "syntax"),
     "slice": ([*SMALL, ("slice", {"start": 3, "channels": 22}, [1]), ("store", {"index": 0}, [4])], "syntax"),
-    "crop": ([*SMALL, ("crop", {"rows": 6, "columns": 9}, [1]), ("store", {"index": 0}, [4])], "syntax"),
     "state": (
         [
             ("state", {"slot": 0, "index": 0, "channels": 6, "rows": 10, "columns": 17}, []),
@@ -238,7 +237,7 @@ FAULTY: dict[str, tuple[list[Written], str]] = {
             ("conv", {"channels": 4096, "kernel": 3, "groups": 1}, [1]),
             ("conv", {"channels": 1536, "kernel": 1, "groups": 1}, [2]),
             ("reshape", {"channels": 6, "rows": 16, "columns": 16}, [3]),
-            ("crop", {"rows": 10, "columns": 16}, [4]),
+            ("fit", {"rows": 10, "columns": 16}, [4]),
             ("upsample", {"factor": 2, "bilinear": 0}, [5]),
             ("samples", {}, [6]),
         ],
@@ -376,7 +375,7 @@ FULL: list[Written] = [
     ("conv", {"channels": 16, "kernel": 1, "groups": 1}, [19]),  # 20
     ("table", {"function": 3, "fraction_in": 10, "fraction_out": 10}, [20]),
     ("upsample", {"factor": 2, "bilinear": 1}, [2]),
-    ("crop", {"rows": 5, "columns": 9}, [22]),
+    ("fit", {"rows": 5, "columns": 9}, [22]),
     ("rescale", {"left": 2, "shift": 0}, [10]),
     ("warp", {"block_log2": 1}, [11, 24]),  # 25
     ("concat", {}, [0, 5, 23, 25]),
@@ -388,7 +387,7 @@ FULL: list[Written] = [
     ("store", {"index": 3}, [31]),
     ("conv", {"channels": 24, "kernel": 5, "groups": 8}, [30]),
     ("shuffle", {"factor": 2}, [33]),
-    ("crop", {"rows": 10, "columns": 17}, [34]),  # 35
+    ("fit", {"rows": 10, "columns": 17}, [34]),  # 35
     ("concat", {}, [6, 7, 8]),
     ("conv", {"channels": 6, "kernel": 3, "groups": 1}, [36]),
     ("table", {"function": 1, "fraction_in": 8, "fraction_out": 8}, [37]),

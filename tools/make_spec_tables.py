@@ -201,9 +201,10 @@ CONSTANTS = {
     "MAX_PROGRAM_SIDE": "rows and columns of a node",
     "MAX_PROGRAM_CHANNELS": "channels of a node",
     "MAX_PROGRAM_WEIGHTS": "weights of a program (13.2)",
+    "MAX_LATENT_CHANNELS": "channels of a node latent or grid",
     "PROGRAM_ELEMENTS_A_SAMPLE": "elements of a program at once, for each luma sample of the level (13.2)",
     "STATE_ELEMENTS_A_SAMPLE": "elements of states, likewise",
-    "LATENTS_A_SAMPLE": "latents of a frame, likewise",
+    "LATENTS_A_SAMPLE": "latents of a frame, with all grids, likewise",
     "MULTIPLICATIONS_A_SAMPLE": "multiplications of a program, likewise",
 }
 """What each constant limits, in the order of ``nvcodec.core.limits``."""

@@ -1672,7 +1672,7 @@ def latent_parent(before: Array | None, c: int, rows: int, columns: int) -> Arra
     m = np.pad(abs(before[min(c, channels - 1)]), 1)
     y, x = np.mgrid[:rows, :columns]
     y, x = y * height // rows + 1, x * width // columns + 1
-    return lg(8 * m[y, x] + sum(m[y + i, x + j] for i, j in product((-1, 0, 1), repeat=2)))
+    return lg(4 * (8 * m[y, x] + sum(m[y + i, x + j] for i, j in product((-1, 0, 1), repeat=2))))
 
 
 def cell_means(a: Array, rows: int, columns: int) -> Array:

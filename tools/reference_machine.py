@@ -53,7 +53,7 @@ OPERATIONS = {
     8: Operation("upsample", 1, (("factor", 2, 32), ("bilinear", 0, 1))),
     9: Operation("concat", None),
     10: Operation("slice", 1, (("start", 0, 65536), ("channels", 1, 65536))),
-    11: Operation("crop", 1, (("rows", *SIDE), ("columns", *SIDE))),
+    11: Operation("fit", 1, (("rows", *SIDE), ("columns", *SIDE))),
     12: Operation("reshape", 1, (("channels", 1, 65536), ("rows", *SIDE), ("columns", *SIDE))),
     13: Operation("norm", 1, (("fraction", 0, 14),)),
     14: Operation("warp", 2, (("block_log2", 0, 3),)),
@@ -296,8 +296,7 @@ def size_of(node: Node, operands: Sequence[Size], picture: Picture) -> Size:
         case "slice":
             fits(p["start"] + p["channels"] <= c, "the channels do not exist")
             return p["channels"], h, q
-        case "crop":
-            fits(p["rows"] <= h and p["columns"] <= q, "the places do not exist")
+        case "fit":
             return c, p["rows"], p["columns"]
         case "reshape":
             size = p["channels"], p["rows"], p["columns"]
@@ -624,9 +623,10 @@ def slice_channels(x: Array, start: int, channels: int) -> Array:
     return x[start : start + channels]
 
 
-def crop(x: Array, rows: int, columns: int) -> Array:
-    """13.4 crop."""
-    return x[:, :rows, :columns]
+def fit(x: Array, rows: int, columns: int) -> Array:
+    """13.4 fit."""
+    y, q = (np.minimum(np.arange(n), size - 1) for n, size in zip((rows, columns), x.shape[1:], strict=True))
+    return x[:, y][:, :, q]
 
 
 def reshape(x: Array, channels: int, rows: int, columns: int) -> Array:
@@ -699,7 +699,7 @@ COMPUTE: dict[str, Callable[..., Array]] = {
     "upsample": upsample,
     "concat": concat,
     "slice": slice_channels,
-    "crop": crop,
+    "fit": fit,
     "reshape": reshape,
     "norm": norm,
     "warp": warp_sixteenths,

@@ -101,13 +101,9 @@ def write_container(
     metadata: Mapping[str, Any] | None = None,
     programs: Sequence[bytes] = (),
 ) -> bytes:
-<<<<<<< HEAD
     """The bytes of a whole file. ``programs``: those of the exact machine that segments name.
 
     ``timestamps`` are the pts of all frames in display order; they are
-=======
-    """The bytes of a whole file. ``programs``: those of the exact machine that segments name. ``timestamps`` are the pts of all frames in display order; they are
->>>>>>> refmachine
     stored only where ``frame_duration`` does not say the same."""
     header.check()
     if any(len(segment.frame_hash) != limits.FRAME_HASH_BYTES for segment in segments):

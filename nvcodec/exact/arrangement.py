@@ -18,13 +18,8 @@ from nvcodec.exact.pointwise import rescaled
 __all__ = [
     "Concat",
     "Concatenation",
-<<<<<<< HEAD
     "Fit",
     "Fitting",
-=======
-    "Crop",
-    "Cropping",
->>>>>>> refmachine
     "PixelShuffle",
     "PixelUnshuffle",
     "Reshape",
@@ -178,19 +173,13 @@ class Slicing(Operation):
 
 @operation
 @dataclass(frozen=True)
-<<<<<<< HEAD
 class Fitting(Operation):
     """The upper left ``rows`` x ``columns``; beyond the operand's own, its last ones repeat."""
-=======
-class Cropping(Operation):
-    """The upper left ``rows`` x ``columns``."""
->>>>>>> refmachine
 
     rows: int = 1
     columns: int = 1
 
     CODE: ClassVar[int] = 11
-<<<<<<< HEAD
     NAME: ClassVar[str] = "fit"
     PARAMETERS: ClassVar[tuple[Parameter, ...]] = (Parameter("rows", 1, MAX_SIDE), Parameter("columns", 1, MAX_SIDE))
 
@@ -206,18 +195,6 @@ def _fitted(x: Tensor, rows: int, columns: int) -> Tensor:
     if any(more):
         x = F.pad(x, (0, more[1], 0, more[0]), mode="replicate")
     return x[:, :, :rows, :columns]
-=======
-    NAME: ClassVar[str] = "crop"
-    PARAMETERS: ClassVar[tuple[Parameter, ...]] = (Parameter("rows", 1, MAX_SIDE), Parameter("columns", 1, MAX_SIDE))
-
-    def shape(self, operands: Sequence[Shape], sizes: Sizes) -> Shape:
-        (x,) = operands
-        self.require(self.rows <= x.rows and self.columns <= x.columns, f"{self.rows}x{self.columns} of {x}")
-        return Shape(x.channels, self.rows, self.columns)
-
-    def run(self, number: int, operands: list[Tensor], shape: Shape, execution: Execution) -> Tensor:
-        return operands[0][:, :, : self.rows, : self.columns]
->>>>>>> refmachine
 
 
 @operation
@@ -321,13 +298,8 @@ class Slice(ExactLayer):
         return builder.add(Slicing((x.number,), self.start, self.channels), x.fraction)
 
 
-<<<<<<< HEAD
 class Fit(ExactLayer):
     """The upper left part; beyond the operand's size its last row and column repeat."""
-=======
-class Crop(ExactLayer):
-    """The upper left part."""
->>>>>>> refmachine
 
     keeps_fraction = True
 
@@ -336,21 +308,13 @@ class Crop(ExactLayer):
         self.rows, self.columns = rows, columns
 
     def forward(self, x: Tensor) -> Tensor:
-<<<<<<< HEAD
         return _fitted(x, self.rows, self.columns)
-=======
-        return x[:, :, : self.rows, : self.columns]
->>>>>>> refmachine
 
     def emit(self, builder: Builder, *operands: Traced) -> Traced:
         (x,) = operands
         if x.shape[1:] == (self.rows, self.columns):
             return x
-<<<<<<< HEAD
         return builder.add(Fitting((x.number,), self.rows, self.columns), x.fraction)
-=======
-        return builder.add(Cropping((x.number,), self.rows, self.columns), x.fraction)
->>>>>>> refmachine
 
 
 class Reshape(ExactLayer):

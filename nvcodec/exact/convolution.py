@@ -114,11 +114,7 @@ class Convolution(Operation):
                 parts.append((_LIMB, _convolved(high, tensors.weight, self.groups)))
         if x.device.type == "cpu":
             return _requantised_cpu([p for _, p in parts], tensors, execution.bound, lookup)
-<<<<<<< HEAD
         sums = torch.stack([part.double() * scale for scale, part in parts]).sum(0)
-=======
-        sums = sum(part.double() * scale for scale, part in parts)
->>>>>>> refmachine
         y = requantise(sums, tensors.exponent, tensors.bias, execution.bound)
         if lookup is None:
             return y
@@ -156,19 +152,13 @@ class Conv2d(ExactLayer):
     """
 
     step: Tensor
-<<<<<<< HEAD
     kept: Tensor
     bias: Tensor
-=======
->>>>>>> refmachine
 
     def __init__(self, channels_in: int, channels_out: int, kernel: int = 1, *, groups: int = 1) -> None:
         super().__init__()
         made = nn.Conv2d(channels_in, channels_out, kernel, padding=kernel // 2, groups=groups)
-<<<<<<< HEAD
         assert made.bias is not None
-=======
->>>>>>> refmachine
         self.weight, self.bias = made.weight, made.bias
         self.kernel, self.groups = kernel, groups
         self.bias_shift = 0

@@ -105,16 +105,12 @@ class Program:
         if sorted(levels) != list(range(len(levels))):
             raise SyntaxViolation(f"levels {levels}: each of 0 .. {len(levels) - 1} must be there once")
         stored = {node.index for _, node in self.of(StateOutput)}
-<<<<<<< HEAD
         for number, state in self.of(StateInput):
             if state.index not in stored:
                 raise SyntaxViolation(f"node {number}: no state {state.index} is stored")
-=======
-        for number, node in self.of(StateInput):
-            if node.index not in stored:
-                raise SyntaxViolation(f"node {number}: no state {node.index} is stored")
->>>>>>> refmachine
         for number, _ in self.of(Correction):
+            if not self.moves:
+                raise SyntaxViolation(f"node {number}: a program corrects motion, and looks at none")
             late = [n for n in self.needs[number] if _comes_late(self.nodes[n])]
             if late:
                 raise SyntaxViolation(f"node {number}: motion is corrected by node {late[0]}, which is warped by it")
@@ -134,6 +130,10 @@ class Program:
         what any level allows."""
         found: list[Shape] = []
         for number, node in enumerate(self.nodes):
+            if isinstance(node, LatentInput | GridInput) and node.channels > limits.MAX_LATENT_CHANNELS:
+                raise LimitError(
+                    f"node {number}: {node.NAME} of {node.channels} channels, at most {limits.MAX_LATENT_CHANNELS}"
+                )
             try:
                 shape = node.shape([found[n] for n in node.operands], sizes)
             except SyntaxViolation as error:

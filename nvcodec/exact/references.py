@@ -286,7 +286,6 @@ class State(_Reference):
     def __init__(self, slot: int, store: Store) -> None:
         super().__init__()
         self.slot = slot
-<<<<<<< HEAD
         self._stores = (store,)  # in a tuple it is no child: it has a place of its own
 
     def forward(self, frame: FrameInputs) -> Tensor:
@@ -296,17 +295,6 @@ class State(_Reference):
 
     def emit(self, builder: Builder, *operands: Traced) -> Traced:
         (store,) = self._stores
-=======
-        self.__dict__["store"] = store  # not a child: it has a place of its own
-
-    def forward(self, frame: FrameInputs) -> Tensor:
-        given = frame.states[self.slot]
-        store: Store = self.store
-        return given[store.index] if given is not None else self.nothing(frame, *store.shape)
-
-    def emit(self, builder: Builder, *operands: Traced) -> Traced:
-        store: Store = self.store
->>>>>>> refmachine
         return builder.add(StateInput((), self.slot, store.index, *store.shape), store.fraction)
 
 

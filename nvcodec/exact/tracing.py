@@ -76,11 +76,7 @@ def place(module: nn.Module, sizes: Sizes) -> tuple[Latent, ...]:
 
     Returns the latents by level; their values start from zero.
     """
-<<<<<<< HEAD
     latents: list[Latent] = []
-=======
-    latents = []
->>>>>>> refmachine
     for layer in module.modules():
         if isinstance(layer, Latent):
             layer.level = len(latents)

@@ -15,39 +15,20 @@ from nvcodec.entropy.context import ChannelLayout, ContextWeights, log_table
 from nvcodec.entropy.symbols import SymbolChannel, code_level
 from nvcodec.exact.operation import Shape
 from nvcodec.hybrid.base import starting_tensors
-<<<<<<< HEAD
 from nvcodec.hybrid.network import Network, NetworkShape
 from nvcodec.implicit.numbers import code_scales
 
-__all__ = ["MAX_LATENT_CHANNELS", "SCALE_STEP", "LatentModel", "ReferenceView", "code_latents", "context_of_width_8"]
+__all__ = ["SCALE_STEP", "LatentModel", "ReferenceView", "code_latents", "context_of_width_8"]
 
-MAX_LATENT_CHANNELS = 64
 _LOG_BOUND = 4095
 SCALE_STEP = 16
-=======
-from nvcodec.implicit.numbers import code_scales
-
-__all__ = ["MAX_LATENT_CHANNELS", "LatentModel", "ReferenceView", "code_latents", "latent_context"]
-
-MAX_LATENT_CHANNELS = 64
-_LOG_BOUND = 4095
-_SCALE_STEP = 16
->>>>>>> refmachine
 """The outputs of the context model are sixteenths of a scale index."""
 
 
 @cache
-<<<<<<< HEAD
 def context_of_width_8() -> ContextWeights:
     """The context model of the narrowest starting network: that of motion, and for latents with biases of their own."""
     return Network(NetworkShape(8), starting_tensors(8)).context()
-=======
-def latent_context() -> ContextWeights:
-    """The context model that latents start from: that of motion in the narrowest starting network, without biases."""
-    start = starting_tensors(8)
-    names = ("hidden.weight", "hidden.bias", "output.weight", "output.bias", "group.bias")
-    return ContextWeights(*(start[f"context.{name}"].float() for name in names))
->>>>>>> refmachine
 
 
 @dataclass(frozen=True)
@@ -70,11 +51,7 @@ class LatentModel:
     def bias(self, level: int, has_references: bool) -> Tensor:
         """(channels, 2): location and scale."""
         scales = self.scales[level]
-<<<<<<< HEAD
         values = torch.from_numpy(scales[min(int(has_references), len(scales) - 1)] * SCALE_STEP)
-=======
-        values = torch.from_numpy(scales[min(int(has_references), len(scales) - 1)] * _SCALE_STEP)
->>>>>>> refmachine
         return torch.stack([torch.zeros_like(values), values], 1).float()
 
 
@@ -115,8 +92,8 @@ def _pooled(plane: np.ndarray, rows: int, columns: int) -> np.ndarray:
 
 
 def _parents(coarser: np.ndarray, shape: Shape) -> np.ndarray:
-    """(B, C, rows, columns): of each symbol the log feature of eight times the magnitude of the symbol of the level
-    before, in the same place and channel (its last one, if it has fewer), plus those of the 3x3 around that."""
+    """(B, C, rows, columns): of each symbol the log feature of four times this: eight times the magnitude of the symbol
+    of the level before in the same place and channel (its last one, if it has fewer), plus those of the 3x3 around."""
     size = np.abs(coarser).astype(np.int64)
     padded = np.pad(size, ((0, 0), (0, 0), (1, 1), (1, 1)))
     rows, columns = size.shape[2:]
@@ -124,7 +101,7 @@ def _parents(coarser: np.ndarray, shape: Shape) -> np.ndarray:
     for dy in range(3):
         for dx in range(3):
             around += padded[:, :, dy : dy + rows, dx : dx + columns]
-    logs = log_table()[np.minimum(around, _LOG_BOUND)]
+    logs = log_table()[np.minimum(4 * around, _LOG_BOUND)]
     channel = np.minimum(np.arange(shape.channels), size.shape[1] - 1)
     row, column = np.arange(shape.rows) * rows // shape.rows, np.arange(shape.columns) * columns // shape.columns
     return logs[:, channel][:, :, row][:, :, :, column]
@@ -151,7 +128,6 @@ def code_latents(
     given: list[Tensor] | None,
     bits: list[float],
     *,
-<<<<<<< HEAD
     first: int = 0,
 ) -> list[Tensor]:
     """The levels of a unit of ``batch`` frames, (B, C, rows, columns) float32 each, in order.
@@ -159,12 +135,6 @@ def code_latents(
     A flag for each frame says whether a level holds anything but zeros. ``first``: the number of the first level in
     ``model``. Appends what each level cost to ``bits``.
     """
-=======
-    first_level: int = 0,
-) -> list[Tensor]:
-    """The levels of a unit of ``batch`` frames, (B, C, rows, columns) float32 each, in order; a flag for each frame says
-    whether a level holds anything but zeros. Appends what each level cost to ``bits``."""
->>>>>>> refmachine
     levels: list[Tensor] = []
     for k, shape in enumerate(shapes):
         before = channel.bits
@@ -175,13 +145,8 @@ def code_latents(
             side = side_features(shape, batch, levels[-1] if levels else None, view)
             layout = ChannelLayout((0,) * shape.channels)
             symbols = None if given is None else given[k][used]
-<<<<<<< HEAD
             bias = model.bias(first + k, has_references)
             level[used] = code_level(channel, symbols, layout, side[used], context_of_width_8(), bias)
-=======
-            bias = model.bias(first_level + k, has_references)
-            level[used] = code_level(channel, symbols, layout, side[used], latent_context(), bias)
->>>>>>> refmachine
         levels.append(level)
         bits.append(channel.bits - before)
     return levels

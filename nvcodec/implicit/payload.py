@@ -24,7 +24,7 @@ from nvcodec.exact.latents import GridInput, LatentInput
 from nvcodec.exact.machine import Machine
 from nvcodec.exact.operation import Sizes
 from nvcodec.exact.program import Program
-from nvcodec.implicit.latents import MAX_LATENT_CHANNELS, LatentModel, code_latents
+from nvcodec.implicit.latents import LatentModel, code_latents
 from nvcodec.implicit.unit import ImplicitState, UnitBits, UnitSymbols, code_unit, rebuild_unit, units_of
 from nvcodec.implicit.weights import ConvSymbols, code_convolution
 from nvcodec.motion.levels import FrameGeometry
@@ -84,18 +84,13 @@ class _Segment:
         frames: int,
         channel: SymbolChannel,
         device: torch.device,
-        max_picture_samples: int,
         given: SegmentTensors | None,
     ) -> None:
         self.header, self.program, self.geometry, self.channel = header, program, geometry, channel
         sizes = Sizes(geometry.half, geometry.blocks, frames)
-        program.check(sizes, max_picture_samples)
         shapes = program.shapes(sizes)
         self.levels = {node.level: shapes[n] for n, node in sorted(program.of(LatentInput), key=lambda x: x[1].level)}
         grids = {node.level: (n, node.slices) for n, node in sorted(program.of(GridInput), key=lambda x: x[1].level)}
-        for shape in (*self.levels.values(), *(shapes[n] for n, _ in grids.values())):
-            if shape.channels > MAX_LATENT_CHANNELS:
-                raise LimitError(f"latents of {shape.channels} channels, at most {MAX_LATENT_CHANNELS}")
         self.units = units_of(program, frames, header.gop)
         self.uses = last_uses(self.units)
         self.states: dict[int, ImplicitState] = {}
@@ -147,10 +142,9 @@ class ImplicitWriter:
         geometry: FrameGeometry,
         frames: int,
         device: torch.device,
-        max_picture_samples: int,
     ) -> None:
         self._symbols = SymbolWriter()
-        self.segment = _Segment(header, program, geometry, frames, self._symbols, device, max_picture_samples, tensors)
+        self.segment = _Segment(header, program, geometry, frames, self._symbols, device, tensors)
 
     @property
     def bits(self) -> float:
@@ -176,18 +170,17 @@ class ImplicitDecoder:
     def __init__(
         self,
         payload: bytes,
-        programs: Sequence[bytes],
+        programs: Sequence[Program],
         geometry: FrameGeometry,
         frames: int,
         device: torch.device,
-        max_picture_samples: int,
     ) -> None:
-        """``programs``: those of the file, as they are coded. Raises subclasses of BitstreamError."""
+        """``programs``: those of the file, checked for its level. Raises subclasses of BitstreamError."""
         header, start = ImplicitHeader.parse(payload, len(programs))
-        program = Program.parse(programs[header.program])
+        program = programs[header.program]
         self._symbols = SymbolReader(payload[start:])
         with exact_inference():
-            self.segment = _Segment(header, program, geometry, frames, self._symbols, device, max_picture_samples, None)
+            self.segment = _Segment(header, program, geometry, frames, self._symbols, device, None)
         self._header_bytes = start
 
     def account(self) -> dict[str, Any]:

@@ -25,6 +25,8 @@ __all__ = ["CHROMA_WEIGHT", "Epoch", "Model", "Schedule", "distortion", "error_s
 CHROMA_WEIGHT = 4.0
 """A chroma sample counts as the four pixels that it colours, as it would in 4:4:4."""
 _WARM_UP, _LEAST_RATE = 0.1, 0.1
+_BETAS = (0.9, 0.99)
+"""Of Adam: with a shorter memory of squares the fit was 1 dB further after 30 epochs (docs/experiments)."""
 _LATENT_RATE = 10.0
 """Times the learning rate of the weights."""
 
@@ -149,4 +151,4 @@ def optimiser_of(model: Model, *, latents: bool, analysis: bool) -> torch.optim.
     groups: list[dict[str, Any]] = [{"params": weights, "factor": 1.0}]
     if latents and of_latents:
         groups.append({"params": of_latents, "factor": _LATENT_RATE})
-    return torch.optim.Adam(groups, lr=1e-3)
+    return torch.optim.Adam(groups, lr=1e-3, betas=_BETAS)

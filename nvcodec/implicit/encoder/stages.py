@@ -363,8 +363,7 @@ def _code(work: _Work, program_index: Callable[[bytes], int]) -> CodedSegment:
     )
     gop = GOP if traced.program.refers else UNIT_FRAMES
     header = ImplicitHeader(program_index(traced.program.write()), gop)
-    limit = _max_samples(geometry, sizes)
-    writer = ImplicitWriter(header, traced.program, tensors, geometry, sizes.frames, model.samples.device, limit)
+    writer = ImplicitWriter(header, traced.program, tensors, geometry, sizes.frames, model.samples.device)
     made = model.code(writer, traced.program)
     exact = torch.stack([made[n] for n in range(sizes.frames)])
     errors = plane_errors(exact, (model.samples + 0.5) * 1024)

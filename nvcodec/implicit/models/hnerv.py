@@ -18,11 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-<<<<<<< HEAD
 from nvcodec.exact.arrangement import Fit, PixelShuffle, PixelUnshuffle
-=======
-from nvcodec.exact.arrangement import Crop, PixelShuffle, PixelUnshuffle
->>>>>>> refmachine
 from nvcodec.exact.convolution import Conv2d
 from nvcodec.exact.latents import Latent
 from nvcodec.exact.operation import FrameInputs, Sizes
@@ -60,11 +56,7 @@ class HNeRV(nn.Module):
         self.head = Conv2d(before, 3, 3)
         self.cells = PixelUnshuffle(2)
         self.subsample = Conv2d(12, 6)
-<<<<<<< HEAD
         self.fit = Fit(*sizes.half)
-=======
-        self.crop = Crop(*sizes.half)
->>>>>>> refmachine
         self.squash, self.halve, self.samples = Tanh(), Scale(-1), Samples()
         with torch.no_grad():  # Y as it is, U and V each the mean of its four
             self.subsample.weight.zero_()
@@ -78,11 +70,7 @@ class HNeRV(nn.Module):
     def forward(self, frame: FrameInputs) -> dict[str, Tensor]:
         features = self.blocks(self.embedding(frame))
         cells = self.subsample(self.cells(self.head(features)))
-<<<<<<< HEAD
         return {"samples": self.samples(self.halve(self.squash(self.fit(cells))))}
-=======
-        return {"samples": self.samples(self.halve(self.squash(self.crop(cells))))}
->>>>>>> refmachine
 
     def analyse(self, samples: Tensor) -> dict[int, Tensor]:
         """The embeddings of frames, (B, 6, h, w) samples in -0.5 .. 0.5, by level."""
@@ -132,16 +120,10 @@ class _Analysis(nn.Module):
     def __init__(self, sizes: Sizes, strides: tuple[int, ...], embedding: tuple[int, int]) -> None:
         super().__init__()
         self.padded = (embedding[0] * math.prod(strides) // 2, embedding[1] * math.prod(strides) // 2)
-<<<<<<< HEAD
         steps = [strides[0], *sorted(strides[1:], reverse=True)]
         steps[steps.index(2)] = 1  # the working domain has half the size
         channels = 6
         stages: list[nn.Module] = []
-=======
-        steps = [s for s in (*strides[:1], *sorted(strides[1:], reverse=True))]
-        steps[steps.index(2)] = 1  # the working domain has half the size
-        channels, stages = 6, []
->>>>>>> refmachine
         for number, step in enumerate(s for s in steps if s > 1):
             is_last = number + 1 == len([s for s in steps if s > 1])
             width = EMBEDDING_CHANNELS if is_last else _ENCODER_WIDTH
