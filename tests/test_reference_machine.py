@@ -451,6 +451,6 @@ def test_parent() -> None:
     before = array([[[1, -2], [0, 4]], [[0, 0], [-3, 0]]])
     # 2 channels of 2 x 2 to 3 channels of 3 x 3: places 0, 0, 1
     first = reference.latent_parent(before, 0, 3, 3)
-    assert first.tolist() == reference.lg(array([[15, 15, 23], [15, 15, 23], [7, 7, 39]])).tolist()
+    assert first.tolist() == reference.lg(4 * array([[15, 15, 23], [15, 15, 23], [7, 7, 39]])).tolist()
     assert (reference.latent_parent(before, 2, 3, 3) == reference.latent_parent(before, 1, 3, 3)).all()
     assert not reference.latent_parent(None, 0, 3, 3).any()
