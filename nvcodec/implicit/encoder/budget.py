@@ -20,7 +20,7 @@ AIM, TOLERANCE = 0.985, (0.955, 1.015)
 _UNIT_RANGE = (-30.0, 10.0)
 _SLOPE = 0.6
 """Bits fall with the price about as ``price ** -_SLOPE``."""
-_FASTEST = 4.0
+_FASTEST = 1.6
 """By how much the price moves at once, at most."""
 
 

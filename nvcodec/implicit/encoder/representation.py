@@ -99,18 +99,17 @@ class ImplicitEncoder:
         total = target.total_bytes if self.has_target else None
         params = self.params
         if params is None:
-            assert target.total_bytes is not None
-            params = 8 * target.total_bytes / BITS_A_NUMBER
+            params = 8 * target.total_bytes / BITS_A_NUMBER if target.total_bytes else 0.0
         build = self.build
 
         def overhead(program: bytes) -> int:
             return 0 if program in self.programs else len(write_program(program)) + _SECTION_BYTES
 
-        coded, _ = encode_segment(
+        coded, figures = encode_segment(
             samples, geometry, lambda sizes: build(sizes, params), total, self.effort, seed, self._index, overhead,
             on_unit, kept=kept, keep=keep,
         )  # fmt: skip
-        return coded
+        return replace(coded, stages=vars(figures))
 
     def _index(self, program: bytes) -> int:
         if program not in self.programs:
