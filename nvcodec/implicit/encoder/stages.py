@@ -153,13 +153,14 @@ class _Work:
         """As the decoder will compute."""
         return Simulation(self.effort.bits, Rounding.THROUGH, Rounding.THROUGH)
 
-    def bits(self) -> float:
+    def bits(self, latents_changed: bool = True) -> float:
         """Of the payload, as it would be coded now, on the motion that was found last."""
         model, figures = self.model, self.figures
-        latents = latent_symbols(model.latents)
-        scales = fitted_scales(latents, model.units, model.views, model.classes)
+        if latents_changed:
+            latents = latent_symbols(model.latents)
+            scales = fitted_scales(latents, model.units, model.views, model.classes)
+            figures.latent_bits = counted_bits(latents, scales, model.units, model.views)
         figures.weight_bits = weight_bits(model.layers)
-        figures.latent_bits = counted_bits(latents, scales, model.units, model.views)
         figures.motion_bits = model.motion_bits
         return figures.weight_bits + figures.latent_bits + figures.motion_bits + _HEADER_BITS
 
@@ -384,6 +385,10 @@ def _code(work: _Work, program_index: Callable[[bytes], int]) -> CodedSegment:
     header = ImplicitHeader(program_index(traced.program.write()), gop)
     writer = ImplicitWriter(header, traced.program, tensors, geometry, sizes.frames, model.samples.device)
     made = model.code(writer, traced.program)
+    segment, figures = writer.segment, work.figures
+    figures.weight_bits = segment.weight_bits
+    figures.latent_bits = sum(segment.grid_bits.values()) + sum(sum(bits.latents) for bits in segment.unit_bits)
+    figures.motion_bits = sum(sum(bits.motion) for bits in segment.unit_bits)
     exact = torch.stack([made[n] for n in range(sizes.frames)])
     errors = plane_errors(exact, (model.samples + 0.5) * 1024)
     digest = FrameHash()
