@@ -40,7 +40,7 @@ def model() -> Option:
         type=click.Choice(MODELS),
         default=MODELS[0],
         show_default=True,
-        help="How the video is represented: by predicted blocks (hybrid), or by a network fitted to it (hnerv).",
+        help="How the video is represented: by predicted blocks (hybrid), or by a network fitted to it (the others).",
     )
 
 

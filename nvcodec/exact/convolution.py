@@ -36,6 +36,7 @@ _SUM_LIMIT = 1 << 31
 _LIMB = 256
 _LIMB_BOUND = 128
 """Magnitude of a limb."""
+_STEP_OCTAVES = 12
 _WEIGHT_SUM_LIMIT = EXACT_LIMIT // _LIMB_BOUND
 
 
@@ -198,8 +199,10 @@ class Conv2d(ExactLayer):
         return self.finish(F.conv2d(x, self.quantised_weight(), bias, padding=self.kernel // 2, groups=self.groups))
 
     def least_step(self) -> Tensor:
-        """(out,): the finest steps that reach the largest weight of each channel."""
-        most = (self.weight.detach() * self.kept).abs().flatten(1).amax(1).clamp(min=2.0**-20)
+        """(out,): the finest steps that reach the largest weight of each channel, not too far from those of the other
+        channels: a channel may have lost all of its weights, and what is coded of steps is how much they differ."""
+        most = (self.weight.detach() * self.kept).abs().flatten(1).amax(1)
+        most = most.clamp(min=max(float(most.max()) * 2.0**-_STEP_OCTAVES, 2.0**-20))
         return torch.ceil(EXPONENT_STEPS * torch.log2(most / (WEIGHT_BOUND + 0.49)))
 
     def exponents(self, fraction_in: int) -> Tensor:

@@ -17,12 +17,18 @@ from nvcodec.encoder.representation import CodedSegment, Keep, StageReport
 from nvcodec.exact.operation import Sizes
 from nvcodec.implicit.encoder.settings import EFFORTS, Effort
 from nvcodec.implicit.encoder.stages import BITS_A_NUMBER, encode_segment
-from nvcodec.implicit.models import cwrnn, hnerv
+from nvcodec.implicit.models import cwrnn, hinerv, hnerv, nerv, siren
 from nvcodec.motion.levels import FrameGeometry
 
 __all__ = ["MODELS", "ImplicitEncoder", "Module", "check_choices", "module_identity"]
 
-MODELS: Mapping[str, Callable[[Sizes, float], nn.Module]] = {"hnerv": hnerv.HNeRV, "cwrnn": cwrnn.CWRNN}
+MODELS: Mapping[str, Callable[[Sizes, float], nn.Module]] = {
+    "hnerv": hnerv.HNeRV,
+    "nerv": nerv.NeRV,
+    "siren": siren.SIREN,
+    "hinerv": hinerv.HiNeRV,
+    "cwrnn": cwrnn.CWRNN,
+}
 """By name: makes a module for pictures of some size, with about so many parameters."""
 
 Module = nn.Module | Callable[[Sizes], nn.Module]

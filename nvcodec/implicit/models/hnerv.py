@@ -18,12 +18,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nvcodec.exact.arrangement import Fit, PixelShuffle, PixelUnshuffle
+from nvcodec.exact.arrangement import PixelShuffle
 from nvcodec.exact.convolution import Conv2d
 from nvcodec.exact.latents import Latent
 from nvcodec.exact.operation import FrameInputs, Sizes
-from nvcodec.exact.outputs import Samples
-from nvcodec.exact.pointwise import GELU, Scale, Tanh
+from nvcodec.exact.pointwise import GELU
+from nvcodec.implicit.models.parts import Head
 
 __all__ = ["HNeRV"]
 
@@ -53,24 +53,12 @@ class HNeRV(nn.Module):
             layers += [Conv2d(before, after * stride**2, kernel), PixelShuffle(stride), GELU()]
             before = after
         self.blocks = nn.Sequential(*layers)
-        self.head = Conv2d(before, 3, 3)
-        self.cells = PixelUnshuffle(2)
-        self.subsample = Conv2d(12, 6)
-        self.fit = Fit(*sizes.half)
-        self.squash, self.halve, self.samples = Tanh(), Scale(-1), Samples()
-        with torch.no_grad():  # Y as it is, U and V each the mean of its four
-            self.subsample.weight.zero_()
-            for n in range(4):
-                self.subsample.weight[n, n] = 1
-            for n in range(8):
-                self.subsample.weight[4 + n // 4, 4 + n] = 0.25
-            self.subsample.bias.zero_()
+        self.head = Head(before, sizes)
         self.analysis = _Analysis(sizes, strides, (rows, columns))
 
     def forward(self, frame: FrameInputs) -> dict[str, Tensor]:
-        features = self.blocks(self.embedding(frame))
-        cells = self.subsample(self.cells(self.head(features)))
-        return {"samples": self.samples(self.halve(self.squash(self.fit(cells))))}
+        made: dict[str, Tensor] = self.head(self.blocks(self.embedding(frame)))
+        return made
 
     def analyse(self, samples: Tensor) -> dict[int, Tensor]:
         """The embeddings of frames, (B, 6, h, w) samples in -0.5 .. 0.5, by level."""
