@@ -304,7 +304,9 @@ def _tune(work: _Work) -> None:
     while work.epoch < epochs:
         share = work.epoch / epochs
         rounding = Rounding.NOISE if share < _WITH_NOISE else Rounding.THROUGH
-        done = model.epoch(work.optimiser, schedule, work.epoch, Simulation(work.effort.bits, rounding, rounding), True)
+        done = model.epoch(
+            work.optimiser, schedule, work.epoch, Simulation(work.effort.bits, rounding, rounding), work.effort.priced
+        )
         if share < _FOLLOWED:
             _meet(work)
         for layer in model.layers:

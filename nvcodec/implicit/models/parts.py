@@ -14,7 +14,7 @@ from nvcodec.exact.operation import Sizes
 from nvcodec.exact.outputs import Samples
 from nvcodec.exact.pointwise import Scale, Tanh
 
-__all__ = ["Ending", "Head", "conv_weights", "largest", "level_samples", "widest"]
+__all__ = ["HEAD_WEIGHTS", "Ending", "Head", "conv_weights", "largest", "level_samples", "widest"]
 
 
 class Ending(nn.Module):
