@@ -13,7 +13,7 @@ from __future__ import annotations
 import io
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ def file_of(payload: bytes, frame_hash: bytes, program: bytes, width: int, heigh
     return write_container(header, [Segment(payload, frame_hash, frames)], programs=[program])
 
 
-def rgb_psnr(pictures: list[tuple[np.ndarray, ...]], frames: list[tuple[np.ndarray, ...]]) -> float:
+def rgb_psnr(pictures: Sequence[Any], frames: Sequence[Any]) -> float:
     """Mean over the frames, dB."""
     return float(np.mean([psnr(rgb_of(*a), rgb_of(*b)) for a, b in zip(pictures, frames, strict=True)]))
 

@@ -29,8 +29,9 @@ def meet_by_steps(
 ) -> float:
     """Choose the steps with which a model takes ``wanted`` bits; the unit of ``steps`` that gives them.
 
-    ``bits_now``: of the model as it is; whether its latents have changed since it was asked last. ``near``: the unit that was right before, None for the first time: then the latents get their steps, too. These are
-    whole octaves, and the weights meet the rest. Raises TargetError, with what can be reached.
+    ``bits_now``: of the model as it is; it is told whether the latents have changed since it was asked last. ``near``:
+    the unit that was right before, None for the first time: then the latents get their steps, too. These are whole
+    octaves, and the weights meet the rest. Raises TargetError, with what can be reached.
     """
 
     def at(unit: float, *, with_latents: bool = False) -> float:

@@ -6,8 +6,9 @@
                 ^                                    kernels 1, 3, 5, 5, ...   channels / 1.2 each, at least 12
     a ConvNeXt encoder, while it is fitted; it is not stored
 
-GELU stands before the shuffle, where it is the same and cheaper. What differs from the paper: the picture is 4:2:0. The last convolution gives Y, U and V at full resolution, and one of
-1x1 brings each 2x2 of them to the six samples of the working domain.
+GELU stands before the shuffle, where it is the same and cheaper. What differs from the paper: the picture is 4:2:0.
+The last convolution gives Y, U and V at full resolution, and one of 1x1 brings each 2x2 of them to the six samples of
+the working domain.
 """
 
 from __future__ import annotations
