@@ -211,6 +211,6 @@ def test_one_frame_and_odd_sizes(tmp_path: Path) -> None:
 
         with path.open("wb") as stream:
             write_y4m(stream, properties(width, height), tiny_frames(width, height, count))
-        for options in (replace(HNERV, epochs=1), replace(CWRNN, bpp=None, size=1000, epochs=2)):
+        for options in (replace(HNERV, epochs=1), replace(CWRNN, bpp=None, params=1e4, epochs=2)):
             report = encode(path, tmp_path / "a.cwrv", options, overwrite=True)
             assert report.frames == count

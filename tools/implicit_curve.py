@@ -96,7 +96,7 @@ def main(source: Path, model: str, params: str, epochs: int, threads: int, outpu
         def build(sizes: Sizes, count: float = count) -> Any:
             return MODELS[model](sizes, count)
 
-        effort, fitted, programs = Effort(epochs), {}, list[bytes]()
+        effort, fitted, programs = Effort(epochs), dict[str, Any](), list[bytes]()
         for priced in (True, False):
             start = time.monotonic()
 

@@ -114,7 +114,7 @@ class Convolution(Operation):
             if bool(high.any()):
                 parts.append((_LIMB, _convolved(high, tensors.weight, self.groups)))
         if x.device.type == "cpu":
-            return _requantised_cpu([p for _, p in parts], tensors, execution.bound, lookup)
+            return _requantised_cpu([p for _, p in parts], tensors, execution, lookup)
         sums = torch.stack([part.double() * scale for scale, part in parts]).sum(0)
         y = requantise(sums, tensors.exponent, tensors.bias, execution.bound)
         if lookup is None:
@@ -137,12 +137,15 @@ def _convolved(x: Tensor, weight: Tensor, groups: int) -> Tensor:
     return F.conv2d(x, weight, padding=padding, groups=groups)
 
 
-def _requantised_cpu(parts: list[Tensor], tensors: ConvTensors, bound: int, lookup: np.ndarray | None) -> Tensor:
+def _requantised_cpu(
+    parts: list[Tensor], tensors: ConvTensors, execution: Execution, lookup: np.ndarray | None
+) -> Tensor:
     """Requantised, and through a table, in compiled code."""
     from nvcodec.exact import kernels_cpu  # brings a compiler: only where programs are run
 
     pairs = np.array([requantiser(int(e)) for e in tensors.exponent], np.int64).reshape(-1, 2)
-    return kernels_cpu.requantised(parts, pairs, tensors.bias.numpy().astype(np.int64), bound, lookup)
+    bias = tensors.bias.numpy().astype(np.int64)
+    return kernels_cpu.requantised(parts, pairs, bias, execution.bound, lookup, execution.threads)
 
 
 class Conv2d(ExactLayer):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from nvcodec.core.parallel import run_all, thread_count
 from nvcodec.exact.arithmetic import Function, activation_bound
 from nvcodec.exact.convolution import Convolution, ConvTensors
 from nvcodec.exact.operation import Execution, FrameInputs, Sizes
@@ -63,8 +65,24 @@ class Machine:
         return FrameOutputs(picture.contiguous(), states)
 
     def _run(self, inputs: FrameInputs, ends: set[int]) -> dict[int, Tensor]:
+        """The values of some nodes. On a CPU frames run side by side, or, where there is one, pieces of it."""
+        threads, count = thread_count(), len(inputs.numbers)
+        pieces = min(threads, count) if self.device.type == "cpu" else 1
+        if pieces <= 1:
+            return self._run_together(inputs, ends, threads)
+        cuts = [count * k // pieces for k in range(pieces + 1)]
+        found: dict[int, dict[int, Tensor]] = {}
+
+        def run(number: int) -> None:
+            part = inputs.part(slice(cuts[number], cuts[number + 1]))
+            found[number] = self._run_together(part, ends, 1)
+
+        run_all([partial(run, number) for number in range(pieces)])
+        return {n: torch.cat([found[number][n] for number in range(pieces)]) for n in ends}
+
+    def _run_together(self, inputs: FrameInputs, ends: set[int], threads: int) -> dict[int, Tensor]:
         bound = activation_bound(self.program.bits)
-        execution = Execution(inputs, self.sizes, bound, self.program.bits, self._tensors, self.device)
+        execution = Execution(inputs, self.sizes, bound, self.program.bits, self._tensors, self.device, threads)
         needed = ends.union(*(self.program.needs[n] for n in ends))
         last = {o: n for n in sorted(needed) for o in self.program.nodes[n].operands}
         values: dict[int, Tensor] = {}

@@ -84,6 +84,31 @@ class FrameInputs:
     depth: int = 0
     quantiser: int = 0
 
+    def part(self, frames: slice) -> FrameInputs:
+        """What is given of some of the frames."""
+
+        def cut(x: Tensor | None) -> Tensor | None:
+            return None if x is None else x[frames]
+
+        def both(pair: tuple[Tensor | None, Tensor | None]) -> tuple[Tensor | None, Tensor | None]:
+            return cut(pair[0]), cut(pair[1])
+
+        first, second = ({n: s[frames] for n, s in of.items()} if of is not None else None for of in self.states)
+        return FrameInputs(
+            self.numbers[frames],
+            {level: x[frames] for level, x in self.latents.items()},
+            self.grids,
+            cut(self.prediction),
+            cut(self.difference),
+            both(self.pictures),
+            both(self.vectors),
+            both(self.final_vectors),
+            (first, second),
+            both(self.distances),
+            self.depth,
+            self.quantiser,
+        )
+
 
 @dataclass
 class Execution:
@@ -95,6 +120,8 @@ class Execution:
     bits: int
     tensors: dict[int, Any]
     device: torch.device
+    threads: int = 1
+    """For pieces of one operation."""
 
     @property
     def batch(self) -> int:
