@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from functools import partial
 from typing import Any
 
 import click
@@ -16,7 +17,7 @@ import torch
 
 from nvcodec.cli.types import parse_count
 from nvcodec.core.fixedpoint import exact_inference
-from nvcodec.core.parallel import thread_limit
+from nvcodec.core.parallel import run_all, thread_limit
 from nvcodec.exact.layer import calibrate
 from nvcodec.exact.machine import Machine
 from nvcodec.exact.operation import FrameInputs, Sizes
