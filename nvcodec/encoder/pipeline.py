@@ -262,6 +262,13 @@ def _total_bytes(options: EncodeOptions, properties: VideoProperties, frames: in
     return (options.bpp or DEFAULT_BPP) * frames * properties.width * properties.height / 8
 
 
+def _model_name(options: EncodeOptions, module: implicit.Module | None) -> str:
+    """What the file says of the network: the decoder needs no name."""
+    if module is None:
+        return options.model
+    return str(getattr(module, "__name__", type(module).__name__))[:64]
+
+
 def _segment_encoder(
     options: EncodeOptions, total_bytes: float | None, module: implicit.Module | None, programs: list[bytes]
 ) -> SegmentEncoder:
@@ -292,7 +299,9 @@ def _encode_shots(
     header, ticks = _header(video)
     pts = [pts * ticks for pts in video.pts]
     timestamps = None if pts == list(header.default_pts) else pts
-    overhead = len(write_container(header, [Segment(b"\0", b"\0" * 16, s.count) for s in shots], timestamps=timestamps))
+    metadata = {"model": _model_name(options, module)} if options.model != HYBRID_MODEL else None
+    empty = [Segment(b"\0", b"\0" * 16, s.count) for s in shots]
+    overhead = len(write_container(header, empty, timestamps=timestamps, metadata=metadata))
     encoder = _segment_encoder(options, total, module, work.programs)
     if total is not None and work.segment is None:
         check_reachable(overhead + sum(encoder.smallest_payload(shot.count, geometry) for shot in shots), total)
@@ -326,7 +335,7 @@ def _encode_shots(
         work.segments.append(Segment(result.payload, result.frame_hash, shot.count))
         work.stages += [result.stages] if result.stages else []
         del samples  # before those of the next one are made
-    return write_container(header, work.segments, timestamps=timestamps, programs=work.programs)
+    return write_container(header, work.segments, timestamps=timestamps, metadata=metadata, programs=work.programs)
 
 
 def _reporter(progress: Callable[[Progress], None] | None, shot: Shot, count: int) -> Callable[[StageReport], None]:

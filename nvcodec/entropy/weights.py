@@ -14,17 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nvcodec.entropy.numbers import best_scale, code_number, code_scales, code_symbols
 from nvcodec.entropy.symbols import SymbolChannel
-from nvcodec.entropy.tables import FRACTIONS, SCALES, table_bits
 
 __all__ = ["STEPS", "TensorChange", "TensorSpec", "best_scales", "code_tensors", "row_length"]
 
 STEPS = (1, 2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64, 91, 128, 181, 256)
 """Steps of a tensor's symbols, in integer units of the tensor."""
 _STEP_BITS = 4
-_SCALE_BITS = 6
-_ROW_TABLE = 28 * FRACTIONS
-"""Table that codes how a row's scale differs from its tensor's (b = 0.8)."""
 _MIN_ROW = 64
 """Tensors whose rows are shorter have one scale for all."""
 
@@ -57,9 +54,7 @@ def row_length(spec: TensorSpec) -> int:
 
 def best_scales(symbols: np.ndarray, spec: TensorSpec) -> np.ndarray:
     """The scale index that codes each row in the fewest bits."""
-    costs = table_bits()[::FRACTIONS]  # location 0: (SCALES, symbols)
-    rows = symbols.reshape(-1, row_length(spec)) + costs.shape[1] // 2
-    return np.array([int(costs[:, row].sum(1).argmin()) for row in rows])
+    return best_scale(symbols.reshape(-1, row_length(spec)))
 
 
 def code_tensors(
@@ -88,21 +83,8 @@ def code_tensors(
 
 
 def _code_change(channel: SymbolChannel, spec: TensorSpec, change: TensorChange | None) -> tuple[np.ndarray, int]:
-    step = _code_number(channel, change.step if change else None, _STEP_BITS)
+    step = code_number(channel, change.step if change else None, _STEP_BITS)
     length = row_length(spec)
     rows = int(np.prod(spec.shape)) // length
-    middle = _code_number(channel, int(np.median(change.scales)) if change else None, _SCALE_BITS)
-    scales = np.full(rows, middle)
-    if rows > 1:
-        given = (change.scales - middle).astype(np.int32) if change else None
-        scales = scales + channel.exchange(np.full(rows, _ROW_TABLE, dtype=np.uint8), given)
-        scales = scales.clip(0, SCALES - 1)
-    tables = np.repeat((scales * FRACTIONS).astype(np.uint8), length)
-    symbols = channel.exchange(tables, change.symbols.reshape(-1).astype(np.int32) if change else None)
-    return symbols, step
-
-
-def _code_number(channel: SymbolChannel, value: int | None, bits: int) -> int:
-    """An unsigned number, most significant bit first."""
-    given = None if value is None else np.array([value >> (bits - 1 - i) & 1 for i in range(bits)])
-    return int("".join(str(int(b)) for b in channel.exchange_flags(given, bits)), 2)
+    scales = code_scales(channel, change.scales if change else None, rows)
+    return code_symbols(channel, change.symbols if change else None, (rows, length), scales), step

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from nvcodec.entropy.context import ChannelLayout, ContextWeights, log_table
+from nvcodec.entropy.numbers import code_scales
 from nvcodec.entropy.symbols import SymbolChannel, code_level
 from nvcodec.exact.operation import Shape
 from nvcodec.hybrid.base import starting_tensors
 from nvcodec.hybrid.network import Network, NetworkShape
-from nvcodec.implicit.numbers import code_scales
 
 __all__ = ["SCALE_STEP", "LatentModel", "ReferenceView", "code_latents", "context_of_width_8"]
 

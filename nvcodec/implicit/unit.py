@@ -11,13 +11,13 @@ from torch import Tensor
 
 from nvcodec.core.gop import CodedFrame, CodingUnit, coding_units
 from nvcodec.entropy.context import ContextWeights
+from nvcodec.entropy.numbers import code_number
 from nvcodec.entropy.symbols import SymbolChannel
 from nvcodec.exact.machine import Machine
 from nvcodec.exact.operation import FrameInputs, Shape
 from nvcodec.exact.program import Program
 from nvcodec.exact.references import PictureInput, QuantiserInput
 from nvcodec.implicit.latents import LatentModel, ReferenceView, code_latents, context_of_width_8
-from nvcodec.implicit.numbers import code_number
 from nvcodec.motion.compensation import Compensated, FrameState, blended
 from nvcodec.motion.levels import BLEND_CHANNEL, FrameGeometry
 from nvcodec.motion.prediction import VECTOR_BOUND, MotionState

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 
 from nvcodec.core.errors import LimitError
+from nvcodec.entropy.numbers import best_scale, code_number, code_scales, code_symbols
 from nvcodec.entropy.symbols import SymbolChannel
 from nvcodec.exact.arithmetic import EXPONENT_HIGH, EXPONENT_LOW
 from nvcodec.exact.convolution import ConvTensors
-from nvcodec.implicit.numbers import best_scale, code_number, code_scales, code_symbols
 
 __all__ = ["ConvSymbols", "code_convolution"]
 

@@ -47,7 +47,8 @@ class FrameModel(Model):
 
     def frames(self, numbers: Tensor) -> FrameInputs:
         """What the module is given of frames ``numbers``, (B,)."""
-        return FrameInputs(numbers, self.analyse(self.samples[numbers]) if self.analyse else {})
+        given = self.analyse(self.samples[numbers]) if self.analyse else {}
+        return FrameInputs(numbers.to(self.samples.device), given)
 
     def epoch(
         self, optimiser: torch.optim.Adam, schedule: Schedule, number: int, simulation: Simulation, priced: bool

@@ -30,7 +30,7 @@ from nvcodec.implicit.latents import ReferenceView
 from nvcodec.implicit.payload import ImplicitWriter
 from nvcodec.implicit.unit import ImplicitState, UnitSymbols, motion_weights
 from nvcodec.motion.compensation import FrameState
-from nvcodec.motion.levels import MOTION_LEVELS, FrameGeometry, motion_layout
+from nvcodec.motion.levels import BLEND_CHANNEL, MOTION_LEVELS, FrameGeometry, motion_layout
 from nvcodec.motion.prediction import VECTOR_BOUND, MotionState
 from nvcodec.motion.unit import UnitMotion
 from nvcodec.motion.warp import Reference
@@ -107,19 +107,27 @@ class SequenceModel(Model):
     def inputs(self, unit: CodingUnit, motion: UnitMotion | None, states: Mapping[int, _Twin]) -> FrameInputs:
         """What the module is given of a unit, real numbers; motion without the module's own corrections."""
         slots = range(unit.reference_count)
-        made = FrameInputs(torch.tensor([frame.display for frame in unit.frames]), depth=unit.depth)
-        made.distances = _slots([torch.tensor([frame.distances[k] for frame in unit.frames]) for k in slots])
+        device = self.samples.device
+        made = FrameInputs(torch.tensor([frame.display for frame in unit.frames], device=device), depth=unit.depth)
+        distances = [[frame.distances[k] for frame in unit.frames] for k in slots]
+        made.distances = _slots([torch.tensor(of_slot, device=device) for of_slot in distances])
         references = [[states[frame.references[k]].states for frame in unit.frames] for k in slots]
         made.states = _slots([{n: torch.cat([s[n] for s in found]) for n in found[0]} for found in references])
         if motion is not None:
-            fields = [torch.stack([state.fields[k] for state in motion.states]) for k in slots]
+            fields = [torch.stack([state.fields[k] for state in motion.states]).to(device) for k in slots]
             made.vectors = made.final_vectors = _slots(fields)
             made.prediction = (motion.inputs.prediction - GREY) / _SCALE
             made.difference = motion.inputs.difference / _SCALE
             if len(fields) == 1:
                 made.pictures = (made.prediction, None)
             else:  # first (1 + b) + second (1 - b) is twice the prediction, first - second the difference
-                blend = motion.levels[0][:, 5:6].clamp(-1, 1).repeat_interleave(4, 2).repeat_interleave(4, 3)
+                blend = (
+                    motion.levels[0][:, BLEND_CHANNEL : BLEND_CHANNEL + 1]
+                    .to(device)
+                    .clamp(-1, 1)
+                    .repeat_interleave(4, 2)
+                    .repeat_interleave(4, 3)
+                )
                 blend = blend[..., : made.prediction.shape[2], : made.prediction.shape[3]]
                 first = made.prediction + made.difference * (1 - blend) / 2
                 made.pictures = (first, first - made.difference)
@@ -151,7 +159,7 @@ class SequenceModel(Model):
         picture = torch.floor(out["samples"] * _SCALE + GREY + 0.5).clamp(0, 2 * GREY - 1)
         picture = picture[..., : self.samples.shape[2], : self.samples.shape[3]].contiguous()
         kept = {n: state.detach() for n, state in zip(self._stores, out.get("states", ()), strict=True)}
-        corrections = [torch.floor(c + 0.5) for c in out.get("corrections", ())]
+        corrections = [torch.floor(c.detach().cpu() + 0.5) for c in out.get("corrections", ())]
         for b, frame in enumerate(unit.frames):
             fields = motion.states[b].fields if motion is not None else ()
             if corrections and fields:

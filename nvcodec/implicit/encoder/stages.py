@@ -106,7 +106,7 @@ class _Work:
         self.stage, self.epoch = stage, 0
 
     def state(self) -> dict[str, Any]:
-        importance = self.importance
+        importance, device = self.importance, self.model.samples.device
         return {
             "stage": self.stage,
             "epoch": self.epoch,
@@ -117,6 +117,7 @@ class _Work:
             "model": self.model.state(),
             "optimiser": self.optimiser.state_dict(),
             "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
         }
 
     def restore(self, kept: dict[str, Any]) -> None:
@@ -129,6 +130,8 @@ class _Work:
         self.optimiser = self.new_optimiser()
         self.optimiser.load_state_dict(kept["optimiser"])
         torch.set_rng_state(kept["random"])
+        if kept["random_cuda"] is not None:
+            torch.cuda.set_rng_state(kept["random_cuda"], self.model.samples.device)
 
     def new_optimiser(self) -> torch.optim.Adam:
         has_analysis = isinstance(self.model, FrameModel) and self.model.analyse is not None
