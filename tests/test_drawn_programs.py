@@ -1,0 +1,97 @@
+"""Drawn programs and symbols: the decoder and the reference decoder, which share no code, come to the same frames.
+
+``test_reference_machine`` has programs of every operation, and writes files of drawn symbols with a coder of its own.
+"""
+
+from __future__ import annotations
+
+import io
+import random
+import zlib
+
+import pytest
+import reference_basics
+import reference_decoder
+import reference_machine
+import test_reference_machine as drawn
+
+from nvcodec.core.errors import BitstreamError
+from nvcodec.decoder import Decoder, FrameHash
+
+
+def product(data: bytes) -> str:
+    """The hash of the frames that the decoder makes, or the name of its error."""
+    digest = FrameHash()
+    try:
+        with Decoder(io.BytesIO(data), device="cpu", threads=1) as decoder:
+            for frame in decoder:
+                digest.add(frame.planes)
+    except BitstreamError as error:
+        return error.reason
+    return digest.digest().hex()
+
+
+def reference(data: bytes) -> str:
+    try:
+        return str(drawn.decoded(data))
+    except reference_basics.DecodeError as error:
+        return str(error).split(":")[0]
+
+
+@pytest.mark.parametrize(("bits", "gop", "count"), [(8, 1, 3), (9, 4, 6), (12, 16, 9), (16, 3, 4)])
+@pytest.mark.parametrize("size", [(20, 34), (19, 33)])
+def test_every_operation(bits: int, gop: int, count: int, size: tuple[int, int]) -> None:
+    data, expected = drawn.file_of(drawn.assemble(drawn.FULL, bits), *size, gop, count, gop)
+    assert product(data) == expected
+
+
+def test_changed_programs() -> None:
+    """Programs with some bytes drawn anew: most are refused, by both for the same reason, and the others decode."""
+    drawn_bytes = random.Random(5)
+    outcomes = set()
+    decoded = 0
+    while decoded < 8:
+        program = bytearray(drawn.assemble(drawn.FULL, drawn_bytes.choice((10, 12, 14, 16))))
+        for _ in range(drawn_bytes.randint(1, 4)):
+            place = drawn_bytes.randrange(2, len(program))
+            program[place] = drawn_bytes.choice([drawn_bytes.randrange(256), drawn_bytes.randrange(16)])
+        reason, parsed = checked(bytes(program))
+        if parsed is None:
+            outcomes.add(reason)
+            assert refusal(bytes(program)) == reason
+            continue
+        if max(node.elements for node in parsed.nodes) > 20_000:
+            continue
+        if sum(n.elements * n.p.get("slices", 1) for n in parsed.of("latent", "grid")) > 2_000:
+            continue
+        try:
+            data, expected = drawn.file_of(bytes(program), 20, 34, 2, 3, decoded)
+        except reference_basics.DecodeError:
+            continue
+        assert product(data) == expected
+        decoded += 1
+    assert {"limit", "syntax", "unsupported"} <= outcomes
+
+
+def checked(program: bytes) -> tuple[str, reference_machine.Program | None]:
+    """Why the reference decoder refuses a program, or the program."""
+    try:
+        parsed = reference_machine.parse_program(program)
+        reference_machine.check_program(parsed, drawn.PICTURE)
+    except reference_basics.DecodeError as error:
+        return str(error).split(":")[0], None
+    return "", parsed
+
+
+def refusal(program: bytes) -> str:
+    """Why the decoder refuses a file with this program."""
+    good = drawn.file_of(drawn.assemble(drawn.SMALL), 20, 34, 2, 1, 0)[0]
+    reader = reference_basics.Reader(good, 10)
+    reference_decoder.read_section(reader, 1, 1024, 0)
+    reference_decoder.read_section(reader, 2, 1024)
+    start = reader.pos
+    reference_decoder.read_section(reader, 4, 1024)
+    payload = drawn.packed(program)
+    section = b"\x04" + drawn.leb(len(payload)) + payload
+    section += zlib.crc32(section).to_bytes(4, "little")
+    return product(good[:start] + section + good[reader.pos :])
