@@ -35,7 +35,7 @@ from nvcodec.exact.operation import FrameInputs, Sizes
 from nvcodec.exact.tracing import place
 from nvcodec.implicit.encoder.representation import MODELS
 from nvcodec.implicit.encoder.settings import Effort
-from nvcodec.implicit.encoder.stages import encode_segment
+from nvcodec.implicit.encoder.stages import SegmentTask, encode_segment
 from nvcodec.motion.levels import FrameGeometry
 
 
@@ -111,10 +111,10 @@ def main(source: Path, model: str, params: str, epochs: int, threads: int, outpu
                 return 0
 
             with thread_limit(threads):
-                coded, figures = encode_segment(
-                    samples, geometry, build, None, replace(effort, priced=priced), 0, index, lambda program: 0,
-                    keep=keep, kept=dict(fitted) if fitted else None,
-                )  # fmt: skip
+                task = SegmentTask(
+                    samples, geometry, build, None, replace(effort, priced=priced), 0, index, lambda program: 0
+                )
+                coded, figures = encode_segment(task, keep=keep, kept=dict(fitted) if fitted else None)
             seconds = time.monotonic() - start
             data = file_of(coded.payload, coded.frame_hash, programs[0], width, height, len(frames))
             output.with_suffix(f".{text}.{'rate' if priced else 'plain'}.cwrv").write_bytes(data)

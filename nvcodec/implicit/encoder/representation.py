@@ -16,7 +16,7 @@ from nvcodec.encoder.rate_control import Target
 from nvcodec.encoder.representation import CodedSegment, Keep, StageReport
 from nvcodec.exact.operation import Sizes
 from nvcodec.implicit.encoder.settings import EFFORTS, Effort
-from nvcodec.implicit.encoder.stages import BITS_A_NUMBER, encode_segment
+from nvcodec.implicit.encoder.stages import BITS_A_NUMBER, SegmentTask, encode_segment
 from nvcodec.implicit.models import cwrnn, hinerv, hnerv, nerv, siren
 from nvcodec.motion.levels import FrameGeometry
 
@@ -111,10 +111,10 @@ class ImplicitEncoder:
         def overhead(program: bytes) -> int:
             return 0 if program in self.programs else len(write_program(program)) + _SECTION_BYTES
 
-        coded, figures = encode_segment(
-            samples, geometry, lambda sizes: build(sizes, params), total, self.effort, seed, self._index, overhead,
-            on_unit, kept=kept, keep=keep,
-        )  # fmt: skip
+        task = SegmentTask(
+            samples, geometry, lambda sizes: build(sizes, params), total, self.effort, seed, self._index, overhead
+        )
+        coded, figures = encode_segment(task, on_unit, kept=kept, keep=keep)
         return replace(coded, stages=vars(figures))
 
     def _index(self, program: bytes) -> int:

@@ -44,7 +44,7 @@ from nvcodec.implicit.payload import ImplicitHeader, ImplicitWriter, SegmentTens
 from nvcodec.implicit.unit import units_of
 from nvcodec.motion.levels import FrameGeometry
 
-__all__ = ["BITS_A_NUMBER", "Figures", "encode_segment"]
+__all__ = ["BITS_A_NUMBER", "Figures", "SegmentTask", "encode_segment"]
 
 UNIT_FRAMES, GOP = 8, 4
 """Frames of a coding unit where none refers to another; frames between P frames where they do."""
@@ -168,15 +168,27 @@ class _Work:
         return figures.weight_bits + figures.latent_bits + figures.motion_bits + _HEADER_BITS
 
 
+@dataclass(frozen=True)
+class SegmentTask:
+    """A segment to encode.
+
+    ``samples``: (T, 6, h, w), 10 bits. ``build``: the module, from the sizes. ``wanted_bytes``: of the payload and its
+    program, None for what suits the number of parameters. ``program_index``: which program of the file this will be;
+    ``overhead``: the bytes beside the payload that it takes.
+    """
+
+    samples: Tensor
+    geometry: FrameGeometry
+    build: Callable[[Sizes], nn.Module]
+    wanted_bytes: float | None
+    effort: Effort
+    seed: int
+    program_index: Callable[[bytes], int]
+    overhead: Callable[[bytes], int]
+
+
 def encode_segment(
-    samples: Tensor,
-    geometry: FrameGeometry,
-    build: Callable[[Sizes], nn.Module],
-    wanted_bytes: float | None,
-    effort: Effort,
-    seed: int,
-    program_index: Callable[[bytes], int],
-    overhead: Callable[[bytes], int],
+    task: SegmentTask,
     tell: Callable[[StageReport], None] = lambda report: None,
     *,
     kept: dict[str, Any] | None = None,
@@ -184,12 +196,9 @@ def encode_segment(
 ) -> tuple[CodedSegment, Figures]:
     """Overfit, settle, prune, tune and code one segment; also what the stages came to.
 
-    ``samples``: (T, 6, h, w), 10 bits. ``build``: the module, from the sizes. ``wanted_bytes``: of the payload and its
-    program, None for what suits the number of parameters. ``program_index``: which program of the file this will be;
-    ``overhead``: the bytes beside the payload that it takes.
     Raises EncodeError where the module is no program or the fit runs away, TargetError where the size cannot be met.
     """
-    work = _begin(samples, geometry, build, wanted_bytes, effort, seed, overhead, tell, keep)
+    work = _begin(task, tell, keep)
     if kept is None:
         work.report(None, seconds=_foreseen(work))
     else:
@@ -208,24 +217,15 @@ def encode_segment(
         _tune(work)
         work.enter("code")
     work.report(work.figures.tuned)
-    return _coded(work, program_index), work.figures
+    return _coded(work, task.program_index), work.figures
 
 
-def _begin(
-    samples: Tensor,
-    geometry: FrameGeometry,
-    build: Callable[[Sizes], nn.Module],
-    wanted_bytes: float | None,
-    effort: Effort,
-    seed: int,
-    overhead: Callable[[bytes], int],
-    tell: Callable[[StageReport], None],
-    keep: Keep,
-) -> _Work:
+def _begin(task: SegmentTask, tell: Callable[[StageReport], None], keep: Keep) -> _Work:
     """The module with first values; what cannot be stored is refused before anything is fitted."""
-    torch.manual_seed(seed)
+    samples, geometry, effort = task.samples, task.geometry, task.effort
+    torch.manual_seed(task.seed)
     sizes = Sizes(geometry.half, geometry.blocks, len(samples))
-    module = build(sizes).to(samples.device)
+    module = task.build(sizes).to(samples.device)
     latents = place(module, sizes)
     module.to(samples.device)  # the latents, too
     program = trace(module, sizes, effort.bits).program
@@ -235,11 +235,13 @@ def _begin(
     model: Model
     if program.refers:
         model = SequenceModel(module, latents, real, units, geometry, program.moves)
-        bpp = (wanted_bytes or BITS_A_NUMBER * model.parameters / 8) * 8 / (sizes.frames * model.luma_samples)
+        bpp = (task.wanted_bytes or BITS_A_NUMBER * model.parameters / 8) * 8 / (sizes.frames * model.luma_samples)
         model.price = model.price_of(first_lambda(bpp, sizes.frames))
     else:
         model = FrameModel(module, latents, real, units, effort.batch, getattr(module, "analyse", None))
-    wanted = None if wanted_bytes is None else 8 * (wanted_bytes - overhead(program.write()))
+    wanted = None
+    if task.wanted_bytes is not None:
+        wanted = 8 * (task.wanted_bytes - task.overhead(program.write()))
     optimiser = optimiser_of(model, latents=False, analysis=False)
     work = _Work(model, program, sizes, geometry, effort, wanted, optimiser, keep, tell)
     work.optimiser = work.new_optimiser()
