@@ -19,8 +19,14 @@ DECODER_ROOMS = (
     ("bitstream", "bitio syntax container salvage"),
     ("entropy", "tables range_decoder context context_cpu symbols weights"),
     ("motion", "levels warp_cpu warp agreement_cpu side_cpu prediction side compensation unit"),
+    (
+        "exact",
+        "arithmetic simulation operation layer pointwise arrangement kernels_cpu convolution latents normalisation",
+    ),
+    ("exact", "outputs position references warping program machine"),
     ("hybrid.blocks", "contexts layout bins_cpu syntax_cpu transform_cpu prediction_cpu rebuild_cpu picture"),
     ("hybrid", "cell_cpu network base unit payload"),
+    ("implicit", "numbers weights latents unit payload"),
     ("", "decoder account"),
 )
 """Rooms of what a decoder needs, and the modules of each. A module may use those before it in its room, and the rooms
@@ -30,8 +36,11 @@ OTHER_ROOMS = (
     ("media", "output_file matroska y4m av_frame video_write source_length video_io video_digest"),
     # what a representation's encoder is made of
     ("encoder", "arithmetic working_domain distortion rate_control representation power_kernels rate_kernels rate"),
-    ("encoder", "motion_kernels motion_search lookahead temporal_filter"),
+    ("encoder", "motion_kernels motion_search unit_motion_search lookahead temporal_filter"),
     ("hybrid.encoder", "twin quantise block_kernels fit segment_fit final_pass stages gop_choice representation"),
+    ("exact", "tracing"),
+    ("implicit.models", "hnerv cwrnn"),
+    ("implicit.encoder", "settings steps prune rate model budget coding frames sequence stages representation"),
     # what makes a file with one
     ("encoder", "cuts source tree_file checkpoint identity pipeline"),
     ("rd", "extra bd quality anchors ladder store tool_versions clip workers points run results plot stills report"),
@@ -106,7 +115,8 @@ import sys
 
 class Refuse:
     def find_spec(self, name, path=None, target=None):
-        if name == "av" or name.startswith(("av.", "nvcodec.encoder", "nvcodec.hybrid.encoder", "nvcodec.media")):
+        parts = name.split(".")
+        if parts[0] == "av" or {"encoder", "models", "media", "tracing"} & set(parts[1:]) and parts[0] == "nvcodec":
             raise ImportError(f"{name} is not for decoders")
 
 sys.meta_path.insert(0, Refuse())

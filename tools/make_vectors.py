@@ -41,6 +41,7 @@ ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "tests" / "vectors"
 SPEC = ROOT / "bitstream_spec.md"
 WORKED = "one_sample"
+VERSION = reference.SIGNATURE + b"\6\0"
 CPU = torch.device("cpu")
 Planes = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -191,7 +192,7 @@ def conforming() -> dict[str, Vector]:
     def add(name: str, description: str, size: tuple[int, int], *plans: Plan, **options: Any) -> None:
         vectors[name] = make_file(name, description, size, plans, **options)
 
-    add(WORKED, "1 frame of 1x1, three levels that are not 0 (chapter 17)", (1, 1), Plan(1, means_only=True))
+    add(WORKED, "1 frame of 1x1, three levels that are not 0 (chapter 19)", (1, 1), Plan(1, means_only=True))
     add("one_frame", "1 frame of odd size", (35, 21), Plan(1))
     add("two_frames", "key frame and P frame of 2x1", (2, 1), Plan(2, blocks=(0.5, 9)))
     add("empty", "nothing but what is predicted", (35, 21), Plan(6, is_empty=True))
@@ -233,7 +234,7 @@ def conforming() -> dict[str, Vector]:
     vectors["optional"] = replace(
         base,
         description="unknown optional sections (0x80, 0x83, 0x84, twice 0xFF), minor version 7, more fields in HEAD, "
-        "reserved bits set",
+        "reserved_bit set",
         data=with_unknown_parts(base.data),
     )
     return vectors
@@ -255,7 +256,7 @@ def sections_of(data: bytes) -> list[tuple[int, bytes]]:
     return result
 
 
-def assembled(parts: Sequence[tuple[int, bytes]], start: bytes = reference.SIGNATURE + b"\5\0") -> bytes:
+def assembled(parts: Sequence[tuple[int, bytes]], start: bytes = VERSION) -> bytes:
     """A file of these sections with right CRCs."""
     return start + b"".join(section(kind, payload, b"" if i else start) for i, (kind, payload) in enumerate(parts))
 
@@ -264,13 +265,12 @@ def with_unknown_parts(data: bytes) -> bytes:
     (_, head), index, (kind, segment), end = sections_of(data)
     assert head[3] & 1 == 0  # level, width and height take a byte each: the flags are the fourth
     head = head[:3] + bytes([head[3] | 1]) + head[4:] + b"later fields"
-    segment = bytes([segment[0] | 15]) + segment[1:]
     unknown = [(0x80, b""), (0x83, b"audio"), (0xFF, bytes(300)), (0x84, b"\0"), (0xFF, b"x")]
-    return assembled([(1, head), index, *unknown, (kind, segment), end], reference.SIGNATURE + b"\5\7")
+    return assembled([(1, head), index, *unknown, (kind, segment), end], reference.SIGNATURE + b"\6\7")
 
 
 def faulty(good: dict[str, Vector]) -> dict[str, Vector]:
-    """Files with one error each, of every name in chapter 14."""
+    """Files with one error each, of every name in chapter 16."""
     data = good["one_frame"].data
     head, index, (kind, segment), end = sections_of(data)
     gop_zero = bytes([segment[0], 0]) + segment[2:]
@@ -280,7 +280,7 @@ def faulty(good: dict[str, Vector]) -> dict[str, Vector]:
     index_longer = bytes([index[1][0]]) + reference_leb(reference.Reader(index[1], 1).leb128("") + 12)
     cases = {
         "signature": ("line ends translated", data.replace(b"\r\n", b"\n", 1), "signature"),
-        "major": ("major version 4", assembled(sections_of(data), reference.SIGNATURE + b"\4\0"), "unsupported"),
+        "major": ("major version 5", assembled(sections_of(data), reference.SIGNATURE + b"\5\0"), "unsupported"),
         "critical": (
             "unknown critical section",
             assembled([head, index, (5, b""), (kind, segment), end]),
@@ -289,6 +289,11 @@ def faulty(good: dict[str, Vector]) -> dict[str, Vector]:
         "cut": ("the last byte is missing", data[:-1], "truncated"),
         "crc": ("a bit of the payload is turned", data[:-30] + bytes([data[-30] ^ 4]) + data[-29:], "checksum"),
         "hash": ("another frame_hash", assembled([head, index, (kind, segment[:-1] + b"\0"), end]), "checksum"),
+        "representation": (
+            "representation 2",
+            assembled([head, index, (kind, bytes([segment[0] | 32]) + segment[1:]), end]),
+            "unsupported",
+        ),
         "gop": ("gop 0", assembled([head, index, (kind, gop_zero), end]), "limit"),
         "words": ("a byte more than whole words", assembled([head, (2, index_odd), (kind, odd), end]), "syntax"),
         "longer": (
@@ -336,7 +341,7 @@ def vectors_table(vectors: dict[str, Vector]) -> str:
 
 
 def worked_file_table(data: bytes) -> str:
-    """Every byte of the file of chapter 17."""
+    """Every byte of the file of chapter 19."""
     reader, rows = reference.Reader(data), [("Offset", "Bytes", "Element", "Value")]
 
     def row(n: int, element: str, value: object = "") -> bytes:
@@ -372,7 +377,7 @@ def worked_file_table(data: bytes) -> str:
             number("segment_frame_count[0]")
             number("section_bytes[0]")
         elif kind == 3:
-            row(1, "width_index, reserved_bits", f"{data[reader.pos] >> 4}, {data[reader.pos] & 15}")
+            row(1, "representation, width_index", f"{data[reader.pos] >> 4}, {data[reader.pos] & 15}")
             number("gop")
             row(1, "gain_offset", int.from_bytes(data[reader.pos : reader.pos + 1], "big", signed=True))
             for i in range((length - 3 - 16) // 4):
@@ -384,7 +389,7 @@ def worked_file_table(data: bytes) -> str:
 
 
 def worked_symbols_table(data: bytes) -> str:
-    """What the entropy-coded data of the file of chapter 17 hold, in the order of the file."""
+    """What the entropy-coded data of the file of chapter 19 hold, in the order of the file."""
     payload = sections_of(data)[2][1][:-16]
     coder = reference.RangeDecoder(payload[3:])
     net = reference.decode_network(coder, 8, 0)
