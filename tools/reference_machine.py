@@ -21,6 +21,7 @@ MAX_PROGRAM_BYTES, MAX_PROGRAM_NODE_BYTES, MAX_PROGRAM_NODES = 1024, 16384, 512 
 MAX_PROGRAM_SIDE, MAX_PROGRAM_CHANNELS, MAX_PROGRAM_WEIGHTS = 32768, 65536, 33554432
 PROGRAM_ELEMENTS_A_SAMPLE, STATE_ELEMENTS_A_SAMPLE, LATENTS_A_SAMPLE = 96, 16, 4
 MULTIPLICATIONS_A_SAMPLE = 131072
+MAX_LATENT_CHANNELS = 64
 MAX_OPERANDS = 32
 MAX_NORM_CHANNELS = 512
 
@@ -194,6 +195,8 @@ def check_program(program: Program, picture: Picture) -> None:
         channels, rows, columns = node.size
         need(channels <= MAX_PROGRAM_CHANNELS, "limit", f"node {node.index} has {channels} channels")
         need(max(rows, columns) <= MAX_PROGRAM_SIDE, "limit", f"node {node.index} has {rows} x {columns} places")
+        is_coded = node.operation in ("latent", "grid")
+        need(not is_coded or channels <= MAX_LATENT_CHANNELS, "limit", f"node {node.index} has {channels} channels")
     check_states(program)
     check_limits(program, picture.level_samples)
 
@@ -210,6 +213,7 @@ def check_nodes(program: Program) -> None:
         need(is_end != (node.index in read), "syntax", f"node {node.index} ({node.operation}) is in a wrong place")
     levels = sorted(node.p["level"] for node in program.of("latent", "grid"))
     need(levels == list(range(len(levels))), "syntax", "the levels of a program are not 0, 1, 2, ...")
+    need(program.moves or not program.of("correct"), "syntax", "a program corrects motion, and looks at none")
     before_motion = [program.nodes[j] for j in program.depends_on(program.of("correct"))]
     for node in before_motion:
         is_late = node.operation in ("prediction", "difference", "picture") or node.p.get("final") == 1

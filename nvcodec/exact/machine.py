@@ -65,10 +65,10 @@ class Machine:
     def _run(self, inputs: FrameInputs, ends: set[int]) -> dict[int, Tensor]:
         bound = activation_bound(self.program.bits)
         execution = Execution(inputs, self.sizes, bound, self.program.bits, self._tensors, self.device)
-        needed = ends.union(*(self.program.needs[n] for n in ends))
-        last = {o: n for n in sorted(needed) for o in self.program.nodes[n].operands}
+        needed = sorted(self.program.needed_by(ends))
+        last = {o: n for n in needed for o in self.program.nodes[n].operands}
         values: dict[int, Tensor] = {}
-        for number in sorted(needed):
+        for number in needed:
             node, shape = self.program.nodes[number], self.shapes[number]
             operands = [values[n] for n in node.operands]
             if number in values:  # came with the convolution before it

@@ -20,6 +20,7 @@ from nvcodec.core.errors import LimitError, SyntaxViolation
 from nvcodec.core.fixedpoint import exact_inference
 from nvcodec.core.gop import MAX_GOP, CodingUnit, last_uses
 from nvcodec.entropy.symbols import SymbolChannel, SymbolReader, SymbolWriter
+from nvcodec.exact.arithmetic import activation_bound
 from nvcodec.exact.latents import GridInput, LatentInput
 from nvcodec.exact.machine import Machine
 from nvcodec.exact.operation import Sizes
@@ -95,8 +96,9 @@ class _Segment:
         self.uses = last_uses(self.units)
         self.states: dict[int, ImplicitState] = {}
         self.unit_bits: list[UnitBits] = []
+        bound = activation_bound(program.bits)
         self.convolutions = {
-            number: code_convolution(channel, weight_shape, given.convolutions[number] if given else None)
+            number: code_convolution(channel, weight_shape, given.convolutions[number] if given else None, bound)
             for number, weight_shape in program.convolutions(shapes)
         }
         self.weight_bits = channel.bits
