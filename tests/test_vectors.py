@@ -18,6 +18,7 @@ import pytest
 
 from nvcodec.core.errors import BitstreamError
 from nvcodec.decoder import Decoder, FrameHash
+from nvcodec.exact import machine
 from nvcodec.hybrid.blocks import contexts
 
 ROOT = Path(__file__).parent.parent
@@ -82,6 +83,13 @@ def test_vectors_and_spec_are_what_the_code_makes() -> None:
 @pytest.mark.parametrize("name", GOOD)
 def test_product(name: str, threads: int) -> None:
     assert product_hash(product_frames(name, threads=threads)) == GOOD[name]
+
+
+@pytest.mark.parametrize("name", ["program_hinerv", "program_references", "program_cwrnn"])
+def test_frames_of_a_unit_one_by_one(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they are computed where they are large."""
+    monkeypatch.setattr(machine, "_ELEMENTS_AT_ONCE", 1)
+    assert product_hash(product_frames(name)) == GOOD[name]
 
 
 @dataclass

@@ -468,7 +468,7 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], type[BitstreamError]]] = {
     ),
     "gop 0": (lambda: _with_payload(b"\0\0\0"), LimitError),
     "gop 2^31-1": (lambda: _with_payload(b"\0\xff\xff\xff\xff\x07\0"), LimitError),
-    "network of width 15": (lambda: _with_payload(b"\xf0\x04\0"), LimitError),
+    "network of width 15": (lambda: _with_payload(b"\x0f\x04\0"), LimitError),
     "entropy-coded data of three bytes": (lambda: _with_payload(b"\0\x04\0abc"), SyntaxViolation),
     "a level beyond its bound": (lambda: _with_payload(_breaking_blocks(LEVEL_BOUND + 1, 0)), TruncatedError),
     "a quantiser step beyond its bound": (lambda: _with_payload(_breaking_blocks(1, STEP_BOUND + 1)), TruncatedError),

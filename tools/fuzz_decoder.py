@@ -4,7 +4,8 @@
     python tools/fuzz_decoder.py CORPUS -max_total_time=600 -rss_limit_mb=2048 -timeout=20
 
 CORPUS is a directory, made and seeded if it is empty; the options are libFuzzer's. The first byte of an input says
-what the rest is: a whole file, or what stands in one section of an otherwise right file, behind right checksums.
+what the rest is: a whole file, or what stands in one section of an otherwise right file, behind right checksums. That
+file has a program, a hybrid and an implicit segment. Seeds are its parts, and the programs of the conformance vectors.
 Whatever it is, the decoder gives frames or raises a BitstreamError, strict or skipping damage. Anything else is
 kept as a file crash-... or timeout-..., with a traceback; give that file as the argument to see it again.
 """

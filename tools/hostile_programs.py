@@ -267,7 +267,7 @@ PAYLOADS: Final[dict[str, tuple[Callable[[], tuple[bytes, bytes]], type[Bitstrea
     "data that end in the tensors": (lambda: (b"\x10\1" + _tensors(6, 54, 1, 0)[:8], right_program()), ChecksumError),
     "a symbol that no table has": (lambda: (b"\x10\1" + b"\xff" * 8, right_program()), TruncatedError),
     "the same before 5 million weights": (lambda: (b"\x10\1" + b"\xff" * 8, _large()), TruncatedError),
-    "random data": (lambda: (b"\x10\1" + bytes(range(1, 255)) * 4, right_program()), BitstreamError),
+    "random data": (lambda: (b"\x10\1" + bytes(range(1, 255)) * 4, right_program()), SyntaxViolation),
     "exponent 97": (lambda: (b"\x10\1" + _tensors(6, 54, 1, 97), right_program()), LimitError),
     "exponent 96 and 127": (lambda: (b"\x10\1" + _tensors(6, 54, 1, 96, 127), right_program()), LimitError),
     "exponent -256 less 127": (lambda: (b"\x10\1" + _tensors(6, 54, 1, -256, -127), right_program()), LimitError),

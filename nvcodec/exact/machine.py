@@ -26,10 +26,15 @@ class FrameOutputs:
     states: dict[int, Tensor]
 
 
+_ELEMENTS_AT_ONCE = 1 << 26
+"""Values that may be alive while a program runs for more than one frame."""
+
+
 class Machine:
     """A program with the tensors of a segment, for pictures of one size.
 
-    ``multiplications``: of a frame. Nothing in here holds anything of a frame between two calls.
+    ``multiplications``: of a frame. Nothing in here holds anything of a frame between two calls. Many frames, or large
+    ones, are computed in parts, so that memory does not grow with their number.
     """
 
     def __init__(self, program: Program, tensors: dict[int, ConvTensors], sizes: Sizes, device: torch.device) -> None:
@@ -38,6 +43,7 @@ class Machine:
         self.program, self.sizes, self.device = program, sizes, device
         self.shapes = program.shapes(sizes)
         self.multiplications = program.multiplications(self.shapes)
+        self._frames_at_once = max(1, _ELEMENTS_AT_ONCE // program.most_alive(self.shapes))
         self._tensors = {number: found.to(device) for number, found in tensors.items()}
         self._fused = _tables_behind_convolutions(program) if device.type == "cpu" else {}
         self._ends = {n for n, node in enumerate(program.nodes) if isinstance(node, SamplesOutput | StateOutput)}
@@ -63,6 +69,11 @@ class Machine:
         return FrameOutputs(picture.contiguous(), states)
 
     def _run(self, inputs: FrameInputs, ends: set[int]) -> dict[int, Tensor]:
+        count, step = len(inputs.numbers), self._frames_at_once
+        parts = [self._run_part(inputs.part(slice(n, n + step)), ends) for n in range(0, count, step)]
+        return parts[0] if len(parts) == 1 else {n: torch.cat([part[n] for part in parts]) for n in ends}
+
+    def _run_part(self, inputs: FrameInputs, ends: set[int]) -> dict[int, Tensor]:
         bound = activation_bound(self.program.bits)
         execution = Execution(inputs, self.sizes, bound, self.program.bits, self._tensors, self.device)
         needed = sorted(self.program.needed_by(ends))

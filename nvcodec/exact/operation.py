@@ -8,7 +8,7 @@ coded with it. The rooms beside this file hold the operations by subject, each w
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -83,6 +83,29 @@ class FrameInputs:
     distances: tuple[Tensor | None, Tensor | None] = (None, None)
     depth: int = 0
     quantiser: int = 0
+
+    def part(self, frames: slice) -> FrameInputs:
+        """What is given of some of the frames."""
+        if frames.start == 0 and frames.stop >= len(self.numbers):
+            return self
+
+        def taken(slots: tuple[Tensor | None, Tensor | None]) -> tuple[Tensor | None, Tensor | None]:
+            one, other = (None if given is None else given[frames] for given in slots)
+            return one, other
+
+        first, second = (None if d is None else {n: s[frames] for n, s in d.items()} for d in self.states)
+        return replace(
+            self,
+            numbers=self.numbers[frames],
+            latents={level: symbols[frames] for level, symbols in self.latents.items()},
+            prediction=None if self.prediction is None else self.prediction[frames],
+            difference=None if self.difference is None else self.difference[frames],
+            pictures=taken(self.pictures),
+            vectors=taken(self.vectors),
+            final_vectors=taken(self.final_vectors),
+            states=(first, second),
+            distances=taken(self.distances),
+        )
 
 
 @dataclass
