@@ -39,6 +39,7 @@ from nvcodec.entropy.symbols import SymbolWriter
 from nvcodec.entropy.weights import STEPS, TensorChange, row_length
 from nvcodec.exact.arithmetic import Function
 from nvcodec.exact.arrangement import Concatenation, Fitting
+from nvcodec.exact.operation import Sizes
 from nvcodec.exact.outputs import Correction, SamplesOutput, StateOutput
 from nvcodec.exact.pointwise import Addition
 from nvcodec.exact.program import Program
@@ -61,6 +62,7 @@ __all__ = [
     "byte_flips",
     "header_bits",
     "payload_bits",
+    "program_work",
     "resealed",
     "section_places",
     "small_file",
@@ -481,6 +483,16 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], type[BitstreamError]]] = {
 HOSTILE |= {f"program: {name}": (partial(_with_programs_of, build), error) for name, (build, error) in PROGRAMS.items()}
 HOSTILE |= {f"implicit: {name}": (partial(_implicit_of, build), error) for name, (build, error) in PAYLOADS.items()}
 """Files that must be refused, by what is wrong with them; all are refused without decoding more than a tiny frame."""
+
+
+def program_work(decoder: Decoder) -> int:
+    """Multiplications and values of a frame, of the program of a file that takes the most."""
+    sizes = Sizes(decoder.geometry.half, decoder.geometry.blocks, 1)
+    most = 0
+    for program in decoder.programs:
+        shapes = program.shapes(sizes)
+        most = max(most, program.multiplications(shapes) + sum(shape.elements for shape in shapes))
+    return most
 
 
 def verify(data: bytes) -> list[Planes]:
