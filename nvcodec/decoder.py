@@ -49,9 +49,9 @@ class SegmentDecoder(Protocol):
     def account(self) -> dict[str, Any]:
         """Where the bits of what has been decoded went.
 
-        ``header_bytes``, ``weight_bits``, ``motion_bits``, ``block_bits``, ``width``, ``gop``, ``parameters``, and
-        ``units``: of each its ``frames``, by display position, ``type``, ``depth``, ``motion_bits``, ``block_bits`` and
-        ``bits``.
+        ``header_bytes``, ``weight_bits``, ``motion_bits``, ``gop``, ``parameters``, and ``units``: of each its
+        ``frames``, by display position, ``type``, ``depth``, ``motion_bits`` and ``bits``. Hybrid segments and their
+        units have ``block_bits``, the segments ``width``; implicit ones ``latent_bits``, by level, and ``program``.
         """
 
 

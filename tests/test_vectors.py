@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from nvcodec.account import describe
+from nvcodec.cli.info import format_info
 from nvcodec.core.errors import BitstreamError
 from nvcodec.decoder import Decoder, FrameHash
 from nvcodec.exact import machine
@@ -90,6 +92,16 @@ def test_frames_of_a_unit_one_by_one(name: str, monkeypatch: pytest.MonkeyPatch)
     """As they are computed where they are large."""
     monkeypatch.setattr(machine, "_ELEMENTS_AT_ONCE", 1)
     assert product_hash(product_frames(name)) == GOOD[name]
+
+
+@pytest.mark.parametrize("name", ["segments", "program_several", "program_inputs", "program_cwrnn"])
+def test_account_adds_up(name: str) -> None:
+    with Decoder(path_of(name), device="cpu") as decoder:
+        info = describe(decoder, name)
+    parts = info["bytes_by_purpose"]
+    assert sum(parts.values()) == pytest.approx(info["file_bytes"]) == LISTED[name]["bytes"]
+    assert 0 <= parts["coder_end"] <= 12 * len(info["segments"])
+    assert format_info(info).count("\nsegment ") == len(info["segments"])
 
 
 @dataclass

@@ -305,6 +305,17 @@ def functions(bits: int) -> Program:
     return body.shown(parts, 2, 24, len(parts))
 
 
+def whole_tables() -> Program:
+    """Every entry of every table of a function."""
+    body = Body(16)
+    ramp = body(Slicing, body(CoordinatesInput, rows=1, columns=1024), start=1, channels=1)
+    x = body(Rescaling, ramp, shift=6)  # -511 to 512
+    parts = [body.table(x, function, 6, 14) for function in (Function.GELU, Function.SIGMOID, Function.TANH)]
+    parts += [body.table(x, Function.GELU, 6, 12), body.table(x, Function.SINE, 8, 14)]
+    parts.append(body.table(body(Addition, x, x), Function.SINE, 9, 13))
+    return body.shown(parts, 1, 1024, 6)
+
+
 def convolutions(bits: int) -> Program:
     """All kernels and several groups, outputs of one channel and of many."""
     body = Body(bits)
@@ -346,6 +357,17 @@ def norms(bits: int) -> Program:
         made = body(Normalisation, body(Slicing, whole, start=0, channels=count), fraction=8)
         parts.append(body(Slicing, made, start=0, channels=1))
     return body.shown(parts, 1, 1, 4 * 17 + 6)
+
+
+def roots() -> Program:
+    """Norms of many unlike values, so that most of the table of roots is used."""
+    body = Body(15)
+    place_ = body(CoordinatesInput, rows=60, columns=64)
+    y, x = (body(Slicing, place_, start=n, channels=1) for n in (0, 1))
+    seen = body(
+        Concatenation, y, x, body(Addition, y, x, left=1, right=2, shift=2), body(Multiplication, y, x, shift=13)
+    )
+    return body.shown([body(Normalisation, seen, fraction=13)], 60, 64, 4)
 
 
 def orders() -> Program:
@@ -415,8 +437,9 @@ def levels() -> Program:
     return body.spread(parts)
 
 
-def references(bits: int, size: tuple[int, int]) -> Program:
-    """All that a frame can see of others: two references, states at two scales, corrections, all inputs."""
+def references(bits: int, size: tuple[int, int], reach: int = 0) -> Program:
+    """All that a frame can see of others: two references, states at two scales, corrections, all inputs. ``reach``:
+    how many bits larger corrections are."""
     body = Body(bits)
     geometry = FrameGeometry(*size)
     (rows, columns), (block_rows, block_columns) = geometry.half, geometry.blocks
@@ -436,7 +459,7 @@ def references(bits: int, size: tuple[int, int]) -> Program:
     )
     for slot in (0, 1):
         near = body(Concatenation, vectors[slot], coarse, body(Fitting, rough, rows=block_rows, columns=block_columns))
-        offset = body(Addition, body.convolved(near, 2, 3), grid, left=0, right=3 * slot)
+        offset = body(Addition, body.convolved(near, 2, 3), grid, left=reach, right=3 * slot)
         body(Correction, offset, slot=slot)
 
     final = [body(VectorsInput, slot=k, final=1) for k in (0, 1)]
@@ -448,6 +471,7 @@ def references(bits: int, size: tuple[int, int]) -> Program:
     seen = body(
         Concatenation, prediction, body(DifferenceInput), *pictures, *warped, fine,
         body(Fitting, enlarged, rows=rows, columns=columns),
+        body(Fitting, body(Rescaling, final[0], shift=2), rows=rows, columns=columns),
     )  # fmt: skip
     hidden = body(Addition, body.convolved(seen, 8, 3), told)
     hidden = body.table(hidden, Function.GELU)
@@ -537,6 +561,7 @@ def program_files() -> dict[str, File]:
         *(ProgramPlan(elements(bits), 2, 1, FULL, quantiser=63) for bits in ALL_BITS))  # fmt: skip
     add("functions", "all functions and fixed points from the smallest value to the largest",
         *(ProgramPlan(functions(bits), 1, 1, FULL, quantiser=63) for bits in (8, 11, 16)))  # fmt: skip
+    add("tables", "every entry of the tables of functions", ProgramPlan(whole_tables(), 1, 1, quantiser=63))
     add("convolutions", "kernels 1 to 9, groups, scales of 2^-32 to 2^12, largest biases; sums beyond 2^24",
         *(ProgramPlan(convolutions(bits), 2, 2, FULL, tensors=wide_tensors) for bits in (9, 16)))  # fmt: skip
     for bits in (8, 15, 16):
@@ -545,6 +570,7 @@ def program_files() -> dict[str, File]:
     add("norms", "norm of 512 channels and fewer, all fractions, no variance",
         *(ProgramPlan(norms(bits), 1, 1, FULL, quantiser=60) for bits in (8, 16)),
         ProgramPlan(norms(12), 2, 2, (0.02, 1), quantiser=1))  # fmt: skip
+    add("roots", "norms that use most of the table of roots", ProgramPlan(roots(), 1, 1, quantiser=63))
     add("orders", "shuffle, unshuffle, upsample, slice, fit, reshape, concat of 32", ProgramPlan(orders(), 1, 1, FULL))
     add("warps", "warps with blocks of 1 to 8, vectors far outside",
         *(ProgramPlan(warps(bits), 1, 1, FULL) for bits in (10, 16)))  # fmt: skip
@@ -558,7 +584,7 @@ def program_files() -> dict[str, File]:
         add(name, f"two references, states at two scales, corrections of motion, all inputs; {bits} activation bits",
             ProgramPlan(references(bits, for_size), 6, 4, (0.3, 6), motion=(0.3, 9)), size=for_size)  # fmt: skip
     add("far_motion", "motion of up to 127 at every level, corrections beyond the bound of a field",
-        ProgramPlan(references(16, (26, 19)), 5, 2, (0.5, 127), (1.0, 127), (1.0, 127)), size=(26, 19))  # fmt: skip
+        ProgramPlan(references(16, (26, 19), 5), 5, 2, (0.5, 127), (1.0, 127), (1.0, 127)), size=(26, 19))  # fmt: skip
     size = (30, 22)
     add("nerv", "a program like NeRV, drawn weights", ProgramPlan(nerv(size), 4, 3), size=size)
     add("siren", "a program like SIREN, drawn weights", ProgramPlan(siren(size), 3, 2), size=size)

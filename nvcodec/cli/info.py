@@ -35,7 +35,8 @@ def _properties(info: dict[str, Any]) -> list[str]:
 
 def _totals(info: dict[str, Any]) -> list[str]:
     parts, total = dict(info["bytes_by_purpose"]), info["file_bytes"]
-    named = {"weights": "network weights", "motion": "motion", "blocks": "blocks", "coder_end": "end of entropy coder"}
+    named = {"weights": "network weights", "motion": "motion", "blocks": "blocks", "latents": "latents"}
+    named["coder_end"] = "end of entropy coder"
     rows = [(name, parts.pop(purpose)) for purpose, name in named.items()]
     return [
         "bytes by purpose",
@@ -52,20 +53,27 @@ def _share(name: str, count: float, total: int) -> str:
 
 def _segment(number: int, segment: dict[str, Any]) -> list[str]:
     first, last = segment["first_frame"], segment["first_frame"] + segment["frames"] - 1
-    table = [["frames", "type", "depth", "bytes", "a frame", "motion", "blocks"]]
+    is_implicit = "program" in segment
+    table = [["frames", "type", "depth", "bytes", "a frame", "motion", "latents" if is_implicit else "blocks"]]
     for unit in segment["units"]:
-        numbers = [unit["bits"], unit["bits"] / len(unit["frames"]), unit["motion_bits"], unit["block_bits"]]
+        numbers = [unit["bits"], unit["bits"] / len(unit["frames"]), unit["motion_bits"], _content_bits(unit)]
         frames = ",".join(map(str, unit["frames"]))
         table += [[frames, unit["type"], str(unit["depth"]), *(f"{bits / 8:.1f}" for bits in numbers)]]
     bits = sum(unit["bits"] for unit in segment["units"])
-    numbers = [bits, bits / segment["frames"], segment["motion_bits"], segment["block_bits"]]
+    content = sum(map(_content_bits, segment["units"]))
+    numbers = [bits, bits / segment["frames"], segment["motion_bits"], content]
     table += [["all", "", "", *(f"{bits / 8:.1f}" for bits in numbers)]]
+    network = f"program {segment['program']}" if is_implicit else f"network: width {segment['width']}"
     return [
         f"segment {number}: frames {first} to {last}, {segment['bytes']} bytes, GOP {segment['gop']}",
-        f"  network: width {segment['width']}, {segment['parameters']} parameters in "
-        f"{segment['weight_bits'] / 8:.1f} bytes",
+        f"  {network}, {segment['parameters']} parameters in {segment['weight_bits'] / 8:.1f} bytes",
         *_columns(table),
     ]
+
+
+def _content_bits(unit: dict[str, Any]) -> float:
+    """Bits of a unit's blocks, or of its latents."""
+    return float(unit["block_bits"] if "block_bits" in unit else sum(unit["latent_bits"].values()))
 
 
 def _columns(table: Sequence[Sequence[str]]) -> list[str]:

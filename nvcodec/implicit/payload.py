@@ -101,9 +101,10 @@ class _Segment:
             number: code_convolution(channel, weight_shape, given.convolutions[number] if given else None, bound)
             for number, weight_shape in program.convolutions(shapes)
         }
-        self.weight_bits = channel.bits
         all_shapes = [*self.levels.values(), *(shapes[n] for n, _ in grids.values())]
         self.model = LatentModel.code(channel, all_shapes, 2 if program.refers else 1, given.model if given else None)
+        self.weight_bits = channel.bits
+        """Of the tensors and of the scales of latents."""
         self.grids: dict[int, Tensor] = {}
         self.grid_bits: dict[int, float] = {}
         for k, (level, (number, slices)) in enumerate(grids.items()):
