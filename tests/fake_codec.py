@@ -40,6 +40,7 @@ def account() -> dict[str, Any]:
             "width": 8,
             "gop": 4,
             "parameters": 3900,
+            "representation": "hybrid",
             "weight_bits": 64.0,
             "motion_bits": sum(u["motion_bits"] for u in units),
             "block_bits": BLOCK_BITS * len(units),

@@ -24,7 +24,7 @@ import click
 from nvcodec import __version__
 from nvcodec.cli import options
 from nvcodec.cli.interrupt import Terminated, ends_promptly
-from nvcodec.cli.progress import StatusLine, format_duration
+from nvcodec.cli.progress import StatusLine, format_duration, format_stages
 from nvcodec.cli.rd import rd
 from nvcodec.cli.types import BITRATE, COUNT, SIZE
 from nvcodec.core.errors import BitstreamError, CheckpointWarning, InputError, NvcodecError
@@ -133,12 +133,7 @@ def main(context: click.Context, debug: bool) -> None:
     metavar="N",
     help="Numbers that a network has, as 100k. Default: by the target; without one, the size follows from them.",
 )
-@click.option(
-    "--epochs",
-    type=click.IntRange(1, 100_000),
-    metavar="N",
-    help="How often a network sees every frame. Default: by the effort.",
-)
+@options.epochs()
 @_frames("Encode")
 @options.gop("Frames between P-frames. Default: 2, 4 or 8 by trial, at effort fast by a look.")
 @options.segment(
@@ -196,6 +191,8 @@ def encode(
         + (", interruptions left out" if report.resumed else ""),
         err=True,
     )
+    for stages in report.stages:
+        click.echo(format_stages(stages), err=True)
 
 
 @main.command()

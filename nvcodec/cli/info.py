@@ -35,9 +35,15 @@ def _properties(info: dict[str, Any]) -> list[str]:
 
 def _totals(info: dict[str, Any]) -> list[str]:
     parts, total = dict(info["bytes_by_purpose"]), info["file_bytes"]
-    named = {"weights": "network weights", "motion": "motion", "blocks": "blocks", "latents": "latents"}
-    named["coder_end"] = "end of entropy coder"
-    rows = [(name, parts.pop(purpose)) for purpose, name in named.items()]
+    named = {
+        "weights": "network weights",
+        "motion": "motion",
+        "blocks": "blocks",
+        "latents": "latents",
+        "coder_end": "end of entropy coder",
+    }
+    found = [(purpose, name, parts.pop(purpose)) for purpose, name in named.items()]
+    rows = [(name, count) for purpose, name, count in found if count or purpose not in ("blocks", "latents")]
     return [
         "bytes by purpose",
         *(_share(name, count, total) for name, count in rows),
@@ -53,27 +59,43 @@ def _share(name: str, count: float, total: int) -> str:
 
 def _segment(number: int, segment: dict[str, Any]) -> list[str]:
     first, last = segment["first_frame"], segment["first_frame"] + segment["frames"] - 1
-    is_implicit = "program" in segment
-    table = [["frames", "type", "depth", "bytes", "a frame", "motion", "latents" if is_implicit else "blocks"]]
-    for unit in segment["units"]:
-        numbers = [unit["bits"], unit["bits"] / len(unit["frames"]), unit["motion_bits"], _content_bits(unit)]
-        frames = ",".join(map(str, unit["frames"]))
-        table += [[frames, unit["type"], str(unit["depth"]), *(f"{bits / 8:.1f}" for bits in numbers)]]
-    bits = sum(unit["bits"] for unit in segment["units"])
-    content = sum(map(_content_bits, segment["units"]))
-    numbers = [bits, bits / segment["frames"], segment["motion_bits"], content]
-    table += [["all", "", "", *(f"{bits / 8:.1f}" for bits in numbers)]]
-    network = f"program {segment['program']}" if is_implicit else f"network: width {segment['width']}"
+    is_hybrid = segment["representation"] == "hybrid"
     return [
-        f"segment {number}: frames {first} to {last}, {segment['bytes']} bytes, GOP {segment['gop']}",
-        f"  {network}, {segment['parameters']} parameters in {segment['weight_bits'] / 8:.1f} bytes",
-        *_columns(table),
+        f"segment {number}: {segment['representation']}, frames {first} to {last}, {segment['bytes']} bytes, "
+        f"GOP {segment['gop']}",
+        *(_hybrid_network if is_hybrid else _implicit_network)(segment),
+        *_columns(_units(segment, "blocks" if is_hybrid else "latents")),
     ]
 
 
-def _content_bits(unit: dict[str, Any]) -> float:
-    """Bits of a unit's blocks, or of its latents."""
-    return float(unit["block_bits"] if "block_bits" in unit else sum(unit["latent_bits"].values()))
+def _hybrid_network(segment: dict[str, Any]) -> list[str]:
+    weights = segment["weight_bits"] / 8
+    return [f"  network: width {segment['width']}, {segment['parameters']} parameters in {weights:.1f} bytes"]
+
+
+def _implicit_network(segment: dict[str, Any]) -> list[str]:
+    count, bits = segment["weights"], segment["weight_bits"]
+    lines = [
+        f"  network: program {segment['program']}, {segment['parameters']} parameters in {bits / 8:.1f} bytes, "
+        f"{bits / max(segment['parameters'], 1):.2f} bits each, {100 * segment['zero_weights'] / max(count, 1):.1f} % "
+        "of the weights zero",
+        f"  {segment['multiplications_a_sample']:.0f} multiplications a luma sample, {segment['latents']} latents",
+    ]
+    return lines + [f"  latents {level}: {bits / 8:.1f} bytes" for level, bits in segment["latent_bits"].items()]
+
+
+def _units(segment: dict[str, Any], what: str) -> list[list[str]]:
+    """A table of the units; ``what``: blocks or latents."""
+    table = [["frames", "type", "depth", "bytes", "a frame", "motion", what]]
+    total, motion = 0.0, 0.0
+    for unit in segment["units"]:
+        numbers = [unit["bits"], unit["bits"] / len(unit["frames"]), unit["motion_bits"]]
+        numbers.append(unit["bits"] - unit["motion_bits"])
+        frames = ",".join(map(str, unit["frames"]))
+        table += [[frames, unit["type"], str(unit["depth"]), *(f"{bits / 8:.1f}" for bits in numbers)]]
+        total, motion = total + unit["bits"], motion + unit["motion_bits"]
+    numbers = [total, total / segment["frames"], motion, total - motion]
+    return [*table, ["all", "", "", *(f"{bits / 8:.1f}" for bits in numbers)]]
 
 
 def _columns(table: Sequence[Sequence[str]]) -> list[str]:

@@ -10,7 +10,7 @@ import click
 from nvcodec.cli.types import EFFORTS, FRAMES, MODELS
 from nvcodec.core.device import DEVICES
 
-__all__ = ["Option", "device", "effort", "frames", "gop", "model", "overwrite", "seed", "segment", "threads"]
+__all__ = ["Option", "device", "effort", "epochs", "frames", "gop", "model", "overwrite", "seed", "segment", "threads"]
 
 Option = Callable[[Any], Any]
 """Decorates the function of a command."""
@@ -40,7 +40,16 @@ def model() -> Option:
         type=click.Choice(MODELS),
         default=MODELS[0],
         show_default=True,
-        help="How the video is represented: by predicted blocks (hybrid), or by a network fitted to it (hnerv).",
+        help="How the video is represented: by predicted blocks (hybrid), or by a network fitted to it (the others).",
+    )
+
+
+def epochs() -> Option:
+    return click.option(
+        "--epochs",
+        type=click.IntRange(1, 100_000),
+        metavar="N",
+        help="How often a network sees every frame. Default: by the effort.",
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TextIO
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from nvcodec.core.frame import Frame
     from nvcodec.encoder.pipeline import Progress
 
-__all__ = ["CLEAR_LINE", "StatusLine", "format_duration"]
+__all__ = ["CLEAR_LINE", "StatusLine", "format_duration", "format_stages"]
 
 CLEAR_LINE = "\r\x1b[K"
 """For a terminal."""
@@ -31,6 +31,17 @@ def format_duration(seconds: float) -> str:
     minutes, second = divmod(round(seconds), 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
+
+
+def format_stages(stages: Mapping[str, float]) -> str:
+    """What the stages of an implicit segment came to, in a line; see ``nvcodec.implicit.encoder.stages.Figures``."""
+    weights, latents = max(stages["weights"], 1), stages["latents"]
+    text = (
+        f"  fitted {stages['fitted']:.2f} dB, in integers {stages['settled']:.2f}, "
+        f"{100 * stages['sparsity']:.0f} % pruned {stages['pruned']:.2f}, quantised {stages['quantised']:.2f}, "
+        f"tuned {stages['tuned']:.2f}; {stages['weight_bits'] / weights:.2f} bits a weight"
+    )
+    return text + (f", {stages['latent_bits'] / latents:.2f} a latent" if latents else "")
 
 
 class StatusLine:

@@ -41,6 +41,8 @@ DEFAULT_ANCHORS = "x264:medium,x265:medium,x265:veryslow,svtav1:4"
 )
 @options.frames("Frames A up to, not including, B of every INPUT; either may be left out. Default: all.")
 @options.effort("How long our encoder searches for a better picture at the same size.")
+@options.model()
+@options.epochs()
 @click.option(
     "--anchors",
     default=DEFAULT_ANCHORS,

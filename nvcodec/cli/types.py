@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 EFFORTS = ("fast", "medium", "slow")
-MODELS = ("hybrid", "hnerv", "cwrnn")
+MODELS = ("hybrid", "hnerv", "nerv", "siren", "hinerv", "cwrnn")
 
 _NUMBER = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+) ?([A-Za-z]*)", flags=re.ASCII)
 _RATE_UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}

@@ -136,6 +136,9 @@ class EncodeReport:
     seconds: float
     resumed: bool = False
     model: str = "hybrid"
+    stages: tuple[dict[str, float], ...] = ()
+    """Of an implicit representation, for each segment, what its stages came to: see
+    ``nvcodec.implicit.encoder.stages.Figures``."""
 
 
 @dataclass
@@ -146,6 +149,8 @@ class _Work:
     segment: dict[str, Any] | None = None
     programs: list[bytes] = field(default_factory=list)
     """Those that the finished segments name."""
+    stages: list[dict[str, float]] = field(default_factory=list)
+    """What the stages of the finished segments came to."""
     seconds: float = 0.0
     """Of work before this run."""
 
@@ -154,6 +159,7 @@ class _Work:
             "segments": [asdict(s) for s in self.segments],
             "segment": segment,
             "programs": self.programs,
+            "stages": self.stages,
             "seconds": seconds,
         }
 
@@ -222,7 +228,17 @@ def encode(
     mean = mean_psnr(quality)
     seconds = time.monotonic() - started
     return EncodeReport(
-        len(data), bpp, mean.y, mean.u, mean.v, mean.yuv_611, len(video), seconds, resumed, options.model
+        file_bytes=len(data),
+        bpp=bpp,
+        psnr_y=mean.y,
+        psnr_u=mean.u,
+        psnr_v=mean.v,
+        psnr_yuv=mean.yuv_611,
+        frames=len(video),
+        seconds=seconds,
+        resumed=resumed,
+        model=options.model,
+        stages=tuple(work.stages),
     )
 
 
@@ -235,9 +251,9 @@ def _default_segment(properties: VideoProperties, is_hybrid: bool) -> int:
 
 
 def _total_bytes(options: EncodeOptions, properties: VideoProperties, frames: int) -> float | None:
-    """The target in bytes, None for a fixed quality, or a network of a fixed size."""
+    """The target in bytes, None for a fixed quality, or a network whose size is known."""
     is_free = options.bpp is options.bitrate is options.size is None
-    if options.quality is not None or (is_free and options.params is not None):
+    if options.quality is not None or (is_free and (options.params is not None or options.model == OWN_MODEL)):
         return None
     if options.size is not None:
         return float(options.size)
@@ -308,6 +324,7 @@ def _encode_shots(
                 f"{len(result.payload)} bytes at best, its share is {target.total_bytes:.0f}"
             )
         work.segments.append(Segment(result.payload, result.frame_hash, shot.count))
+        work.stages += [result.stages] if result.stages else []
         del samples  # before those of the next one are made
     return write_container(header, work.segments, timestamps=timestamps, programs=work.programs)
 

@@ -16,11 +16,13 @@ __all__ = ["CodedSegment", "Keep", "SegmentEncoder", "StageReport"]
 
 @dataclass(frozen=True)
 class CodedSegment:
-    """``payload`` for the container, the hash of the frames that it decodes to, and their mean PSNR 6:1:1 in dB."""
+    """``payload`` for the container, the hash of the frames that it decodes to, and their mean PSNR 6:1:1 in dB.
+    ``stages``: what the stages on the way came to, by name, where the representation tells."""
 
     payload: bytes
     frame_hash: bytes
     psnr: float
+    stages: dict[str, float] | None = None
 
     @property
     def bits(self) -> float:

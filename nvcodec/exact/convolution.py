@@ -37,6 +37,7 @@ _SUM_LIMIT = 1 << 31
 _LIMB = 256
 _LIMB_BOUND = 128
 """Magnitude of a limb."""
+_STEP_OCTAVES = 12
 _WEIGHT_SUM_LIMIT = EXACT_LIMIT // _LIMB_BOUND
 
 
@@ -118,7 +119,7 @@ class Convolution(Operation):
             if bool(high.any()):
                 parts.append((_LIMB, _convolved(high, tensors.weight, self.groups)))
         if x.device.type == "cpu":
-            return _requantised_cpu([p for _, p in parts], tensors, execution.bound, lookup)
+            return _requantised_cpu([p for _, p in parts], tensors, execution, lookup)
         sums = torch.stack([part.double() * scale for scale, part in parts]).sum(0)
         y = requantise(sums, tensors.exponent, tensors.bias, execution.bound)
         if lookup is None:
@@ -141,12 +142,15 @@ def _convolved(x: Tensor, weight: Tensor, groups: int) -> Tensor:
     return F.conv2d(x, weight, padding=padding, groups=groups)
 
 
-def _requantised_cpu(parts: list[Tensor], tensors: ConvTensors, bound: int, lookup: np.ndarray | None) -> Tensor:
+def _requantised_cpu(
+    parts: list[Tensor], tensors: ConvTensors, execution: Execution, lookup: np.ndarray | None
+) -> Tensor:
     """Requantised, and through a table, in compiled code."""
     from nvcodec.exact import kernels_cpu  # brings a compiler: only where programs are run
 
     pairs = np.array([requantiser(int(e)) for e in tensors.exponent], np.int64).reshape(-1, 2)
-    return kernels_cpu.requantised(parts, pairs, tensors.bias.numpy().astype(np.int64), bound, lookup)
+    bias = tensors.bias.numpy().astype(np.int64)
+    return kernels_cpu.requantised(parts, pairs, bias, execution.bound, lookup, execution.threads)
 
 
 class Conv2d(ExactLayer):
@@ -203,8 +207,10 @@ class Conv2d(ExactLayer):
         return self.finish(F.conv2d(x, self.quantised_weight(), bias, padding=self.kernel // 2, groups=self.groups))
 
     def least_step(self) -> Tensor:
-        """(out,): the finest steps that reach the largest weight of each channel."""
-        most = (self.weight.detach() * self.kept).abs().flatten(1).amax(1).clamp(min=2.0**-20)
+        """(out,): the finest steps that reach the largest weight of each channel, not too far from those of the other
+        channels: a channel may have lost all of its weights, and what is coded of steps is how much they differ."""
+        most = (self.weight.detach() * self.kept).abs().flatten(1).amax(1)
+        most = most.clamp(min=max(float(most.max()) * 2.0**-_STEP_OCTAVES, 2.0**-20))
         return torch.ceil(EXPONENT_STEPS * torch.log2(most / (WEIGHT_BOUND + 0.49)))
 
     def exponents(self, fraction_in: int) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nvcodec.core.compiled import compiled
-from nvcodec.core.parallel import run_all, thread_count
+from nvcodec.core.parallel import run_all
 
 __all__ = ["requantised"]
 
@@ -19,8 +19,9 @@ _PART = 1 << 15
 
 
 def requantised(
-    parts: list[Tensor], scales: np.ndarray, bias: np.ndarray, bound: int, lookup: np.ndarray | None
-) -> Tensor:
+    parts: list[Tensor], scales: np.ndarray, bias: np.ndarray, bound: int, lookup: np.ndarray | None,
+    threads: int,
+) -> Tensor:  # fmt: skip
     """``Clip3(-A, A, Round2(sum * M, S) + bias)`` through ``lookup``, of sums that come as one or two limbs.
 
     ``parts``: (B, C, H, W) float32 integers, the second one counts 256. ``scales``: int64 (C, 2), M and S. ``bias``:
@@ -37,7 +38,7 @@ def requantised(
     high = views[1] if len(views) > 1 else views[0][:0]
     table = lookup if lookup is not None else np.zeros(0, np.float32)
     count = len(views[0])
-    pieces = min(thread_count(), max(1, views[0].size // _PART), count)
+    pieces = min(threads, max(1, views[0].size // _PART), count)
     cuts = [count * k // pieces for k in range(pieces + 1)]
     kernel = _by_column if is_last else _by_row
     run_all([partial(kernel, views[0], high, scales, bias, bound, table, a, b) for a, b in pairwise(cuts)])

@@ -173,6 +173,9 @@ class Grid(Latent):
         period, first, part = _between_slices(frame.numbers, self.slices, self.frames)
         weight = (part / period).to(x).view(-1, 1, 1, 1)
         mixed = x[first] * (1 - weight) + x[(first + 1).clamp(max=self.slices - 1)] * weight
+        if current().bits is not None:  # the machine rounds what lies between slices
+            steps = mixed.detach() * 2.0**self.gain
+            mixed = mixed + (torch.floor(steps + 0.5) * 2.0**-self.gain - mixed).detach()
         return mixed * 2.0**-self.step_bits
 
     def emit(self, builder: Builder, *operands: Traced) -> Traced:

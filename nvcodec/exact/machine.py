@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from nvcodec.core.parallel import run_all, thread_count
 from nvcodec.exact.arithmetic import Function, activation_bound
 from nvcodec.exact.convolution import Convolution, ConvTensors
 from nvcodec.exact.operation import Execution, FrameInputs, Sizes
@@ -26,8 +28,8 @@ class FrameOutputs:
     states: dict[int, Tensor]
 
 
-_ELEMENTS_AT_ONCE = 1 << 26
-"""Values that may be alive while a program runs for more than one frame."""
+_ELEMENTS_AT_ONCE = 1 << 24
+"""Values that may be alive while a thread runs a program for more than one frame."""
 
 
 class Machine:
@@ -69,13 +71,29 @@ class Machine:
         return FrameOutputs(picture.contiguous(), states)
 
     def _run(self, inputs: FrameInputs, ends: set[int]) -> dict[int, Tensor]:
-        count, step = len(inputs.numbers), self._frames_at_once
-        parts = [self._run_part(inputs.part(slice(n, n + step)), ends) for n in range(0, count, step)]
-        return parts[0] if len(parts) == 1 else {n: torch.cat([part[n] for part in parts]) for n in ends}
+        """The values of some nodes. On a CPU frames run side by side, or, where there is one, pieces of it."""
+        threads, count = thread_count(), len(inputs.numbers)
+        side_by_side = min(threads, count) if self.device.type == "cpu" else 1
+        pieces = max(side_by_side, -(-count // self._frames_at_once))
+        if pieces <= 1:
+            return self._run_together(inputs, ends, threads)
+        cuts = [count * k // pieces for k in range(pieces + 1)]
+        found: dict[int, dict[int, Tensor]] = {}
 
-    def _run_part(self, inputs: FrameInputs, ends: set[int]) -> dict[int, Tensor]:
+        def run(number: int) -> None:
+            part = inputs.part(slice(cuts[number], cuts[number + 1]))
+            found[number] = self._run_together(part, ends, 1 if side_by_side > 1 else threads)
+
+        if side_by_side > 1:
+            run_all([partial(run, number) for number in range(pieces)])
+        else:
+            for number in range(pieces):
+                run(number)
+        return {n: torch.cat([found[number][n] for number in range(pieces)]) for n in ends}
+
+    def _run_together(self, inputs: FrameInputs, ends: set[int], threads: int) -> dict[int, Tensor]:
         bound = activation_bound(self.program.bits)
-        execution = Execution(inputs, self.sizes, bound, self.program.bits, self._tensors, self.device)
+        execution = Execution(inputs, self.sizes, bound, self.program.bits, self._tensors, self.device, threads)
         needed = sorted(self.program.needed_by(ends))
         last = {o: n for n in needed for o in self.program.nodes[n].operands}
         values: dict[int, Tensor] = {}
@@ -93,7 +111,12 @@ class Machine:
             for operand in set(node.operands):
                 if last[operand] == number and operand not in ends:
                     del values[operand]
-        return {n: values[n] for n in ends}
+        return {n: _by_itself(values[n]) for n in ends}
+
+
+def _by_itself(x: Tensor) -> Tensor:
+    """``x``, copied where it is a part of something larger, which would stay in memory with it."""
+    return x.clone() if x.untyped_storage().nbytes() > 2 * x.nbytes else x
 
 
 def _tables_behind_convolutions(program: Program) -> dict[int, tuple[int, np.ndarray]]:

@@ -8,7 +8,7 @@ coded with it. The rooms beside this file hold the operations by subject, each w
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -86,25 +86,27 @@ class FrameInputs:
 
     def part(self, frames: slice) -> FrameInputs:
         """What is given of some of the frames."""
-        if frames.start == 0 and frames.stop >= len(self.numbers):
-            return self
 
-        def taken(slots: tuple[Tensor | None, Tensor | None]) -> tuple[Tensor | None, Tensor | None]:
-            one, other = (None if given is None else given[frames] for given in slots)
-            return one, other
+        def cut(x: Tensor | None) -> Tensor | None:
+            return None if x is None else x[frames]
 
-        first, second = (None if d is None else {n: s[frames] for n, s in d.items()} for d in self.states)
-        return replace(
-            self,
-            numbers=self.numbers[frames],
-            latents={level: symbols[frames] for level, symbols in self.latents.items()},
-            prediction=None if self.prediction is None else self.prediction[frames],
-            difference=None if self.difference is None else self.difference[frames],
-            pictures=taken(self.pictures),
-            vectors=taken(self.vectors),
-            final_vectors=taken(self.final_vectors),
-            states=(first, second),
-            distances=taken(self.distances),
+        def both(pair: tuple[Tensor | None, Tensor | None]) -> tuple[Tensor | None, Tensor | None]:
+            return cut(pair[0]), cut(pair[1])
+
+        first, second = ({n: s[frames] for n, s in of.items()} if of is not None else None for of in self.states)
+        return FrameInputs(
+            self.numbers[frames],
+            {level: x[frames] for level, x in self.latents.items()},
+            self.grids,
+            cut(self.prediction),
+            cut(self.difference),
+            both(self.pictures),
+            both(self.vectors),
+            both(self.final_vectors),
+            (first, second),
+            both(self.distances),
+            self.depth,
+            self.quantiser,
         )
 
 
@@ -118,6 +120,8 @@ class Execution:
     bits: int
     tensors: dict[int, Any]
     device: torch.device
+    threads: int = 1
+    """For pieces of one operation."""
 
     @property
     def batch(self) -> int:

@@ -165,6 +165,7 @@ class HybridDecoder:
                 }
             )
         return {
+            "representation": "hybrid",
             "header_bytes": self._header_bytes,
             "width": self.header.width,
             "gop": self.header.gop,

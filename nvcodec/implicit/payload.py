@@ -206,6 +206,7 @@ class ImplicitDecoder:
         count = sum(weight.size for weight in weights)
         luma = segment.geometry.width * segment.geometry.height
         return {
+            "representation": "implicit",
             "header_bytes": self._header_bytes,
             "program": segment.header.program,
             "gop": segment.header.gop,

@@ -61,6 +61,8 @@ class CodecSettings:
     device: str = "auto"
     threads: int | None = None
     seed: int = 0
+    model: str = "hybrid"
+    epochs: int | None = None
 
     def options(self, bpp: float) -> EncodeOptions:
         """For one target. Raises EncodeError for values outside their range."""
@@ -78,7 +80,7 @@ def our_point(clip: Clip, bpp: float, settings: CodecSettings, store: Store, rep
     chosen = {name: value for name, value in asdict(options).items() if name not in ("threads", "device")}
     chosen["device"] = choose_device(options.device, clip.samples // clip.count).type
     key = {"kind": "nvcodec", "clip": clip.digest, "options": chosen, "versions": codec_versions(), "record": _RECORD}
-    name = f"nvcodec-{settings.effort}-{bpp:g}bpp"
+    name = f"nvcodec-{settings.model}-{settings.effort}-{bpp:g}bpp"
     entry = store.get(name, key)
     if entry is None:
         _check(compute)
@@ -121,16 +123,16 @@ def _decode_ours(settings: CodecSettings) -> _Decode:
         units = [unit for segment in account["segments"] for unit in segment["units"]]
         bits = {number: unit["bits"] / len(unit["frames"]) for unit in units for number in unit["frames"]}
         purposes = account["bytes_by_purpose"]
-        told = purposes["weights"] + purposes["motion"] + purposes["blocks"]
+        told = sum(purposes[name] for name in ("weights", "motion", "blocks", "latents"))
         return frames(path), {
             "frame_bits": [bits[number] for number in sorted(bits)],
             "bytes_by_purpose": {
                 "weights": purposes["weights"],
                 "motion": purposes["motion"],
-                "blocks": purposes["blocks"],
+                "blocks": purposes["blocks"] + purposes["latents"],
                 "container": account["file_bytes"] - told,
             },
-            "network_widths": sorted({segment["width"] for segment in account["segments"]}),
+            "network_widths": sorted({segment["width"] for segment in account["segments"] if "width" in segment}),
         }
 
     return decode

@@ -20,24 +20,25 @@ AIM, TOLERANCE = 0.985, (0.955, 1.015)
 _UNIT_RANGE = (-30.0, 10.0)
 _SLOPE = 0.6
 """Bits fall with the price about as ``price ** -_SLOPE``."""
-_FASTEST = 4.0
+_FASTEST = 1.6
 """By how much the price moves at once, at most."""
 
 
 def meet_by_steps(
-    model: Model, importance: Importance, bits_now: Callable[[], float], wanted: float, near: float | None
+    model: Model, importance: Importance, bits_now: Callable[[bool], float], wanted: float, near: float | None
 ) -> float:
     """Choose the steps with which a model takes ``wanted`` bits; the unit of ``steps`` that gives them.
 
-    ``near``: the unit that was right before, None for the first time: then the latents get their steps, too. These are
-    whole octaves, and the weights meet the rest. Raises TargetError, with what can be reached.
+    ``bits_now``: of the model as it is; it is told whether the latents have changed since it was asked last. ``near``:
+    the unit that was right before, None for the first time: then the latents get their steps, too. These are whole
+    octaves, and the weights meet the rest. Raises TargetError, with what can be reached.
     """
 
     def at(unit: float, *, with_latents: bool = False) -> float:
         if with_latents:
             set_latent_steps(model.latents, importance, unit)
         set_weight_steps(model.layers, importance, unit)
-        return bits_now()
+        return bits_now(with_latents)
 
     if near is None:
         most, least = (at(unit, with_latents=True) for unit in _UNIT_RANGE)
@@ -52,6 +53,7 @@ def meet_by_steps(
             low, high = (middle, high) if at(middle, with_latents=True) > wanted else (low, middle)
         near = (low + high) / 2
         at(near, with_latents=True)
+    bits_now(True)
     low, high = near - 0.25, near + 0.25
     while at(low) < wanted and low > _UNIT_RANGE[0]:
         low -= 0.5

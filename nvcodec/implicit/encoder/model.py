@@ -27,8 +27,8 @@ CHROMA_WEIGHT = 4.0
 _WARM_UP, _LEAST_RATE = 0.1, 0.1
 _BETAS = (0.9, 0.99)
 """Of Adam: with a shorter memory of squares the fit was 1 dB further after 30 epochs (docs/experiments)."""
-_LATENT_RATE = 10.0
-"""Times the learning rate of the weights."""
+_LATENT_RATE = 40.0
+"""Times the learning rate of the weights: latents are counted in symbols."""
 
 
 def distortion(made: Tensor, target: Tensor) -> Tensor:
@@ -91,6 +91,8 @@ class Model(ABC):
     """
 
     classes = 1
+    rate_factor = 1.0
+    """Of the learning rate."""
 
     def __init__(self, module: nn.Module, latents: Sequence[Latent], samples: Tensor, units: list[CodingUnit]) -> None:
         self.module, self.latents, self.samples, self.units = module, list(latents), samples, units

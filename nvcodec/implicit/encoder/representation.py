@@ -17,12 +17,18 @@ from nvcodec.encoder.representation import CodedSegment, Keep, StageReport
 from nvcodec.exact.operation import Sizes
 from nvcodec.implicit.encoder.settings import EFFORTS, Effort
 from nvcodec.implicit.encoder.stages import BITS_A_NUMBER, encode_segment
-from nvcodec.implicit.models import cwrnn, hnerv
+from nvcodec.implicit.models import cwrnn, hinerv, hnerv, nerv, siren
 from nvcodec.motion.levels import FrameGeometry
 
 __all__ = ["MODELS", "ImplicitEncoder", "Module", "check_choices", "module_identity"]
 
-MODELS: Mapping[str, Callable[[Sizes, float], nn.Module]] = {"hnerv": hnerv.HNeRV, "cwrnn": cwrnn.CWRNN}
+MODELS: Mapping[str, Callable[[Sizes, float], nn.Module]] = {
+    "hnerv": hnerv.HNeRV,
+    "nerv": nerv.NeRV,
+    "siren": siren.SIREN,
+    "hinerv": hinerv.HiNeRV,
+    "cwrnn": cwrnn.CWRNN,
+}
 """By name: makes a module for pictures of some size, with about so many parameters."""
 
 Module = nn.Module | Callable[[Sizes], nn.Module]
@@ -99,18 +105,17 @@ class ImplicitEncoder:
         total = target.total_bytes if self.has_target else None
         params = self.params
         if params is None:
-            assert target.total_bytes is not None
-            params = 8 * target.total_bytes / BITS_A_NUMBER
+            params = 8 * target.total_bytes / BITS_A_NUMBER if target.total_bytes else 0.0
         build = self.build
 
         def overhead(program: bytes) -> int:
             return 0 if program in self.programs else len(write_program(program)) + _SECTION_BYTES
 
-        coded, _ = encode_segment(
+        coded, figures = encode_segment(
             samples, geometry, lambda sizes: build(sizes, params), total, self.effort, seed, self._index, overhead,
             on_unit, kept=kept, keep=keep,
         )  # fmt: skip
-        return coded
+        return replace(coded, stages=vars(figures))
 
     def _index(self, program: bytes) -> int:
         if program not in self.programs:

@@ -41,8 +41,10 @@ _Act: TypeAlias = Callable[[int, CodingUnit, FrameInputs], float]
 """Works on a unit with what the module is given of it; returns what its latents cost."""
 
 _SCALE = 2.0 * GREY
-_STEPS = 6
-"""Of the optimiser on a unit, each time it is visited."""
+_LUMA_SHARE = 3
+"""Of the distortion a third counts luma."""
+_KEY_STEPS, _STEPS = 40, 8
+"""Of the optimiser on a key frame and on another unit, each time it is visited."""
 _KEY_WEIGHT, _DEPTH_FACTOR = 4.0, 1.6
 """Weight of a key frame's errors, and by how much less those of each depth weigh: what refers to them inherits them."""
 
@@ -51,6 +53,7 @@ class SequenceModel(Model):
     """``moves``: whether the module looks at motion."""
 
     classes = 2
+    rate_factor = 0.5
 
     def __init__(
         self,
@@ -71,10 +74,18 @@ class SequenceModel(Model):
         """Of the errors of a unit's frames."""
         return max(_KEY_WEIGHT / _DEPTH_FACTOR**unit.depth, 0.5)
 
+    @property
+    def luma_samples(self) -> int:
+        """Of a frame."""
+        return 4 * self.samples[0, 0].numel()
+
+    def price_of(self, lmbda: float) -> float:
+        """The price of a bit where so many squared 8-bit errors of luma in a key frame are worth one."""
+        return lmbda * self.weight(self.units[0]) / (_LUMA_SHARE * 256.0**2 * self.luma_samples)
+
     def _lmbda(self, unit: CodingUnit) -> float:
-        """What motion is searched at: squared 8-bit error of luma for a bit."""
-        luma_share = 4 * self.samples[0, 0].numel() * 256.0**2 * 3
-        return max(self.price, 1e-9) * luma_share / self.weight(unit)
+        """What motion is searched at: squared 8-bit errors of luma for a bit."""
+        return max(self.price, 1e-12) * _LUMA_SHARE * 256.0**2 * self.luma_samples / self.weight(unit)
 
     def search(self, number: int, states: Mapping[int, FrameState]) -> UnitMotion | None:
         """The motion of a unit on given references, which later passes start from; None where nothing looks at it."""
@@ -158,7 +169,7 @@ class SequenceModel(Model):
             schedule.apply(optimiser, (number + place / count) / schedule.epochs)
             target, bits = self.target(unit), 0.0
             with simulate(simulation):
-                for _ in range(_STEPS):
+                for _ in range(_STEPS if unit.reference_count else _KEY_STEPS):
                     loss = distortion(self.module(frame)["samples"], target) * len(unit.frames) * self.weight(unit)
                     of_latents = self._latent_bits(frame.numbers)
                     bits = float(of_latents.detach())

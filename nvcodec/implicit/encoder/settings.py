@@ -18,6 +18,8 @@ class Effort:
     tuning_rate: float = 1e-3
     batch: int = 2
     pruned: float = 0.1
+    priced: bool = True
+    """Whether bits count while it is tuned, and not only the error."""
     bits: int = 12
     """Of activations."""
 

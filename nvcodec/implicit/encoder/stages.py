@@ -25,6 +25,7 @@ from nvcodec.core.errors import TargetError
 from nvcodec.core.limits import level_by_number, level_for
 from nvcodec.decoder import FrameHash, output_planes
 from nvcodec.encoder.distortion import plane_errors, psnr_611
+from nvcodec.encoder.rate_control import first_lambda
 from nvcodec.encoder.representation import CodedSegment, Keep, StageReport
 from nvcodec.exact.layer import calibrate
 from nvcodec.exact.operation import Sizes
@@ -55,8 +56,10 @@ _WITH_NOISE = 0.4
 """Share of the tuning in which noise stands for rounding."""
 _HEADER_BITS = 96
 """Segment header and the end of the coder."""
-_ATTEMPTS = 8
+_ATTEMPTS = 10
 """To meet the size with a model whose bits follow from a price."""
+_PLANNED_BITS = 3.0
+"""Of a weight, before there are steps."""
 
 
 @dataclass
@@ -72,7 +75,9 @@ class Figures:
     weight_bits: float = 0.0
     latent_bits: float = 0.0
     motion_bits: float = 0.0
-    parameters: int = 0
+    weights: int = 0
+    """How many there are, biases included."""
+    latents: int = 0
 
 
 @dataclass
@@ -148,13 +153,14 @@ class _Work:
         """As the decoder will compute."""
         return Simulation(self.effort.bits, Rounding.THROUGH, Rounding.THROUGH)
 
-    def bits(self) -> float:
+    def bits(self, latents_changed: bool = True) -> float:
         """Of the payload, as it would be coded now, on the motion that was found last."""
         model, figures = self.model, self.figures
-        latents = latent_symbols(model.latents)
-        scales = fitted_scales(latents, model.units, model.views, model.classes)
+        if latents_changed:
+            latents = latent_symbols(model.latents)
+            scales = fitted_scales(latents, model.units, model.views, model.classes)
+            figures.latent_bits = counted_bits(latents, scales, model.units, model.views)
         figures.weight_bits = weight_bits(model.layers)
-        figures.latent_bits = counted_bits(latents, scales, model.units, model.views)
         figures.motion_bits = model.motion_bits
         return figures.weight_bits + figures.latent_bits + figures.motion_bits + _HEADER_BITS
 
@@ -199,7 +205,7 @@ def encode_segment(
         _tune(work)
         work.enter("code")
     work.report(work.figures.tuned)
-    return _code(work, program_index), work.figures
+    return _coded(work, program_index), work.figures
 
 
 def _begin(
@@ -226,14 +232,16 @@ def _begin(
     model: Model
     if program.refers:
         model = SequenceModel(module, latents, real, units, geometry, program.moves)
-        model.price = 1e-5
+        bpp = (wanted_bytes or BITS_A_NUMBER * model.parameters / 8) * 8 / (sizes.frames * model.luma_samples)
+        model.price = model.price_of(first_lambda(bpp, sizes.frames))
     else:
         model = FrameModel(module, latents, real, units, effort.batch, getattr(module, "analyse", None))
     wanted = None if wanted_bytes is None else 8 * (wanted_bytes - overhead(program.write()))
     optimiser = optimiser_of(model, latents=False, analysis=False)
     work = _Work(model, program, sizes, geometry, effort, wanted, optimiser, keep, tell)
     work.optimiser = work.new_optimiser()
-    work.figures.parameters = model.parameters
+    work.figures.latents = sum(latent.count for latent in latents)
+    work.figures.weights = model.parameters - work.figures.latents
     return work
 
 
@@ -255,7 +263,7 @@ def _max_samples(geometry: FrameGeometry, sizes: Sizes) -> int:
 
 def _overfit(work: _Work) -> None:
     """The float model."""
-    schedule = Schedule(work.effort.epochs, work.effort.rate)
+    schedule = Schedule(work.effort.epochs, work.effort.rate * work.model.rate_factor)
     while work.epoch < schedule.epochs:
         done = work.model.epoch(work.optimiser, schedule, work.epoch, Simulation(), False)
         if isinstance(work.model, SequenceModel):
@@ -287,7 +295,7 @@ def _prune(work: _Work) -> None:
 def _tune(work: _Work) -> None:
     """On quantised weights and latents: noise first, then the rounding of the decoder."""
     model, epochs = work.model, work.effort.tuning_epochs
-    schedule = Schedule(epochs, work.effort.tuning_rate, warm_up=0.0)
+    schedule = Schedule(epochs, work.effort.tuning_rate * model.rate_factor, warm_up=0.0)
     if not work.epoch:
         _meet(work)
         work.figures.quantised = model.evaluate(work.exactly())
@@ -296,13 +304,16 @@ def _tune(work: _Work) -> None:
     while work.epoch < epochs:
         share = work.epoch / epochs
         rounding = Rounding.NOISE if share < _WITH_NOISE else Rounding.THROUGH
-        done = model.epoch(work.optimiser, schedule, work.epoch, Simulation(work.effort.bits, rounding, rounding), True)
+        done = model.epoch(
+            work.optimiser, schedule, work.epoch, Simulation(work.effort.bits, rounding, rounding), work.effort.priced
+        )
         if share < _FOLLOWED:
             _meet(work)
         for layer in model.layers:
             layer.fit_bias()
         work.done(done.psnr, done.bits)
-    _land(work)
+    if isinstance(model, FrameModel) and work.wanted is not None and _misses(work, work.bits()):
+        _meet(work)
     work.figures.tuned = model.evaluate(work.exactly())
 
 
@@ -321,11 +332,14 @@ def _meet(work: _Work) -> None:
 
 
 def _move_price(work: _Work) -> None:
+    """Let the price of a bit follow what the model takes; weights that have no steps yet are planned for."""
     if work.wanted is None:
         return
-    bits = work.bits() if work.importance is not None else work.bits() - work.figures.weight_bits
-    of_weights = 0.0 if work.importance is not None else min(0.5 * work.wanted, BITS_A_NUMBER * work.model.parameters)
-    work.model.price = moved_price(work.model.price, bits + of_weights, AIM * work.wanted)
+    bits = work.bits()
+    if work.importance is None:
+        planned = _PLANNED_BITS * sum(layer.weight.numel() for layer in work.model.layers)
+        bits += min(0.5 * work.wanted, planned) - work.figures.weight_bits
+    work.model.price = moved_price(work.model.price, bits, AIM * work.wanted)
 
 
 def _price_of_quantising(work: _Work) -> float:
@@ -334,21 +348,29 @@ def _price_of_quantising(work: _Work) -> float:
     return max(lost, 1e-7) * 1.386 * work.sizes.frames / work.model.parameters
 
 
-def _land(work: _Work) -> None:
-    """Meet the target at last."""
-    if work.wanted is None or TOLERANCE[0] <= work.bits() / work.wanted <= TOLERANCE[1]:
-        return
-    if isinstance(work.model, FrameModel):
-        _meet(work)
-        return
+def _misses(work: _Work, bits: float) -> bool:
+    return work.wanted is not None and not TOLERANCE[0] <= bits / work.wanted <= TOLERANCE[1]
+
+
+def _coded(work: _Work, program_index: Callable[[bytes], int]) -> CodedSegment:
+    """The segment in its final form. What a price decides on is coded again until it meets the target."""
+    coded = _code(work, program_index)
+    if isinstance(work.model, FrameModel) or work.wanted is None:
+        return coded
     schedule = Schedule(_ATTEMPTS, work.effort.tuning_rate * 0.2, warm_up=0.0)
     for attempt in range(_ATTEMPTS):
-        _meet(work)
+        if not _misses(work, coded.bits):
+            return coded
+        assert work.importance is not None
+        work.model.price = moved_price(work.model.price, coded.bits, AIM * work.wanted)
+        follow_price(work.model, work.importance)
         work.model.epoch(work.optimiser, schedule, attempt, work.exactly(), True)
-        work.model.evaluate(work.exactly())
-        if TOLERANCE[0] <= work.bits() / work.wanted <= TOLERANCE[1]:
-            return
-    raise TargetError(f"the target of {work.wanted / 8:.0f} bytes cannot be met: it came to {work.bits() / 8:.0f}")
+        coded = _code(work, program_index)
+    if _misses(work, coded.bits):
+        raise TargetError(
+            f"the target of {work.wanted / 8:.0f} bytes cannot be met: it came to {len(coded.payload)} at last"
+        )
+    return coded
 
 
 def _code(work: _Work, program_index: Callable[[bytes], int]) -> CodedSegment:
@@ -365,6 +387,10 @@ def _code(work: _Work, program_index: Callable[[bytes], int]) -> CodedSegment:
     header = ImplicitHeader(program_index(traced.program.write()), gop)
     writer = ImplicitWriter(header, traced.program, tensors, geometry, sizes.frames, model.samples.device)
     made = model.code(writer, traced.program)
+    segment, figures = writer.segment, work.figures
+    figures.weight_bits = segment.weight_bits
+    figures.latent_bits = sum(segment.grid_bits.values()) + sum(sum(bits.latents) for bits in segment.unit_bits)
+    figures.motion_bits = sum(sum(bits.motion) for bits in segment.unit_bits)
     exact = torch.stack([made[n] for n in range(sizes.frames)])
     errors = plane_errors(exact, (model.samples + 0.5) * 1024)
     digest = FrameHash()

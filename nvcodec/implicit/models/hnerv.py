@@ -2,12 +2,13 @@
 
 ::
 
-    embedding of the frame (16, 2, 4) -> conv 1x1 -> blocks: conv, pixel shuffle, GELU -> conv 3x3 -> tanh / 2
+    embedding of the frame (16, 2, 4) -> conv 1x1 -> blocks: conv, GELU, pixel shuffle -> conv 3x3 -> tanh / 2
                 ^                                    kernels 1, 3, 5, 5, ...   channels / 1.2 each, at least 12
     a ConvNeXt encoder, while it is fitted; it is not stored
 
-What differs from the paper: the picture is 4:2:0. The last convolution gives Y, U and V at full resolution, and one of
-1x1 brings each 2x2 of them to the six samples of the working domain.
+GELU stands before the shuffle, where it is the same and cheaper. What differs from the paper: the picture is 4:2:0.
+The last convolution gives Y, U and V at full resolution, and one of 1x1 brings each 2x2 of them to the six samples of
+the working domain.
 """
 
 from __future__ import annotations
@@ -18,18 +19,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nvcodec.exact.arrangement import Fit, PixelShuffle, PixelUnshuffle
+from nvcodec.exact.arrangement import PixelShuffle
 from nvcodec.exact.convolution import Conv2d
 from nvcodec.exact.latents import Latent
 from nvcodec.exact.operation import FrameInputs, Sizes
-from nvcodec.exact.outputs import Samples
-from nvcodec.exact.pointwise import GELU, Scale, Tanh
+from nvcodec.exact.pointwise import GELU
+from nvcodec.implicit.models.parts import HEAD_WEIGHTS, Head, conv_weights, widest
 
 __all__ = ["HNeRV"]
 
 EMBEDDING_CHANNELS = 16
 _REDUCTION = 1.2
-_LEAST_WIDTH = 12
+_LEAST_WIDTHS = (12, 8, 6, 4, 3, 2)
+"""Channels that no block goes below: the paper's, and less where there are few weights."""
+_AT_ONCE = 3.0
+"""Values of the last block that are needed at once."""
 _STRIDES = ((5, 2, 2), (5, 4, 2), (5, 4, 2, 2), (5, 4, 4, 2), (5, 4, 4, 2, 2), (5, 4, 4, 4, 2))
 """Factors of the blocks; those are taken whose embedding comes nearest to ``_EMBEDDING_CELLS``."""
 _EMBEDDING_CELLS = 8
@@ -45,32 +49,20 @@ class HNeRV(nn.Module):
         strides = _strides(height, width)
         total = math.prod(strides)
         rows, columns = -(-height // total), -(-width // total)
-        first = _first_width(strides, parameters - sizes.frames * EMBEDDING_CHANNELS * rows * columns)
+        latents = sizes.frames * EMBEDDING_CHANNELS * rows * columns
+        before, *widths = _chosen_widths(strides, parameters - latents, sizes, rows * columns)
         self.embedding = Latent(EMBEDDING_CHANNELS, rows, columns)
-        layers: list[nn.Module] = [Conv2d(EMBEDDING_CHANNELS, first), GELU()]
-        before = first
-        for kernel, stride, after in zip(_kernels(strides), strides, _widths(first, len(strides)), strict=True):
-            layers += [Conv2d(before, after * stride**2, kernel), PixelShuffle(stride), GELU()]
+        layers: list[nn.Module] = [Conv2d(EMBEDDING_CHANNELS, before), GELU()]
+        for kernel, stride, after in zip(_kernels(strides), strides, widths, strict=True):
+            layers += [Conv2d(before, after * stride**2, kernel), GELU(), PixelShuffle(stride)]
             before = after
         self.blocks = nn.Sequential(*layers)
-        self.head = Conv2d(before, 3, 3)
-        self.cells = PixelUnshuffle(2)
-        self.subsample = Conv2d(12, 6)
-        self.fit = Fit(*sizes.half)
-        self.squash, self.halve, self.samples = Tanh(), Scale(-1), Samples()
-        with torch.no_grad():  # Y as it is, U and V each the mean of its four
-            self.subsample.weight.zero_()
-            for n in range(4):
-                self.subsample.weight[n, n] = 1
-            for n in range(8):
-                self.subsample.weight[4 + n // 4, 4 + n] = 0.25
-            self.subsample.bias.zero_()
+        self.head = Head(before, sizes)
         self.analysis = _Analysis(sizes, strides, (rows, columns))
 
     def forward(self, frame: FrameInputs) -> dict[str, Tensor]:
-        features = self.blocks(self.embedding(frame))
-        cells = self.subsample(self.cells(self.head(features)))
-        return {"samples": self.samples(self.halve(self.squash(self.fit(cells))))}
+        made: dict[str, Tensor] = self.head(self.blocks(self.embedding(frame)))
+        return made
 
     def analyse(self, samples: Tensor) -> dict[int, Tensor]:
         """The embeddings of frames, (B, 6, h, w) samples in -0.5 .. 0.5, by level."""
@@ -89,29 +81,39 @@ def _kernels(strides: tuple[int, ...]) -> list[int]:
     return [min(2 * n + 1, 5) for n in range(len(strides))]
 
 
-def _widths(first: int, stages: int) -> list[int]:
+def _widths(first: int, stages: int, least: int) -> list[int]:
     """Channels behind each block."""
     widths = []
     for _ in range(stages):
-        first = max(round(first / _REDUCTION), _LEAST_WIDTH)
+        first = max(round(first / _REDUCTION), least)
         widths.append(first)
     return widths
 
 
-def _first_width(strides: tuple[int, ...], weights: float) -> int:
-    """The largest number of channels with which the blocks have at most so many weights."""
+def _chosen_widths(strides: tuple[int, ...], weights: float, sizes: Sizes, cells: int) -> list[int]:
+    """Channels before the first block and behind each one, with about so many weights: as many as the limits of a
+    program allow, and fewer than the paper's 12 at the end where there are few weights. ``cells``: of the embedding."""
 
-    def count(first: int) -> int:
-        total, before = first * (EMBEDDING_CHANNELS + 1), first
-        for kernel, stride, after in zip(_kernels(strides), strides, _widths(first, len(strides)), strict=True):
-            total += after * stride**2 * (before * kernel**2 + 1)
+    def count(first: int, least: int) -> int:
+        total, before = conv_weights(EMBEDDING_CHANNELS, first), first
+        for kernel, stride, after in zip(_kernels(strides), strides, _widths(first, len(strides), least), strict=True):
+            total += conv_weights(before, after * stride**2, kernel)
             before = after
-        return total + 3 * (9 * before + 1)
+        return total + conv_weights(before, 3, 3) + HEAD_WEIGHTS
 
+    def fits(first: int, least: int) -> bool:
+        positions = cells
+        for stride, after in zip(strides, _widths(first, len(strides), least), strict=True):
+            positions *= stride**2
+            if after > widest(sizes, positions, _AT_ONCE):
+                return False
+        return True
+
+    least = next((width for width in _LEAST_WIDTHS if count(width, width) <= weights), _LEAST_WIDTHS[-1])
     first = 1
-    while count(first + 1) <= weights and first < 2048:
+    while first < 2048 and count(first + 1, least) <= weights and fits(first + 1, least):
         first += 1
-    return first
+    return [first, *_widths(first, len(strides), least)]
 
 
 class _Analysis(nn.Module):
