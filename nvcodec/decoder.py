@@ -22,7 +22,6 @@ from nvcodec.bitstream.salvage import SalvageReader
 from nvcodec.core.device import check_device, choose_device
 from nvcodec.core.errors import BitstreamError, ChecksumError, InputError, UnsupportedError
 from nvcodec.core.frame import Frame, VideoProperties
-from nvcodec.core.limits import level_by_number
 from nvcodec.core.parallel import thread_limit
 from nvcodec.exact.operation import Sizes
 from nvcodec.exact.program import Program
@@ -49,9 +48,9 @@ class SegmentDecoder(Protocol):
     def account(self) -> dict[str, Any]:
         """Where the bits of what has been decoded went.
 
-        ``header_bytes``, ``weight_bits``, ``motion_bits``, ``block_bits``, ``width``, ``gop``, ``parameters``, and
-        ``units``: of each its ``frames``, by display position, ``type``, ``depth``, ``motion_bits``, ``block_bits`` and
-        ``bits``.
+        ``header_bytes``, ``weight_bits``, ``motion_bits``, ``gop``, ``parameters``, and ``units``: of each its
+        ``frames``, by display position, ``type``, ``depth``, ``motion_bits`` and ``bits``. Hybrid segments and their
+        units have ``block_bits``, the segments ``width``; implicit ones ``latent_bits``, by level, and ``program``.
         """
 
 
@@ -302,14 +301,13 @@ class Decoder:
             )
 
     def _checked_programs(self) -> list[Program]:
-        """Those of the file. Raises BitstreamError unless all of them keep the limits of its level."""
+        """Those of the file. Raises BitstreamError unless all of them keep the limits."""
         sizes = Sizes(self.geometry.half, self.geometry.blocks, 1)
-        most = level_by_number(self.header.level).max_picture_samples
         programs = []
         for number, coded in enumerate(self.container.programs):
             with _placed(f"PROGRAM {number}"):
                 programs.append(Program.parse(coded))
-                programs[-1].check(sizes, most)
+                programs[-1].check(sizes)
         return programs
 
     def _segment_decoder(self, segment: Segment) -> SegmentDecoder:

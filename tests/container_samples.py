@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 import zstandard
@@ -33,9 +34,9 @@ def header(**changes: int) -> StreamHeader:
     return dataclasses.replace(HEADER, **changes)
 
 
-def example() -> bytes:
-    """A file with a little of everything."""
-    return write_container(header(segment_count=3), SEGMENTS, timestamps=PTS, metadata=METADATA)
+def example(programs: Sequence[bytes] = ()) -> bytes:
+    """A file with a little of everything, and ``programs`` that are none."""
+    return write_container(header(segment_count=3), SEGMENTS, timestamps=PTS, metadata=METADATA, programs=programs)
 
 
 def section(kind: int, payload: bytes, *, crc: int = 0) -> bytes:
@@ -47,7 +48,7 @@ def section(kind: int, payload: bytes, *, crc: int = 0) -> bytes:
 
 
 def assemble(
-    head: bytes, index: bytes, *rest: bytes, version: bytes = b"\5\0", end: bytes = b"\x7f\0\xc6\x77\x7e\xe9"
+    head: bytes, index: bytes, *rest: bytes, version: bytes = b"\6\0", end: bytes = b"\x7f\0\xc6\x77\x7e\xe9"
 ) -> bytes:
     """A file with right CRCs around any content."""
     start = container.SIGNATURE + version

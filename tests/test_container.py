@@ -36,8 +36,8 @@ from nvcodec.core.errors import ChecksumError
 def test_tiny_file_is_these_bytes() -> None:
     data = write_container(HEADER, [Segment(b"abc", HASH, 33)])
     assert data.hex() == (
-        "894357560d0a1a0a" + "0500"
-        "0114" + "01a003f0014021" + "01e907b0ea0101" + "000102020200" + "c205f8b1"
+        "894357560d0a1a0a" + "0600"
+        "0114" + "01a003f0014021" + "01e907b0ea0101" + "000102020200" + "eaace6e9"
         "0202" + "2119" + "da7e3d60"
         "0313" + "616263" + HASH.hex() + "67bd0e29"
         "7f00" + "c6777ee9"
@@ -54,6 +54,17 @@ def test_overhead_of_one_segment() -> None:
 
 def test_everything_comes_back() -> None:
     assert walk(example()) == (header(segment_count=3), SEGMENTS, PTS, METADATA)
+
+
+def test_programs_come_back() -> None:
+    programs = (b"one", bytes(16384), b"three")
+    data = example(programs)
+    assert walk(data) == (header(segment_count=3), SEGMENTS, PTS, METADATA)
+    with ContainerReader(io.BytesIO(data)) as reader:
+        assert reader.programs == programs
+        parts = reader.byte_map()
+    assert parts["program"] > 3 * 8
+    assert parts["crc"] == 4 * 11
 
 
 def test_plain_file_has_default_timestamps_and_no_metadata() -> None:
@@ -163,7 +174,7 @@ def test_metadata_is_compact_json() -> None:
 
 
 def test_newer_minor_version_is_read() -> None:
-    data = assemble(HEADER.write() + b"new", INDEX, section(0x84, b"new"), SEGMENT, version=b"\5\7")
+    data = assemble(HEADER.write() + b"new", INDEX, section(0x84, b"new"), SEGMENT, version=b"\6\7")
     with ContainerReader(io.BytesIO(data)) as reader:
         assert (reader.minor, reader.header) == (7, HEADER)
         assert reader.check_complete() == len(data)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import random
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -39,21 +40,29 @@ from nvcodec.core.errors import (
 # One error after the other
 
 HEAD = HEADER.write()
+PROGRAM = section(4, zstd(b"program"))
 CASES: list[tuple[str, bytes, type[BitstreamError], str]] = [
     ("empty", b"", TruncatedError, "signature: needs 1 bytes at byte 0"),
     ("png", b"\x89PNG\r\n\x1a\n", SignatureError, "not a .cwrv file$"),
     ("text mode", b"\x89CWV\n\x1a\n", SignatureError, "transferred as text"),
     ("major 4", assemble(HEAD, INDEX, SEGMENT, version=b"\4\0"), UnsupportedError, "version 4.0"),
     ("major 0", assemble(HEAD, INDEX, SEGMENT, version=b"\0\1"), UnsupportedError, "version 0.1"),
-    ("no HEAD", container.SIGNATURE + b"\5\0" + section(2, b""), SyntaxViolation, "INDEX at byte 10"),
+    ("no HEAD", container.SIGNATURE + b"\6\0" + section(2, b""), SyntaxViolation, "INDEX at byte 10"),
     ("HEAD too long", assemble(bytes(1025), b""), LimitError, "HEAD: length = 1025"),
     ("HEAD and more", assemble(HEAD + b"x", INDEX), SyntaxViolation, "HEAD: 1 bytes too many, from byte 32"),
     ("HEAD too short", assemble(HEAD[:-1], INDEX), TruncatedError, "chroma_location: .* at byte 31"),
     ("two HEADs", assemble(HEAD, INDEX, section(1, HEAD)), SyntaxViolation, "HEAD at byte"),
     ("two INDEXes", assemble(HEAD, INDEX, section(2, INDEX)), SyntaxViolation, "INDEX at byte"),
     ("no SEGMENT", assemble(HEAD, INDEX), SyntaxViolation, "END at byte .* SEGMENT belongs"),
-    ("critical", assemble(HEAD, INDEX, section(4, b"")), UnsupportedError, "section 0x04 at byte"),
-    ("late critical", assemble(HEAD, INDEX, SEGMENT, section(4, b"")), UnsupportedError, "0x04"),
+    ("critical", assemble(HEAD, INDEX, section(5, b"")), UnsupportedError, "section 0x05 at byte"),
+    ("late critical", assemble(HEAD, INDEX, SEGMENT, section(5, b"")), UnsupportedError, "0x05"),
+    ("late PROGRAM", assemble(HEAD, INDEX, SEGMENT, PROGRAM), SyntaxViolation, "PROGRAM at byte .* END belongs"),
+    ("PROGRAM behind an option", assemble(HEAD, INDEX, section(0x90, b""), PROGRAM), SyntaxViolation, "PROGRAM at"),
+    ("PROGRAM too many", assemble(HEAD, INDEX, *[PROGRAM] * 17, SEGMENT), LimitError, "PROGRAM: more than 16"),
+    ("PROGRAM too long", assemble(HEAD, INDEX, section(4, bytes(1025)), SEGMENT), LimitError, "length = 1025"),
+    ("PROGRAM empty", assemble(HEAD, INDEX, section(4, zstd(b"")), SEGMENT), LimitError, "PROGRAM: 0 bytes"),
+    ("PROGRAM large", assemble(HEAD, INDEX, section(4, zstd(bytes(16385))), SEGMENT), LimitError, "16385 bytes"),
+    ("PROGRAM not packed", assemble(HEAD, INDEX, section(4, b"abcd"), SEGMENT), SyntaxViolation, "PROGRAM: not a zstd"),
     ("late option", assemble(HEAD, INDEX, SEGMENT, section(0x90, b"")), SyntaxViolation, "0x90 at byte"),
     ("SEGMENT too many", assemble(HEAD, INDEX, SEGMENT, SEGMENT), SyntaxViolation, "SEGMENT at byte"),
     ("index too short", assemble(HEAD, INDEX[:1], SEGMENT), TruncatedError, "section_bytes: needs 8 bits"),
@@ -206,6 +215,10 @@ def test_repeated_optional_sections() -> None:
         lambda: write_container(HEADER, [Segment(b"abc", HASH, 33)], metadata={"a": float("nan")}),
         lambda: write_container(HEADER, [Segment(b"abc", HASH, 33)], metadata={"1": 1, 1: 2}),  # type: ignore[dict-item]
         lambda: write_container(HEADER, [Segment(b"abc", HASH, 33)], metadata={"a": "x" * 70000}),
+        lambda: write_container(HEADER, [Segment(b"abc", HASH, 33)], programs=[b"x"] * 17),
+        lambda: write_container(HEADER, [Segment(b"abc", HASH, 33)], programs=[b""]),
+        lambda: write_container(HEADER, [Segment(b"abc", HASH, 33)], programs=[bytes(16385)]),
+        lambda: write_container(HEADER, [Segment(b"abc", HASH, 33)], programs=[random.Random(1).randbytes(1100)]),
     ],
 )  # fmt: skip
 def test_writer_refuses_what_the_reader_would(write: Callable[[], bytes]) -> None:
@@ -217,7 +230,7 @@ def test_writer_refuses_what_the_reader_would(write: Callable[[], bytes]) -> Non
 
 
 def test_every_flipped_byte_is_found() -> None:
-    data = example()
+    data = example([b"program"])
     for position in range(len(data)):
         for mask in (0x01, 0x80, 0xFF):
             damaged = bytearray(data)
@@ -227,7 +240,7 @@ def test_every_flipped_byte_is_found() -> None:
 
 
 def test_every_truncation_is_found() -> None:
-    data = example()
+    data = example([b"program"])
     for length in range(len(data)):
         for source in (io.BytesIO(data[:length]), Pipe(data[:length])):
             with pytest.raises(TruncatedError), ContainerReader(source) as reader:  # type: ignore[arg-type]
@@ -265,7 +278,7 @@ def mutate(data: bytes, changes: Sequence[tuple[str, int, bytes]]) -> bytes:
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=80), st.booleans())
 def test_random_bytes(data: bytes, signed: bool) -> None:
-    data = container.SIGNATURE + b"\5\0" + data if signed else data
+    data = container.SIGNATURE + b"\6\0" + data if signed else data
     with pytest.raises(BitstreamError):
         walk(data)
 
@@ -273,21 +286,22 @@ def test_random_bytes(data: bytes, signed: bool) -> None:
 @settings(max_examples=300, deadline=None)
 @given(mutations)
 def test_mutated_file(changes: list[tuple[str, int, bytes]]) -> None:
-    data = mutate(example(), changes)
-    if data == example():
+    data = mutate(example([b"program"]), changes)
+    if data == example([b"program"]):
         return
     with pytest.raises(BitstreamError):
         walk(data)
 
 
 @settings(max_examples=400, deadline=None)
-@given(st.sampled_from(["head", "index", "timestamps", "metadata", "segment"]), mutations)
+@given(st.sampled_from(["head", "index", "program", "timestamps", "metadata", "segment"]), mutations)
 def test_mutated_payload_with_right_crc(part: str, changes: list[tuple[str, int, bytes]]) -> None:
     """Past the CRCs: our errors only, or a file that says what it would say written again."""
     parts = {"head": HEAD, "index": INDEX, "timestamps": sleb(5, *[0] * 32), "metadata": b'{"a":[1,"b"]}'}
-    parts["segment"] = b"abc" + HASH
+    parts |= {"segment": b"abc" + HASH, "program": b"program"}
     parts[part] = mutate(parts[part], changes)
-    optional = [section(0x81, zstd(parts["timestamps"])), section(0x82, zstd(parts["metadata"]))]
+    packed = ((0x04, "program"), (0x81, "timestamps"), (0x82, "metadata"))
+    optional = [section(kind, zstd(parts[name])) for kind, name in packed]
     data = assemble(parts["head"], parts["index"], *optional, section(3, parts["segment"]))
     try:
         head, segments, pts, metadata = walk(data)
@@ -298,9 +312,10 @@ def test_mutated_payload_with_right_crc(part: str, changes: list[tuple[str, int,
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.sampled_from([0x81, 0x82]), mutations)
+@given(st.sampled_from([0x04, 0x81, 0x82]), mutations)
 def test_mutated_zstd_with_right_crc(kind: int, changes: list[tuple[str, int, bytes]]) -> None:
-    frame = {0x81: NOT_DEFAULT, 0x82: zstd(b'{"a":"' + b"abc" * 30 + b'"}')}[kind]
+    text = b'{"a":"' + b"abc" * 30 + b'"}'
+    frame = {0x04: zstd(text), 0x81: NOT_DEFAULT, 0x82: zstd(text)}[kind]
     try:
         walk(with_optional(section(kind, mutate(frame, changes))))
     except BitstreamError:

@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
+import zstandard
 from fault_campaign import Failure, check_damaged, check_skip, check_strict, commands
 from fault_files import (
     HOSTILE,
@@ -17,6 +18,7 @@ from fault_files import (
     byte_flips,
     header_bits,
     payload_bits,
+    program_work,
     resealed,
     section_places,
     small_file,
@@ -43,7 +45,7 @@ def small() -> Sample:
 
 
 def test_small_file_has_every_section(small: Sample) -> None:
-    assert set(section_places(small[0])) == {0x01, 0x02, 0x03, 0x7F, 0x81, 0x82, 0x90}
+    assert set(section_places(small[0])) == {0x01, 0x02, 0x03, 0x04, 0x7F, 0x81, 0x82, 0x90}
     assert check_strict(*small) == "harmless"
 
 
@@ -80,11 +82,15 @@ def test_behind_right_checksums(small: Sample) -> None:
     assert results == {"found", "harmless"}
 
 
-def test_reserved_bits_of_a_segment_are_ignored(small: Sample) -> None:
+def test_other_representations_are_refused(small: Sample) -> None:
     data, frames = small
-    start, payload, end = section_places(data)[SectionType.SEGMENT][0]
-    changed = bytes([data[payload] ^ 0x0F]) + data[payload + 1 : end - 4]
-    assert check_strict(resealed(data, start, changed), frames) == "harmless"
+    for start, payload, end in section_places(data)[SectionType.SEGMENT]:
+        for representation in (2, 15):
+            first = data[payload] & 15 | representation << 4
+            damaged = resealed(data, start, bytes([first]) + data[payload + 1 : end - 4])
+            assert check_strict(damaged, frames) == "found"
+            with pytest.raises(UnsupportedError, match=f"representation {representation} is not defined"):
+                verify(damaged)
 
 
 def test_checks_can_fail(small: Sample) -> None:
@@ -213,11 +219,18 @@ def test_mutated_file(changes: list[tuple[str, int, bytes]]) -> None:
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.sampled_from([0x01, 0x02, 0x03, 0x81, 0x82]), mutations)
-def test_mutated_payload_with_right_checksums(kind: int, changes: list[tuple[str, int, bytes]]) -> None:
+@given(st.sampled_from([(0x01, 0), (0x02, 0), (0x03, 0), (0x03, 1), (0x04, 0), (0x81, 0), (0x82, 0)]), mutations)
+def test_mutated_payload_with_right_checksums(place: tuple[int, int], changes: list[tuple[str, int, bytes]]) -> None:
+    """What PROGRAM holds is changed before it is packed."""
     data, frames = TINY
-    start, payload, end = section_places(data)[kind][0]
-    damaged = resealed(data, start, mutate(data[payload : end - 4], changes))
+    kind, number = place
+    start, payload, end = section_places(data)[kind][number]
+    content = data[payload : end - 4]
+    if kind == SectionType.PROGRAM:
+        content = zstandard.ZstdCompressor().compress(mutate(zstandard.ZstdDecompressor().decompress(content), changes))
+    else:
+        content = mutate(content, changes)
+    damaged = resealed(data, start, content)
     try:
         decoded = verify_if_small(damaged)
     except BitstreamError:
@@ -228,9 +241,10 @@ def test_mutated_payload_with_right_checksums(kind: int, changes: list[tuple[str
 
 
 def verify_if_small(data: bytes) -> list[Planes] | None:
-    """A mutated HEAD may ask for large pictures, which is no fault, and takes time."""
+    """A mutated HEAD may ask for large pictures, and a mutated program for much work; that is no fault, and takes
+    time."""
     with Decoder(io.BytesIO(data), device="cpu", threads=1) as decoder:
-        if decoder.header.width * decoder.header.height > 4096:
+        if decoder.header.width * decoder.header.height > 4096 or program_work(decoder) > 10**7:
             return None
     return verify(data)
 

@@ -13,7 +13,7 @@ import reference_decoder as reference
 import reference_machine as machine
 import zstandard
 
-PICTURE = machine.Picture(h=10, w=17, bh=3, bw=5, level_samples=101376)
+PICTURE = machine.Picture(h=10, w=17, bh=3, bw=5)
 CODES = {operation.name: code for code, operation in machine.OPERATIONS.items()}
 Written = tuple[str, dict[str, int], list[int]]  # operation, parameters, operands (node numbers)
 

@@ -59,6 +59,17 @@ def lost(damage: list[Damage]) -> list[tuple[int, int, int]]:
     return [(d.start, d.stop, d.shown) for d in damage]
 
 
+# Programs
+
+
+@pytest.mark.parametrize("into", [1, 10])
+def test_a_damaged_program_is_an_error(small: Sample, into: int) -> None:
+    """Nothing says any longer what the segments that name it mean."""
+    data, _ = small
+    with pytest.raises(BitstreamError, match="PROGRAM"):
+        salvaged(flipped(data, place(data, SectionType.PROGRAM, 0, into), mask=0x01))
+
+
 # Segments
 
 

@@ -76,7 +76,7 @@ def test_spec_sections_and_errors() -> None:
     rows = re.findall(r"^\| (0x\w\w) \| (\w+) \|", SPEC, flags=re.MULTILINE)
     assert {name: int(kind, 16) for kind, name in rows} == {k.name: k.value for k in container.SectionType}
     assert container.SIGNATURE.hex(" ").upper() in SPEC
-    chapter = SPEC.split("\n## 14.")[1].split("\n## ")[0]
+    chapter = SPEC.split("\n## 16.")[1].split("\n## ")[0]
     reasons = {cls.reason for cls in BitstreamError.__subclasses__()}
     assert set(re.findall(r"^\| `(\w+)` \|", chapter, flags=re.MULTILINE)) == reasons
 

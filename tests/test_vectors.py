@@ -16,8 +16,11 @@ from typing import Any
 
 import pytest
 
+from nvcodec.account import describe
+from nvcodec.cli.info import format_info
 from nvcodec.core.errors import BitstreamError
 from nvcodec.decoder import Decoder, FrameHash
+from nvcodec.exact import machine
 from nvcodec.hybrid.blocks import contexts
 
 ROOT = Path(__file__).parent.parent
@@ -39,6 +42,7 @@ def load_tool(name: str) -> ModuleType:
 
 
 reference: Any = load_tool("reference_decoder")
+reference_machine: Any = sys.modules["reference_machine"]
 
 
 def path_of(name: str) -> Path:
@@ -83,6 +87,23 @@ def test_product(name: str, threads: int) -> None:
     assert product_hash(product_frames(name, threads=threads)) == GOOD[name]
 
 
+@pytest.mark.parametrize("name", ["program_hinerv", "program_references", "program_cwrnn"])
+def test_frames_of_a_unit_one_by_one(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they are computed where they are large."""
+    monkeypatch.setattr(machine, "_ELEMENTS_AT_ONCE", 1)
+    assert product_hash(product_frames(name)) == GOOD[name]
+
+
+@pytest.mark.parametrize("name", ["segments", "program_several", "program_inputs", "program_cwrnn"])
+def test_account_adds_up(name: str) -> None:
+    with Decoder(path_of(name), device="cpu") as decoder:
+        info = describe(decoder, name)
+    parts = info["bytes_by_purpose"]
+    assert sum(parts.values()) == pytest.approx(info["file_bytes"]) == LISTED[name]["bytes"]
+    assert 0 <= parts["coder_end"] <= 12 * len(info["segments"])
+    assert format_info(info).count("\nsegment ") == len(info["segments"])
+
+
 @dataclass
 class Seen:
     """What the reference decoder made of the vectors, and which parts of the format it met."""
@@ -98,6 +119,9 @@ class Seen:
     largest: int = 0
     contexts: set[int] = field(default_factory=set)
     changed: set[str] = field(default_factory=set)
+    programs: dict[int, Any] = field(default_factory=dict)
+    exponents: set[int] = field(default_factory=set)
+    weight_sums: set[int] = field(default_factory=set)
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +162,20 @@ def seen() -> Seen:
         result.changed.update(name for name, tensor in net.items() if (tensor != start[name]).any())
         return net
 
+    class Decoding(reference.ImplicitDecoder):  # type: ignore[misc]
+        def conv_tensors(self, node: Any) -> Any:
+            tensors = super().conv_tensors(node)
+            result.programs[id(self.program)] = self.program
+            result.exponents.update(tensors.exponent.tolist())
+            result.weight_sums.update(abs(tensors.weight).sum((1, 2, 3)).tolist())
+            return tensors
+
+        def unit(self, frames: Any) -> Any:
+            result.programs[id(self.program)] = self.program
+            return super().unit(frames)
+
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reference, "ImplicitDecoder", Decoding)
         patch.setattr(reference, "motion_level", level)
         patch.setattr(reference, "decode_unit", unit)
         patch.setattr(reference.BlockReader, "c", one_bin)
@@ -180,7 +217,7 @@ def test_vectors_use_the_whole_format(seen: Seen) -> None:
     """Every width, depth, level of motion, size, mode and context of blocks, tensor, kind of section and name of an
     error occurs."""
     kinds = set().union(*(sections_of(path_of(name).read_bytes()) for name in GOOD))
-    assert kinds == {0x01, 0x02, 0x03, 0x7F, 0x80, 0x81, 0x82, 0x83, 0x84, 0xFF}
+    assert kinds == {0x01, 0x02, 0x03, 0x04, 0x7F, 0x80, 0x81, 0x82, 0x83, 0x84, 0xFF}
     assert seen.widths == set(reference.WIDTHS)
     assert seen.depths == set(range(8))
     assert seen.motion == {(k, r) for k in range(5) for r in (1, 2)}
@@ -209,7 +246,35 @@ def reachable_contexts() -> set[int]:
     return set(range(contexts.CONTEXTS)) - unused
 
 
-@pytest.mark.parametrize("name", ["segments", "p_only"])
+NOT_ALL = ("channels", "rows", "columns", "start", "groups", "level")
+
+
+def test_vectors_use_all_operations(seen: Seen) -> None:
+    """In programs that segments name: every operation, number of activation bits, and the smallest and the largest
+    value of every parameter but sizes and levels."""
+    values: dict[tuple[str, str], set[int]] = {}
+    for program in seen.programs.values():
+        for node in program.nodes:
+            values.setdefault((node.operation, ""), set())
+            for name, value in node.p.items():
+                values.setdefault((node.operation, name), set()).add(value)
+    assert {program.activation_bits for program in seen.programs.values()} == set(range(8, 17))
+    for operation in reference_machine.OPERATIONS.values():
+        assert (operation.name, "") in values
+        for name, low, high in operation.parameters:
+            if name not in NOT_ALL:
+                found = values[operation.name, name]
+                assert (min(found), max(found)) == (low, high), (operation.name, name)
+    assert values["latent", "level"] | values["grid", "level"] == set(range(16))
+    assert values["conv", "kernel"] == {1, 3, 5, 7, 9}
+    assert values["table", "function"] == set(range(6))
+    assert values["warp", "block_log2"] == set(range(4))
+    assert values["add", "shift"] == values["multiply", "shift"] == values["rescale", "shift"] == set(range(31))
+    assert {-256, 96} <= seen.exponents
+    assert {2**17 - 1, (2**31 - 1) // (2**15 - 1)} <= seen.weight_sums
+
+
+@pytest.mark.parametrize("name", ["segments", "p_only", "program_several", "program_hinerv"])
 def test_any_range_of_frames(name: str) -> None:
     whole = product_frames(name)
     assert product_hash(whole) == GOOD[name]

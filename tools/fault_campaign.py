@@ -60,8 +60,8 @@ SECONDS_A_CASE = 60
 BYTES_OF_MEMORY = 2**30
 HOSTILE_SECONDS, HOSTILE_MIB = 1.0, 300
 _PLACE = re.compile(
-    r"signature|version|not a \.cwrv file|HEAD|INDEX|TIMESTAMPS|METADATA|AUDIO|END|SEGMENT|segment|section|at byte|"
-    r"= \d+|picture"
+    r"signature|version|not a \.cwrv file|HEAD|INDEX|PROGRAM|TIMESTAMPS|METADATA|AUDIO|END|SEGMENT|segment|section|"
+    r"at byte|= \d+|picture"
 )
 
 Check = Callable[[bytes, list[Planes]], str]

@@ -10,6 +10,7 @@ import io
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import partial
 from random import Random
 from typing import Final
 
@@ -17,6 +18,8 @@ import numpy as np
 import torch
 import zstandard
 from draw_blocks import draw_blocks
+from hostile_programs import PAYLOADS, PROGRAMS, long_program, right_program, widest_program
+from program_vectors import Body, ProgramPlan, implicit_segment
 
 from nvcodec.bitstream import container, syntax
 from nvcodec.bitstream.bitio import BitReader, BitWriter
@@ -34,6 +37,14 @@ from nvcodec.core.errors import (
 from nvcodec.decoder import Decoder, FrameHash, output_planes
 from nvcodec.entropy.symbols import SymbolWriter
 from nvcodec.entropy.weights import STEPS, TensorChange, row_length
+from nvcodec.exact.arithmetic import Function
+from nvcodec.exact.arrangement import Concatenation, Fitting
+from nvcodec.exact.operation import Sizes
+from nvcodec.exact.outputs import Correction, SamplesOutput, StateOutput
+from nvcodec.exact.pointwise import Addition
+from nvcodec.exact.program import Program
+from nvcodec.exact.references import PredictionInput, StateInput, VectorsInput
+from nvcodec.exact.warping import Warping
 from nvcodec.hybrid.base import WIDTHS, segment_tensors
 from nvcodec.hybrid.blocks.contexts import initial_probabilities
 from nvcodec.hybrid.blocks.layout import LEVEL_BOUND, STEP_BOUND, BlockLayout, BlockSymbols
@@ -51,6 +62,7 @@ __all__ = [
     "byte_flips",
     "header_bits",
     "payload_bits",
+    "program_work",
     "resealed",
     "section_places",
     "small_file",
@@ -71,25 +83,56 @@ BIT_MASKS: Final = tuple(1 << bit for bit in range(8))
 def small_file(
     width: int = 16, height: int = 12, counts: tuple[int, ...] = (3, 2, 4), *, optional: bool = True
 ) -> tuple[bytes, list[Planes]]:
-    """A file with a segment for each count, of frames that are noise, and those frames.
+    """A file with a segment for each count, of frames that are noise, and those frames. The last one of several
+    segments is implicit.
 
     ``optional``: with TIMESTAMPS, METADATA and a section of an unknown type.
     """
     generator, random = torch.Generator().manual_seed(width * height), Random(width * height)
     frames: list[Planes] = []
     segments = []
-    for count in counts:
-        segment, decoded = _noise_segment(width, height, count, generator, random)
+    for number, count in enumerate(counts, 1):
+        if 1 < number == len(counts):
+            segment, decoded = _implicit_segment(width, height, count, random)
+        else:
+            segment, decoded = _noise_segment(width, height, count, generator, random)
         segments.append(segment)
         frames += decoded
     total = sum(counts)
     header = _header(width=width, height=height, frame_count=total, segment_count=len(counts))
+    programs = [small_program(width, height).write()] if len(counts) > 1 else []
     if not optional:
-        return write_container(header, segments), frames
+        return write_container(header, segments, programs=programs), frames
     pts = [0, *range(2, total + 1)]
-    data = write_container(header, segments, timestamps=pts, metadata={"title": "noise"})
+    data = write_container(header, segments, timestamps=pts, metadata={"title": "noise"}, programs=programs)
     place = section_places(data)[SectionType.SEGMENT][0][0]
     return data[:place] + _section(0x90, b"unknown") + data[place:], frames
+
+
+def small_program(width: int, height: int) -> Program:
+    """One with motion, a correction of it, a state and latents, in few weights."""
+    body = Body(12)
+    geometry = FrameGeometry(width, height)
+    (rows, columns), blocks = geometry.half, geometry.blocks
+    latent, vectors = body.latent(2, rows, columns, 5), body(VectorsInput, slot=0)
+    state = body(StateInput, slot=0, index=0, channels=2, rows=rows, columns=columns)
+    near = body(Concatenation, vectors, body(Fitting, state, rows=blocks[0], columns=blocks[1]))
+    body(Correction, body.convolved(near, 2), slot=0)
+    warped = body(Warping, state, body(VectorsInput, slot=0, final=1), block_log2=2)
+    prediction = body(PredictionInput)
+    seen = body.table(body(Concatenation, latent, warped), Function.GELU)
+    body(StateOutput, body.convolved(seen, 2, 3), index=0)
+    body(SamplesOutput, body(Addition, prediction, body.convolved(seen, 6)))
+    return body.program()
+
+
+def _implicit_segment(width: int, height: int, count: int, random: Random) -> tuple[Segment, list[Planes]]:
+    plan = ProgramPlan(small_program(width, height), count, 4, (0.3, 9), motion=(0.2, 3))
+    payload, frames = implicit_segment(random, plan, 0, FrameGeometry(width, height))
+    digest = FrameHash()
+    for planes in frames:
+        digest.add(planes)
+    return Segment(payload, digest.digest(), count), frames
 
 
 def _noise_segment(
@@ -154,7 +197,7 @@ def payload_bits(data: bytes) -> Iterator[tuple[str, bytes]]:
     for kind, places in section_places(data).items():
         for start, payload_start, end in places:
             payload = data[payload_start : end - limits.CRC_BYTES]
-            packed = kind in (SectionType.TIMESTAMPS, SectionType.METADATA)
+            packed = kind in (SectionType.PROGRAM, SectionType.TIMESTAMPS, SectionType.METADATA)
             content = zstandard.ZstdDecompressor().decompress(payload) if packed else payload
             for position in range(len(content)):
                 changed = bytearray(content)
@@ -244,6 +287,28 @@ def _with_payload(payload: bytes, *, frames: int = 1, **changes: int) -> bytes:
     return write_container(header, [Segment(payload, bytes(16), frames)])
 
 
+def _with_programs(*contents: bytes) -> bytes:
+    """Sections PROGRAM with these contents, and a hybrid segment."""
+    return _file(_fields(), _INDEX, *(_section(4, _zstd(content)) for content in contents), _SEGMENT, _END)
+
+
+def _implicit(payload: bytes, program: bytes) -> bytes:
+    """One implicit segment with right checksums; the frame hash is wrong."""
+    return write_container(_header(), [Segment(payload, bytes(16), 1)], programs=[program])
+
+
+def _with_programs_of(build: Callable[[], bytes]) -> bytes:
+    return _with_programs(build())
+
+
+def _implicit_of(build: Callable[[], tuple[bytes, bytes]]) -> bytes:
+    return _implicit(*build())
+
+
+def _packed_program(payload: bytes, **options: bytes) -> bytes:
+    return _file(_fields(), _INDEX, _section(4, payload, **options), _SEGMENT, _END)  # type: ignore[arg-type]
+
+
 def _zstd(data: bytes) -> bytes:
     return zstandard.ZstdCompressor().compress(data)
 
@@ -287,7 +352,7 @@ def _many_segments(count: int) -> bytes:
 
 _BIG: Final = {"level": 6, "width": 8192, "height": 8192}
 
-HOSTILE: Final[dict[str, tuple[Callable[[], bytes], type[BitstreamError]]]] = {
+HOSTILE: dict[str, tuple[Callable[[], bytes], type[BitstreamError]]] = {
     "width 2^31-1": (lambda: _with_head(width=2**31 - 1), LimitError),
     "height 2^31": (lambda: _with_head(height=b"\x80\x80\x80\x80\x08"), LimitError),
     "leb128 without end": (lambda: _with_head(width=b"\xff" * 900), LimitError),
@@ -358,7 +423,44 @@ HOSTILE: Final[dict[str, tuple[Callable[[], bytes], type[BitstreamError]]]] = {
         lambda: _file(_fields(), _INDEX, _with_head(), _END),
         ChecksumError,
     ),
-    "unknown critical section": (lambda: _with_optional(_section(0x04, b"")), UnsupportedError),
+    "unknown critical section": (lambda: _with_optional(_section(0x05, b"")), UnsupportedError),
+    "PROGRAM of 2^31-1 bytes": (lambda: _packed_program(b"", length=b"\xff\xff\xff\xff\x07"), LimitError),
+    "PROGRAM of 1025 bytes": (lambda: _packed_program(bytes(1025)), LimitError),
+    "PROGRAM that states 2^63 bytes": (lambda: _packed_program(_zstd_frame(2**63, _RLE_BLOCKS)), LimitError),
+    "PROGRAM that holds 131 KB and states 16 KiB": (
+        lambda: _packed_program(_zstd_frame(16384, _RLE_BLOCKS)),
+        SyntaxViolation,
+    ),
+    "PROGRAM that holds 27 MB and states 16 KiB": (
+        lambda: _packed_program(_zstd_frame(16384, _MORE_BLOCKS[:800] + _RLE_BLOCKS)),
+        SyntaxViolation,
+    ),
+    "PROGRAM with a window of 3.75 TiB": (
+        lambda: _packed_program(_zstd_frame(16384, _RLE_BLOCKS, window=0xFF)),
+        SyntaxViolation,
+    ),
+    "PROGRAM of 1 GB": (lambda: _packed_program(_zstd(bytes(10**9))[:1024]), LimitError),
+    "17 sections PROGRAM": (lambda: _with_programs(*[right_program()] * 17), LimitError),
+    "15 long programs and one that is none": (
+        lambda: _with_programs(*[long_program()] * 15, right_program()[:-1]),
+        TruncatedError,
+    ),
+    "15 programs of 16 KiB and one that is none": (
+        lambda: _with_programs(*[widest_program()] * 15, right_program()[:-1]),
+        TruncatedError,
+    ),
+    "PROGRAM behind METADATA": (
+        lambda: _with_optional(_section(0x82, _zstd(b'{"a":1}')), _section(4, _zstd(right_program()))),
+        SyntaxViolation,
+    ),
+    "PROGRAM behind SEGMENT": (
+        lambda: _file(_fields(), _INDEX, _SEGMENT, _section(4, _zstd(right_program())), _END),
+        SyntaxViolation,
+    ),
+    "PROGRAM before INDEX": (
+        lambda: _START + _section(1, _fields(), zlib.crc32(_START)) + _section(4, _zstd(right_program())),
+        SyntaxViolation,
+    ),
     "one byte after END": (lambda: small_file(counts=(1,))[0] + b"\0", SyntaxViolation),
     "a megabyte after END": (lambda: small_file(counts=(1,))[0] + bytes(10**6), SyntaxViolation),
     "weights that break the exactness bound": (lambda: _with_payload(_breaking_weights(8)), LimitError),
@@ -368,7 +470,7 @@ HOSTILE: Final[dict[str, tuple[Callable[[], bytes], type[BitstreamError]]]] = {
     ),
     "gop 0": (lambda: _with_payload(b"\0\0\0"), LimitError),
     "gop 2^31-1": (lambda: _with_payload(b"\0\xff\xff\xff\xff\x07\0"), LimitError),
-    "network of width 15": (lambda: _with_payload(b"\xf0\x04\0"), LimitError),
+    "network of width 15": (lambda: _with_payload(b"\x0f\x04\0"), LimitError),
     "entropy-coded data of three bytes": (lambda: _with_payload(b"\0\x04\0abc"), SyntaxViolation),
     "a level beyond its bound": (lambda: _with_payload(_breaking_blocks(LEVEL_BOUND + 1, 0)), TruncatedError),
     "a quantiser step beyond its bound": (lambda: _with_payload(_breaking_blocks(1, STEP_BOUND + 1)), TruncatedError),
@@ -378,7 +480,19 @@ HOSTILE: Final[dict[str, tuple[Callable[[], bytes], type[BitstreamError]]]] = {
         TruncatedError,
     ),
 }  # fmt: skip
+HOSTILE |= {f"program: {name}": (partial(_with_programs_of, build), error) for name, (build, error) in PROGRAMS.items()}
+HOSTILE |= {f"implicit: {name}": (partial(_implicit_of, build), error) for name, (build, error) in PAYLOADS.items()}
 """Files that must be refused, by what is wrong with them; all are refused without decoding more than a tiny frame."""
+
+
+def program_work(decoder: Decoder) -> int:
+    """Multiplications and values of a frame, of the program of a file that takes the most."""
+    sizes = Sizes(decoder.geometry.half, decoder.geometry.blocks, 1)
+    most = 0
+    for program in decoder.programs:
+        shapes = program.shapes(sizes)
+        most = max(most, program.multiplications(shapes) + sum(shape.elements for shape in shapes))
+    return most
 
 
 def verify(data: bytes) -> list[Planes]:

@@ -24,12 +24,24 @@ from typing import Any
 import numpy as np
 import reference_decoder as reference
 import torch
+import zstandard
 from draw_blocks import draw_blocks
+from program_vectors import Body, ProgramPlan, flat, implicit_segment, program_files, references
 
 from nvcodec.bitstream.container import Segment, StreamHeader, write_container
 from nvcodec.core.limits import level_for
 from nvcodec.decoder import FrameHash, output_planes
+from nvcodec.entropy.numbers import best_scale, code_number, code_scales, code_symbols
+from nvcodec.entropy.symbols import SymbolWriter
 from nvcodec.entropy.weights import TensorChange, best_scales
+from nvcodec.exact.arithmetic import EXPONENT_LOW
+from nvcodec.exact.arrangement import Fitting, Slicing, Upsampling
+from nvcodec.exact.latents import LatentInput
+from nvcodec.exact.operation import Operation
+from nvcodec.exact.outputs import Correction, SamplesOutput
+from nvcodec.exact.pointwise import Addition
+from nvcodec.exact.program import Program
+from nvcodec.exact.references import StateInput
 from nvcodec.hybrid.base import starting_tensors
 from nvcodec.hybrid.blocks.layout import BlockLayout
 from nvcodec.hybrid.network import CELL_INPUTS, NetworkShape
@@ -41,6 +53,7 @@ ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "tests" / "vectors"
 SPEC = ROOT / "bitstream_spec.md"
 WORKED = "one_sample"
+VERSION = reference.SIGNATURE + b"\6\0"
 CPU = torch.device("cpu")
 Planes = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -161,13 +174,25 @@ def hash_of(frames: Sequence[Planes]) -> str:
     return digest.digest().hex()
 
 
-def make_file(name: str, description: str, size: tuple[int, int], plans: Sequence[Plan], **options: Any) -> Vector:
-    """``options``: fields of the header, and ``timestamps`` and ``metadata``."""
+def make_file(
+    name: str, description: str, size: tuple[int, int], plans: Sequence[Plan | ProgramPlan], **options: Any
+) -> Vector:
+    """``options``: fields of the header, and ``timestamps``, ``metadata`` and ``programs``: those of the file, if not
+    the ones of ``plans`` in their order."""
     random = Random(zlib.crc32(name.encode()))
     geometry = FrameGeometry(*size)
-    parts = [make_segment(random, plan, geometry) for plan in plans]
+    named = dict.fromkeys(plan.program for plan in plans if isinstance(plan, ProgramPlan))
+    programs: list[Program] = options.pop("programs", list(named))
+    parts = []
+    for plan in plans:
+        if isinstance(plan, Plan):
+            parts.append(make_segment(random, plan, geometry))
+        else:
+            payload, made = implicit_segment(random, plan, programs.index(plan.program), geometry)
+            parts.append((Segment(payload, bytes.fromhex(hash_of(made)), plan.frames), made))
     frames = [planes for _, segment_frames in parts for planes in segment_frames]
-    optional = {key: options.pop(key) for key in ("timestamps", "metadata") if key in options}
+    optional: dict[str, Any] = {key: options.pop(key) for key in ("timestamps", "metadata") if key in options}
+    optional["programs"] = [program.write() for program in programs]
     header = StreamHeader(
         level=level_for(*size, max(p.frames for p in plans)),
         width=size[0],
@@ -188,10 +213,10 @@ def make_file(name: str, description: str, size: tuple[int, int], plans: Sequenc
 def conforming() -> dict[str, Vector]:
     vectors: dict[str, Vector] = {}
 
-    def add(name: str, description: str, size: tuple[int, int], *plans: Plan, **options: Any) -> None:
+    def add(name: str, description: str, size: tuple[int, int], *plans: Plan | ProgramPlan, **options: Any) -> None:
         vectors[name] = make_file(name, description, size, plans, **options)
 
-    add(WORKED, "1 frame of 1x1, three levels that are not 0 (chapter 17)", (1, 1), Plan(1, means_only=True))
+    add(WORKED, "1 frame of 1x1, three levels that are not 0 (chapter 19)", (1, 1), Plan(1, means_only=True))
     add("one_frame", "1 frame of odd size", (35, 21), Plan(1))
     add("two_frames", "key frame and P frame of 2x1", (2, 1), Plan(2, blocks=(0.5, 9)))
     add("empty", "nothing but what is predicted", (35, 21), Plan(6, is_empty=True))
@@ -233,10 +258,25 @@ def conforming() -> dict[str, Vector]:
     vectors["optional"] = replace(
         base,
         description="unknown optional sections (0x80, 0x83, 0x84, twice 0xFF), minor version 7, more fields in HEAD, "
-        "reserved bits set",
+        "reserved_bit set",
         data=with_unknown_parts(base.data),
     )
+    for name, (description, size, plans) in program_files().items():
+        add(name, description, size, *plans)
+    add_several(add)
     return vectors
+
+
+def add_several(add: Callable[..., None]) -> None:
+    """Hybrid and implicit segments in one file, and as many programs as there may be."""
+    size = (10, 8)
+    first, last = flat(3), references(11, size)
+    unused = [flat(gain) for gain in range(9) if gain != 3] + [
+        references(bits, size) for bits in (8, 9, 10, 12, 13, 14)
+    ]
+    add("program_several", "hybrid and implicit segments, 16 sections PROGRAM, most of them unused, and METADATA", size,
+        Plan(2, gop=1), ProgramPlan(first, 3, 2), ProgramPlan(last, 4, 3), Plan(3), ProgramPlan(last, 1, 1),
+        programs=[first, *unused, last], metadata={"title": "several"})  # fmt: skip
 
 
 def section(kind: int, payload: bytes, before: bytes = b"") -> bytes:
@@ -255,7 +295,7 @@ def sections_of(data: bytes) -> list[tuple[int, bytes]]:
     return result
 
 
-def assembled(parts: Sequence[tuple[int, bytes]], start: bytes = reference.SIGNATURE + b"\5\0") -> bytes:
+def assembled(parts: Sequence[tuple[int, bytes]], start: bytes = VERSION) -> bytes:
     """A file of these sections with right CRCs."""
     return start + b"".join(section(kind, payload, b"" if i else start) for i, (kind, payload) in enumerate(parts))
 
@@ -264,13 +304,12 @@ def with_unknown_parts(data: bytes) -> bytes:
     (_, head), index, (kind, segment), end = sections_of(data)
     assert head[3] & 1 == 0  # level, width and height take a byte each: the flags are the fourth
     head = head[:3] + bytes([head[3] | 1]) + head[4:] + b"later fields"
-    segment = bytes([segment[0] | 15]) + segment[1:]
     unknown = [(0x80, b""), (0x83, b"audio"), (0xFF, bytes(300)), (0x84, b"\0"), (0xFF, b"x")]
-    return assembled([(1, head), index, *unknown, (kind, segment), end], reference.SIGNATURE + b"\5\7")
+    return assembled([(1, head), index, *unknown, (kind, segment), end], reference.SIGNATURE + b"\6\7")
 
 
 def faulty(good: dict[str, Vector]) -> dict[str, Vector]:
-    """Files with one error each, of every name in chapter 14."""
+    """Files with one error each, of every name in chapter 16."""
     data = good["one_frame"].data
     head, index, (kind, segment), end = sections_of(data)
     gop_zero = bytes([segment[0], 0]) + segment[2:]
@@ -280,7 +319,7 @@ def faulty(good: dict[str, Vector]) -> dict[str, Vector]:
     index_longer = bytes([index[1][0]]) + reference_leb(reference.Reader(index[1], 1).leb128("") + 12)
     cases = {
         "signature": ("line ends translated", data.replace(b"\r\n", b"\n", 1), "signature"),
-        "major": ("major version 4", assembled(sections_of(data), reference.SIGNATURE + b"\4\0"), "unsupported"),
+        "major": ("major version 5", assembled(sections_of(data), reference.SIGNATURE + b"\5\0"), "unsupported"),
         "critical": (
             "unknown critical section",
             assembled([head, index, (5, b""), (kind, segment), end]),
@@ -289,6 +328,11 @@ def faulty(good: dict[str, Vector]) -> dict[str, Vector]:
         "cut": ("the last byte is missing", data[:-1], "truncated"),
         "crc": ("a bit of the payload is turned", data[:-30] + bytes([data[-30] ^ 4]) + data[-29:], "checksum"),
         "hash": ("another frame_hash", assembled([head, index, (kind, segment[:-1] + b"\0"), end]), "checksum"),
+        "representation": (
+            "representation 2",
+            assembled([head, index, (kind, bytes([segment[0] | 32]) + segment[1:]), end]),
+            "unsupported",
+        ),
         "gop": ("gop 0", assembled([head, index, (kind, gop_zero), end]), "limit"),
         "words": ("a byte more than whole words", assembled([head, (2, index_odd), (kind, odd), end]), "syntax"),
         "longer": (
@@ -303,7 +347,81 @@ def faulty(good: dict[str, Vector]) -> dict[str, Vector]:
             "syntax",
         ),
     }
-    return {f"faulty_{name}": Vector(text, bytes_, error=error) for name, (text, bytes_, error) in cases.items()}
+    return {
+        f"faulty_{name}": Vector(text, bytes_, error=error)
+        for name, (text, bytes_, error) in (cases | faulty_programs(good)).items()
+    }
+
+
+def faulty_programs(good: dict[str, Vector]) -> dict[str, tuple[str, bytes, str]]:
+    """Programs and implicit segments with one error each: what is wrong, the file, the error."""
+    size = (10, 8)
+    data = make_file("faulty_programs", "", size, [ProgramPlan(small_program(), 2, 2)]).data
+    head, _, (_, program), (_, segment), end = sections_of(data)
+    coded = zstandard.ZstdDecompressor().decompress(program)
+
+    def with_(payload: bytes, *programs: bytes) -> bytes:
+        length = 1 + len(reference_leb(len(payload))) + len(payload) + 4
+        index = reference_leb(2) + reference_leb(length)
+        return assembled([head, (2, index), *((4, p) for p in programs), (3, payload), end])
+
+    def changed(*nodes: Operation, bits: int = 12, before: int = 0) -> bytes:
+        """The program with other nodes in the place of its last ones."""
+        kept = small_program().nodes[:before]
+        return with_(segment, zstandard.ZstdCompressor().compress(Program(bits, (*kept, *nodes)).write()))
+
+    def with_content(content: bytes) -> bytes:
+        return with_(segment, zstandard.ZstdCompressor().compress(content))
+
+    def with_tensors(weight: int, exponent: int) -> bytes:
+        """A payload whose only convolution has such weights and scales."""
+        writer = SymbolWriter()
+        code_number(writer, 0, 4)
+        code_number(writer, exponent - EXPONENT_LOW, 9)
+        for rows in (np.zeros((1, 6), np.int32), np.zeros((1, 6), np.int32), np.full((6, 8 * 81), weight, np.int32)):
+            scales = code_scales(writer, best_scale(rows), len(rows))
+            code_symbols(writer, rows, rows.shape, scales)
+        return with_(bytes([0x10, 2]) + writer.finish() + bytes(16), program)
+
+    state = StateInput((), 0, 0, 6, 4, 5)
+    wide_nodes = (LatentInput((), 0, 65, 1, 1), Fitting((0,), 4, 5), Slicing((1,), 0, 6), SamplesOutput((2,)))
+    wide = zstandard.ZstdCompressor().compress(Program(12, wide_nodes).write())
+    return {
+        "program_absent": ("program_index without a section PROGRAM", with_(segment), "syntax"),
+        "program_index": ("program_index 1 of one program", with_(b"\x11" + segment[1:], program), "syntax"),
+        "program_number": ("17 sections PROGRAM", with_(segment, *[program] * 17), "limit"),
+        "program_operation": ("operation 15", with_content(coded[:2] + b"\x0f" + coded[3:]), "unsupported"),
+        "program_cut": ("a program without its last byte", with_content(coded[:-1]), "truncated"),
+        "program_longer": ("a byte behind a program", with_content(coded + b"\0"), "syntax"),
+        "program_bits": ("activation_bits 17", with_content(b"\x11" + coded[1:]), "limit"),
+        "program_forward": ("an operand that is the node itself", with_content(coded[:-1] + b"\0"), "syntax"),
+        "program_state": (
+            "a state that nothing stores",
+            changed(state, Addition((1, 2)), SamplesOutput((3,)), before=2),
+            "syntax",
+        ),
+        "program_correct": (
+            "correct in a program that does not move",
+            changed(LatentInput((), 1, 2, 1, 2), Correction((2,)), SamplesOutput((1,)), before=2),
+            "syntax",
+        ),
+        "program_large": (
+            "more elements at once than the level allows",
+            changed(Upsampling((1,), 32), Upsampling((2,), 32), SamplesOutput((3,)), before=2),
+            "limit",
+        ),
+        "program_small": ("samples that do not cover the picture", changed(SamplesOutput((0,)), before=1), "syntax"),
+        "program_unused": ("a program that no segment names breaks a limit", with_(segment, program, wide), "limit"),
+        "program_exponent": ("a scale above 2^12", with_tensors(1, 97), "limit"),
+        "program_weights": ("weights beyond the bound of 13.4", with_tensors(127, 0), "limit"),
+    }  # fmt: skip
+
+
+def small_program() -> Program:
+    """A convolution that is wide enough for weights beyond the bound of its sums."""
+    body = Body(16)
+    body(SamplesOutput, body.convolved(body.latent(8, 4, 5, 4), 6, 9))
+    return body.program()
 
 
 def reference_leb(value: int) -> bytes:
@@ -336,7 +454,7 @@ def vectors_table(vectors: dict[str, Vector]) -> str:
 
 
 def worked_file_table(data: bytes) -> str:
-    """Every byte of the file of chapter 17."""
+    """Every byte of the file of chapter 19."""
     reader, rows = reference.Reader(data), [("Offset", "Bytes", "Element", "Value")]
 
     def row(n: int, element: str, value: object = "") -> bytes:
@@ -372,7 +490,7 @@ def worked_file_table(data: bytes) -> str:
             number("segment_frame_count[0]")
             number("section_bytes[0]")
         elif kind == 3:
-            row(1, "width_index, reserved_bits", f"{data[reader.pos] >> 4}, {data[reader.pos] & 15}")
+            row(1, "representation, width_index", f"{data[reader.pos] >> 4}, {data[reader.pos] & 15}")
             number("gop")
             row(1, "gain_offset", int.from_bytes(data[reader.pos : reader.pos + 1], "big", signed=True))
             for i in range((length - 3 - 16) // 4):
@@ -384,7 +502,7 @@ def worked_file_table(data: bytes) -> str:
 
 
 def worked_symbols_table(data: bytes) -> str:
-    """What the entropy-coded data of the file of chapter 17 hold, in the order of the file."""
+    """What the entropy-coded data of the file of chapter 19 hold, in the order of the file."""
     payload = sections_of(data)[2][1][:-16]
     coder = reference.RangeDecoder(payload[3:])
     net = reference.decode_network(coder, 8, 0)

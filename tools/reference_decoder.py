@@ -176,7 +176,7 @@ def parse_head(payload: bytes, minor: int, max_level: int) -> dict[str, int]:
 def picture_of(head: dict[str, int]) -> Picture:
     """What the sizes of a program depend on (13.2)."""
     h, w, bh, bw = (half(head[side], k) for k in (1, 3) for side in ("height", "width"))
-    return Picture(h, w, bh, bw, LEVELS[head["level"]][0])
+    return Picture(h, w, bh, bw)
 
 
 # ---------------------------------------------------------------- chapter 6: INDEX

@@ -19,8 +19,10 @@ from reference_basics import SPEC, Array, Reader, clip3, decompress, fail, need,
 
 MAX_PROGRAM_BYTES, MAX_PROGRAM_NODE_BYTES, MAX_PROGRAM_NODES = 1024, 16384, 512  # chapter 15
 MAX_PROGRAM_SIDE, MAX_PROGRAM_CHANNELS, MAX_PROGRAM_WEIGHTS = 32768, 65536, 33554432
-PROGRAM_ELEMENTS_A_SAMPLE, STATE_ELEMENTS_A_SAMPLE, LATENTS_A_SAMPLE = 96, 16, 4
+PROGRAM_LEAST_SAMPLES = 101376
+PROGRAM_ELEMENTS_A_SAMPLE, STATE_ELEMENTS_A_SAMPLE, LATENTS_A_SAMPLE = 192, 16, 4
 MULTIPLICATIONS_A_SAMPLE = 131072
+MAX_LATENT_CHANNELS = 64
 MAX_OPERANDS = 32
 MAX_NORM_CHANNELS = 512
 
@@ -176,13 +178,17 @@ def parse_node(r: Reader, i: int) -> Node:
 
 @dataclass(frozen=True)
 class Picture:
-    """What the sizes of nodes depend on: working domain h x w, blocks bh x bw, luma samples of the level."""
+    """What the sizes of nodes depend on: working domain h x w, blocks bh x bw."""
 
     h: int
     w: int
     bh: int
     bw: int
-    level_samples: int
+
+    @property
+    def limited_samples(self) -> int:
+        """n of 13.2."""
+        return max(4 * self.h * self.w, PROGRAM_LEAST_SAMPLES)
 
 
 def check_program(program: Program, picture: Picture) -> None:
@@ -194,8 +200,10 @@ def check_program(program: Program, picture: Picture) -> None:
         channels, rows, columns = node.size
         need(channels <= MAX_PROGRAM_CHANNELS, "limit", f"node {node.index} has {channels} channels")
         need(max(rows, columns) <= MAX_PROGRAM_SIDE, "limit", f"node {node.index} has {rows} x {columns} places")
+        is_coded = node.operation in ("latent", "grid")
+        need(not is_coded or channels <= MAX_LATENT_CHANNELS, "limit", f"node {node.index} has {channels} channels")
     check_states(program)
-    check_limits(program, picture.level_samples)
+    check_limits(program, picture.limited_samples)
 
 
 def check_nodes(program: Program) -> None:
@@ -210,6 +218,7 @@ def check_nodes(program: Program) -> None:
         need(is_end != (node.index in read), "syntax", f"node {node.index} ({node.operation}) is in a wrong place")
     levels = sorted(node.p["level"] for node in program.of("latent", "grid"))
     need(levels == list(range(len(levels))), "syntax", "the levels of a program are not 0, 1, 2, ...")
+    need(program.moves or not program.of("correct"), "syntax", "a program corrects motion, and looks at none")
     before_motion = [program.nodes[j] for j in program.depends_on(program.of("correct"))]
     for node in before_motion:
         is_late = node.operation in ("prediction", "difference", "picture") or node.p.get("final") == 1

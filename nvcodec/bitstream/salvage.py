@@ -1,7 +1,8 @@
 """What can still be read of a file whose INDEX or optional sections are damaged.
 
-HEAD must be whole: it gives sizes and limits. The rest of what stands before the segments can be found again in a
-file that can seek, as long as one thing is wrong at a time:
+HEAD must be whole: it gives sizes and limits. So must the PROGRAM sections: segments mean nothing without them. The
+rest of what stands before the segments can be found again in a file that can seek, as long as one thing is wrong at a
+time:
 
 - *INDEX, its type or length*: the length at which its CRC fits.
 - *INDEX, its content or CRC*: each SEGMENT section states its own size, so the sections are counted from front to
@@ -52,6 +53,7 @@ class SalvageReader(ContainerReader):
             if not self._source.seekable or not self._rebuild_index(place):
                 raise
             self.faults.append(error)
+        self._read_programs()
         place = self._source.position
         try:
             self._read_optional_sections()
@@ -112,7 +114,7 @@ class SalvageReader(ContainerReader):
                 sizes.append(end - start)
                 if len(sizes) == self.header.segment_count:
                     return sizes
-            elif sizes or not kind & OPTIONAL:
+            elif sizes or not (kind & OPTIONAL or kind == SectionType.PROGRAM):
                 return None
         return None
 

@@ -106,8 +106,10 @@ MAX_PROGRAM_SIDE: Final = 2**15
 MAX_PROGRAM_CHANNELS: Final = 2**16
 MAX_PROGRAM_WEIGHTS: Final = 2**25
 MAX_LATENT_CHANNELS: Final = 64
+PROGRAM_LEAST_SAMPLES: Final = 352 * 288
+"""Luma samples that a smaller picture counts for in the limits of programs."""
 PROGRAM_ELEMENTS_A_SAMPLE: Final = 192
-"""Values of a frame that are needed at once, for each luma sample that the level allows; 4 bytes each."""
+"""Values of a frame that are needed at once, for each luma sample; 4 bytes each."""
 STATE_ELEMENTS_A_SAMPLE: Final = 16
 """Values that a frame hands on in its states."""
 LATENTS_A_SAMPLE: Final = 4

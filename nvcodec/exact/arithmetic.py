@@ -9,7 +9,7 @@ grow larger is computed in float64, exact below 2**53.
 from __future__ import annotations
 
 from enum import IntEnum
-from functools import cache
+from functools import cache, lru_cache
 from math import isqrt
 
 import numpy as np
@@ -213,37 +213,37 @@ def function_table(function: Function) -> tuple[int, ...]:
     raise KeyError(function)
 
 
-def table_value(function: Function, x: int, fraction_in: int, fraction_out: int) -> int:
-    """What a table node makes of ``x``, before it is clipped.
+def table_values(function: Function, x: np.ndarray, fraction_in: int, fraction_out: int) -> np.ndarray:
+    """What a table node makes of ``x``, int64, before it is clipped.
 
     ``fraction_in``, ``fraction_out``: fraction bits, 0 .. 16 and 0 .. 14. Of sine the operand counts turns.
     """
     if function is Function.RELU:
-        return max(x, 0)
+        return np.maximum(x, 0)
     if function is Function.LEAKY_RELU:
-        return x if x >= 0 else x >> 3
-    table, position = function_table(function), x << (16 - fraction_in)
+        return np.where(x >= 0, x, x >> 3)
+    table, position = np.array(function_table(function), np.int64), x << (16 - fraction_in)
     if function is Function.SINE:
         position &= 0xFFFF
         step_bits = 8
     else:
-        position = min(max(position + (8 << 16), 0), (16 << 16) - 1)
+        position = np.clip(position + (8 << 16), 0, (16 << 16) - 1)
         step_bits = 10
     place, part = position >> step_bits, position & ((1 << step_bits) - 1)
     value = table[place] * ((1 << step_bits) - part) + table[place + 1] * part
     bits = TABLE_BITS + step_bits
     if function is Function.GELU:
-        value += max(x, 0) << (bits - fraction_in)
+        value += np.maximum(x, 0) << (bits - fraction_in)
     shift = bits - fraction_out
-    return (value + (1 << (shift - 1))) >> shift
+    return np.asarray((value + (1 << (shift - 1))) >> shift)
 
 
-@cache
+@lru_cache(maxsize=128)
 def function_lookup(function: Function, bits: int, fraction_in: int, fraction_out: int) -> np.ndarray:
     """float32 (2A + 1,): what a table node makes of -A .. A."""
     bound = activation_bound(bits)
-    made = [table_value(function, x, fraction_in, fraction_out) for x in range(-bound, bound + 1)]
-    return np.clip(np.array(made, np.int64), -bound, bound).astype(np.float32)
+    made = table_values(function, np.arange(-bound, bound + 1, dtype=np.int64), fraction_in, fraction_out)
+    return made.clip(-bound, bound).astype(np.float32)
 
 
 @cache

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
@@ -28,7 +29,7 @@ from nvcodec.exact.layer import Builder, ExactLayer, Traced
 from nvcodec.exact.operation import Execution, Operation, Parameter, Shape, Sizes, operation
 from nvcodec.exact.simulation import current, rounded_symbols
 
-__all__ = ["Conv2d", "ConvTensors", "Convolution", "Linear"]
+__all__ = ["Conv2d", "ConvTensors", "Convolution", "Linear", "largest_weight_sum"]
 
 MAX_CHANNELS = 4096
 MAX_KERNEL = 9
@@ -53,19 +54,23 @@ class ConvTensors:
         weight = self.weight.to(device).contiguous(memory_format=torch.channels_last)
         return ConvTensors(weight, self.exponent, self.bias)
 
-    @property
+    @cached_property
     def largest_sum(self) -> int:
-        """Of the magnitudes of the weights of an output channel."""
-        return int(self.weight.abs().double().flatten(1).sum(1).max())
+        """Of the magnitudes of the weights of an output channel; of float32 sums those within the limits are exact."""
+        return int(self.weight.abs().flatten(1).sum(1).max())
 
     def check(self, bound: int, name: str) -> None:
         """Raise LimitError unless every sum keeps the limits. ``bound``: of the input's magnitude."""
-        largest = self.largest_sum
-        if largest * bound >= _SUM_LIMIT or largest >= _WEIGHT_SUM_LIMIT:
+        if self.largest_sum > largest_weight_sum(bound):
             raise LimitError(
-                f"{name}: weights of an output channel add up to {largest}, with values up to {bound} the limit is "
-                f"{min(_WEIGHT_SUM_LIMIT, -(-_SUM_LIMIT // bound)) - 1}"
+                f"{name}: weights of an output channel add up to {self.largest_sum}, with values up to {bound} the "
+                f"limit is {largest_weight_sum(bound)}"
             )
+
+
+def largest_weight_sum(bound: int) -> int:
+    """What the magnitudes of the weights of an output channel may add up to. ``bound``: of the input's magnitude."""
+    return min(_WEIGHT_SUM_LIMIT, -(-_SUM_LIMIT // bound)) - 1
 
 
 @operation

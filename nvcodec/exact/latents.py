@@ -88,11 +88,14 @@ class GridInput(InputOperation):
         return 2 * shape.elements
 
     def run(self, number: int, operands: list[Tensor], shape: Shape, execution: Execution) -> Tensor:
-        slices = execution.inputs.grids[self.level].to(execution.device, torch.float64) * 2.0**self.gain
+        grid = execution.inputs.grids[self.level]
         period, first, part = _between_slices(execution.inputs.numbers, self.slices, execution.sizes.frames)
         second = (first + 1).clamp(max=self.slices - 1)
         weight = part.double().to(execution.device).view(-1, 1, 1, 1)
-        sums = slices[first] * (period - weight) + slices[second] * weight
+        one, other = (
+            grid[n.to(grid.device)].to(execution.device, torch.float64) * 2.0**self.gain for n in (first, second)
+        )
+        sums = one * (period - weight) + other * weight
         mixed = torch.div(sums + period // 2, period, rounding_mode="floor")
         return mixed.clamp(-execution.bound, execution.bound).float()
 

@@ -28,10 +28,15 @@ class FrameOutputs:
     states: dict[int, Tensor]
 
 
+_ELEMENTS_AT_ONCE = 1 << 24
+"""Values that may be alive while a thread runs a program for more than one frame."""
+
+
 class Machine:
     """A program with the tensors of a segment, for pictures of one size.
 
-    ``multiplications``: of a frame. Nothing in here holds anything of a frame between two calls.
+    ``multiplications``: of a frame. Nothing in here holds anything of a frame between two calls. Many frames, or large
+    ones, are computed in parts, so that memory does not grow with their number.
     """
 
     def __init__(self, program: Program, tensors: dict[int, ConvTensors], sizes: Sizes, device: torch.device) -> None:
@@ -40,6 +45,7 @@ class Machine:
         self.program, self.sizes, self.device = program, sizes, device
         self.shapes = program.shapes(sizes)
         self.multiplications = program.multiplications(self.shapes)
+        self._frames_at_once = max(1, _ELEMENTS_AT_ONCE // program.most_alive(self.shapes))
         self._tensors = {number: found.to(device) for number, found in tensors.items()}
         self._fused = _tables_behind_convolutions(program) if device.type == "cpu" else {}
         self._ends = {n for n, node in enumerate(program.nodes) if isinstance(node, SamplesOutput | StateOutput)}
@@ -67,7 +73,8 @@ class Machine:
     def _run(self, inputs: FrameInputs, ends: set[int]) -> dict[int, Tensor]:
         """The values of some nodes. On a CPU frames run side by side, or, where there is one, pieces of it."""
         threads, count = thread_count(), len(inputs.numbers)
-        pieces = min(threads, count) if self.device.type == "cpu" else 1
+        side_by_side = min(threads, count) if self.device.type == "cpu" else 1
+        pieces = max(side_by_side, -(-count // self._frames_at_once))
         if pieces <= 1:
             return self._run_together(inputs, ends, threads)
         cuts = [count * k // pieces for k in range(pieces + 1)]
@@ -75,18 +82,22 @@ class Machine:
 
         def run(number: int) -> None:
             part = inputs.part(slice(cuts[number], cuts[number + 1]))
-            found[number] = self._run_together(part, ends, 1)
+            found[number] = self._run_together(part, ends, 1 if side_by_side > 1 else threads)
 
-        run_all([partial(run, number) for number in range(pieces)])
+        if side_by_side > 1:
+            run_all([partial(run, number) for number in range(pieces)])
+        else:
+            for number in range(pieces):
+                run(number)
         return {n: torch.cat([found[number][n] for number in range(pieces)]) for n in ends}
 
     def _run_together(self, inputs: FrameInputs, ends: set[int], threads: int) -> dict[int, Tensor]:
         bound = activation_bound(self.program.bits)
         execution = Execution(inputs, self.sizes, bound, self.program.bits, self._tensors, self.device, threads)
-        needed = ends.union(*(self.program.needs[n] for n in ends))
-        last = {o: n for n in sorted(needed) for o in self.program.nodes[n].operands}
+        needed = sorted(self.program.needed_by(ends))
+        last = {o: n for n in needed for o in self.program.nodes[n].operands}
         values: dict[int, Tensor] = {}
-        for number in sorted(needed):
+        for number in needed:
             node, shape = self.program.nodes[number], self.shapes[number]
             operands = [values[n] for n in node.operands]
             if number in values:  # came with the convolution before it
@@ -100,7 +111,12 @@ class Machine:
             for operand in set(node.operands):
                 if last[operand] == number and operand not in ends:
                     del values[operand]
-        return {n: values[n] for n in ends}
+        return {n: _by_itself(values[n]) for n in ends}
+
+
+def _by_itself(x: Tensor) -> Tensor:
+    """``x``, copied where it is a part of something larger, which would stay in memory with it."""
+    return x.clone() if x.untyped_storage().nbytes() > 2 * x.nbytes else x
 
 
 def _tables_behind_convolutions(program: Program) -> dict[int, tuple[int, np.ndarray]]:

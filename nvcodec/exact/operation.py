@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from nvcodec.core.errors import SyntaxViolation
+from nvcodec.core.limits import PROGRAM_LEAST_SAMPLES
 
 __all__ = [
     "OPERATIONS",
@@ -59,6 +60,11 @@ class Sizes(NamedTuple):
     half: tuple[int, int]
     blocks: tuple[int, int]
     frames: int
+
+    @property
+    def limited_samples(self) -> int:
+        """Luma samples that the limits of a program are multiples of."""
+        return max(4 * self.half[0] * self.half[1], PROGRAM_LEAST_SAMPLES)
 
 
 @dataclass

@@ -11,9 +11,8 @@ run: ``parse`` what does not depend on the picture, ``check`` the rest.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TypeVar
 
 from nvcodec.bitstream.bitio import BitReader, BitWriter
@@ -83,13 +82,16 @@ class Program:
         program.check_structure()
         return program
 
-    @cached_property
-    def needs(self) -> tuple[frozenset[int], ...]:
-        """Of each node the numbers of all nodes that it depends on."""
-        found: list[frozenset[int]] = []
-        for node in self.nodes:
-            found.append(frozenset().union(node.operands, *(found[n] for n in node.operands)))
-        return tuple(found)
+    def needed_by(self, ends: Iterable[int]) -> set[int]:
+        """The numbers of these nodes, and of all nodes that they depend on."""
+        found: set[int] = set()
+        left = list(ends)
+        while left:
+            number = left.pop()
+            if number not in found:
+                found.add(number)
+                left += self.nodes[number].operands
+        return found
 
     def check_structure(self) -> None:
         """Raise SyntaxViolation unless outputs, levels and states are what they must be."""
@@ -111,7 +113,7 @@ class Program:
         for number, _ in self.of(Correction):
             if not self.moves:
                 raise SyntaxViolation(f"node {number}: a program corrects motion, and looks at none")
-            late = [n for n in self.needs[number] if _comes_late(self.nodes[n])]
+            late = [n for n in sorted(self.needed_by([number])) if _comes_late(self.nodes[n])]
             if late:
                 raise SyntaxViolation(f"node {number}: motion is corrected by node {late[0]}, which is warped by it")
         used = frozenset().union(*(node.operands for node in self.nodes))
@@ -148,23 +150,24 @@ class Program:
                 raise SyntaxViolation(f"node {number}: state {index} is {stored[index]}, not {found[number]}")
         return tuple(found)
 
-    def check(self, sizes: Sizes, max_picture_samples: int) -> None:
-        """Raise LimitError or SyntaxViolation unless a decoder of a level for so many luma samples can run it."""
+    def check(self, sizes: Sizes) -> None:
+        """Raise LimitError or SyntaxViolation unless every decoder of such pictures can run it."""
         shapes = self.shapes(sizes)
-        budget = limits.PROGRAM_ELEMENTS_A_SAMPLE * max_picture_samples
+        samples = sizes.limited_samples
+        budget = limits.PROGRAM_ELEMENTS_A_SAMPLE * samples
         for name, found, allowed in (
             ("elements alive at once", self.most_alive(shapes), budget),
-            ("elements of states", self.state_elements(shapes), limits.STATE_ELEMENTS_A_SAMPLE * max_picture_samples),
+            ("elements of states", self.state_elements(shapes), limits.STATE_ELEMENTS_A_SAMPLE * samples),
             ("weights", self.weight_count(shapes), limits.MAX_PROGRAM_WEIGHTS),
-            ("latents of a frame", self.latent_count(shapes), limits.LATENTS_A_SAMPLE * max_picture_samples),
+            ("latents of a frame", self.latent_count(shapes), limits.LATENTS_A_SAMPLE * samples),
             (
                 "multiplications a frame",
                 self.multiplications(shapes),
-                limits.MULTIPLICATIONS_A_SAMPLE * max_picture_samples,
+                limits.MULTIPLICATIONS_A_SAMPLE * samples,
             ),
         ):
             if found > allowed:
-                raise LimitError(f"a program with {found} {name}, the level allows {allowed}")
+                raise LimitError(f"a program with {found} {name}, allowed are {allowed}")
 
     def last_uses(self) -> list[int]:
         """Of each node the last one that reads it, or itself."""

@@ -20,6 +20,7 @@ from nvcodec.core.errors import LimitError, SyntaxViolation
 from nvcodec.core.fixedpoint import exact_inference
 from nvcodec.core.gop import MAX_GOP, CodingUnit, last_uses
 from nvcodec.entropy.symbols import SymbolChannel, SymbolReader, SymbolWriter
+from nvcodec.exact.arithmetic import activation_bound
 from nvcodec.exact.latents import GridInput, LatentInput
 from nvcodec.exact.machine import Machine
 from nvcodec.exact.operation import Sizes
@@ -95,13 +96,15 @@ class _Segment:
         self.uses = last_uses(self.units)
         self.states: dict[int, ImplicitState] = {}
         self.unit_bits: list[UnitBits] = []
+        bound = activation_bound(program.bits)
         self.convolutions = {
-            number: code_convolution(channel, weight_shape, given.convolutions[number] if given else None)
+            number: code_convolution(channel, weight_shape, given.convolutions[number] if given else None, bound)
             for number, weight_shape in program.convolutions(shapes)
         }
-        self.weight_bits = channel.bits
         all_shapes = [*self.levels.values(), *(shapes[n] for n, _ in grids.values())]
         self.model = LatentModel.code(channel, all_shapes, 2 if program.refers else 1, given.model if given else None)
+        self.weight_bits = channel.bits
+        """Of the tensors and of the scales of latents."""
         self.grids: dict[int, Tensor] = {}
         self.grid_bits: dict[int, float] = {}
         for k, (level, (number, slices)) in enumerate(grids.items()):

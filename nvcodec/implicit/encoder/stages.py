@@ -22,7 +22,6 @@ import torch
 from torch import Tensor, nn
 
 from nvcodec.core.errors import TargetError
-from nvcodec.core.limits import level_by_number, level_for
 from nvcodec.decoder import FrameHash, output_planes
 from nvcodec.encoder.distortion import plane_errors, psnr_611
 from nvcodec.encoder.rate_control import first_lambda
@@ -229,7 +228,7 @@ def _begin(task: SegmentTask, tell: Callable[[StageReport], None], keep: Keep) -
     latents = place(module, sizes)
     module.to(samples.device)  # the latents, too
     program = trace(module, sizes, effort.bits).program
-    program.check(sizes, _max_samples(geometry, sizes))
+    program.check(sizes)
     units = units_of(program, sizes.frames, GOP if program.refers else UNIT_FRAMES)
     real = samples / 1024 - 0.5
     model: Model
@@ -259,11 +258,6 @@ def _foreseen(work: _Work) -> float:
     model.module.load_state_dict(model.module.state_dict() | state)
     torch.set_rng_state(random)
     return taken * (effort.epochs + 1.5 * effort.tuning_epochs)
-
-
-def _max_samples(geometry: FrameGeometry, sizes: Sizes) -> int:
-    level = level_for(geometry.width, geometry.height, sizes.frames)
-    return level_by_number(level).max_picture_samples
 
 
 def _overfit(work: _Work) -> None:

@@ -30,7 +30,7 @@ from nvcodec.exact.latents import Grid
 from nvcodec.exact.normalisation import LayerNorm
 from nvcodec.exact.operation import FrameInputs, Sizes
 from nvcodec.exact.pointwise import GELU, Add
-from nvcodec.implicit.models.parts import Ending, conv_weights, largest, level_samples, widest
+from nvcodec.implicit.models.parts import Ending, conv_weights, largest, widest
 
 __all__ = ["HiNeRV"]
 
@@ -124,7 +124,7 @@ def _half(count: int) -> int:
 
 def _planned(sizes: Sizes, parameters: float) -> _Plan:
     most_slices = _half(sizes.frames)
-    of_base = min(_OF_BASE * parameters, 0.8 * LATENTS_A_SAMPLE * level_samples(sizes))
+    of_base = min(_OF_BASE * parameters, 0.8 * LATENTS_A_SAMPLE * sizes.limited_samples)
     wanted = min(max(of_base / (1.5 * most_slices * _BASE_CHANNELS), _CELLS[0]), _CELLS[1])
 
     def base(strides: tuple[int, ...]) -> tuple[int, int]:

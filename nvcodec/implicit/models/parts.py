@@ -7,14 +7,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from nvcodec.core.limits import PROGRAM_ELEMENTS_A_SAMPLE, level_by_number, level_for
+from nvcodec.core.limits import PROGRAM_ELEMENTS_A_SAMPLE
 from nvcodec.exact.arrangement import Fit, PixelUnshuffle
 from nvcodec.exact.convolution import Conv2d
 from nvcodec.exact.operation import Sizes
 from nvcodec.exact.outputs import Samples
 from nvcodec.exact.pointwise import Scale, Tanh
 
-__all__ = ["HEAD_WEIGHTS", "Ending", "Head", "conv_weights", "largest", "level_samples", "widest"]
+__all__ = ["HEAD_WEIGHTS", "Ending", "Head", "conv_weights", "largest", "widest"]
 
 
 class Ending(nn.Module):
@@ -70,12 +70,6 @@ def largest(count: Callable[[int], float], budget: float, most: int, least: int 
     return low
 
 
-def level_samples(sizes: Sizes) -> int:
-    """Luma samples of the largest picture of the level that such a video has: program limits are multiples of it."""
-    rows, columns = sizes.half
-    return level_by_number(level_for(2 * columns - 1, 2 * rows - 1, sizes.frames)).max_picture_samples
-
-
 def widest(sizes: Sizes, positions: int, at_once: float) -> int:
     """The most channels for values at so many positions of which ``at_once`` times as many are needed at once."""
-    return max(1, int(PROGRAM_ELEMENTS_A_SAMPLE * level_samples(sizes) / (positions * at_once)) - 1)
+    return max(1, int(PROGRAM_ELEMENTS_A_SAMPLE * sizes.limited_samples / (positions * at_once)) - 1)

@@ -26,7 +26,7 @@ from nvcodec.exact.operation import FrameInputs, Sizes
 from nvcodec.exact.outputs import Samples
 from nvcodec.exact.pointwise import Add, Sine
 from nvcodec.exact.position import Coordinates, Time
-from nvcodec.implicit.models.parts import conv_weights, largest, level_samples, widest
+from nvcodec.implicit.models.parts import conv_weights, largest, widest
 
 __all__ = ["SIREN"]
 
@@ -77,7 +77,7 @@ class SIREN(nn.Module):
 def _planned(sizes: Sizes, parameters: float) -> tuple[int, int]:
     """Width, and how many hidden layers."""
     positions = sizes.half[0] * sizes.half[1]
-    budget = min(parameters, 0.95 * MULTIPLICATIONS_A_SAMPLE * level_samples(sizes) / positions)
+    budget = min(parameters, 0.95 * MULTIPLICATIONS_A_SAMPLE * sizes.limited_samples / positions)
     most = min(MAX_CHANNELS, widest(sizes, positions, 2.2))
 
     def count(width: int, depth: int) -> int:
