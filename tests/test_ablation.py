@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from nvcodec.encoder import unit_motion_search
 from nvcodec.entropy.context import ChannelLayout, stage_of
 from nvcodec.hybrid.encoder import quantise, segment_fit, stages
 from nvcodec.motion import unit
@@ -24,7 +25,7 @@ def ablation() -> dict[str, Any]:
 def test_every_part_is_found_and_replaced(ablation: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     places = (
         (unit, "predict_motion"),
-        (segment_fit, "search_motion"),
+        (unit_motion_search, "search_motion"),
         (stages, "_weigh"),
         (segment_fit, "filtered_frames"),
         (stages, "quantise_network"),

@@ -58,8 +58,8 @@ def changed_while_encoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count
     path = write(tmp_path / "clip.y4m", 6)
     gone_through = pipeline.Source
 
-    def then_changed(*arguments: Any) -> Source:
-        found = gone_through(*arguments)
+    def then_changed(*arguments: Any, **rest: Any) -> Source:
+        found = gone_through(*arguments, **rest)
         write(path, count, **changes)
         return found
 

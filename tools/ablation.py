@@ -33,6 +33,7 @@ from torch import Tensor
 import nvcodec
 from nvcodec.core.errors import NvcodecError
 from nvcodec.core.metrics import frame_psnr, mean_psnr
+from nvcodec.encoder import unit_motion_search
 from nvcodec.hybrid.encoder import quantise, segment_fit, stages
 from nvcodec.media.video_io import VideoReader
 from nvcodec.motion import unit
@@ -63,7 +64,7 @@ def _no_grid_motion() -> None:
         start = arguments[4]
         return [torch.zeros_like(level) for level in start]
 
-    _put(segment_fit, "search_motion", nothing_found)
+    _put(unit_motion_search, "search_motion", nothing_found)
 
 
 def _no_look_ahead() -> None:

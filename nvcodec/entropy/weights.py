@@ -87,4 +87,5 @@ def _code_change(channel: SymbolChannel, spec: TensorSpec, change: TensorChange 
     length = row_length(spec)
     rows = int(np.prod(spec.shape)) // length
     scales = code_scales(channel, change.scales if change else None, rows)
-    return code_symbols(channel, change.symbols if change else None, (rows, length), scales), step
+    given = change.symbols.reshape(rows, length) if change else None
+    return code_symbols(channel, given, (rows, length), scales), step
