@@ -112,7 +112,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Calls:
         calls.on_work()
         return SimpleNamespace(
             file_bytes=3300, bpp=0.1234, psnr_y=35.1, psnr_u=40.0, psnr_v=41.0, psnr_yuv=36.5, frames=33,
-            seconds=61.0, resumed=False,
+            seconds=61.0, resumed=False, model="hybrid", stages=(),
         )  # fmt: skip
 
     decoder, pipeline = ModuleType("nvcodec.decoder"), ModuleType("nvcodec.encoder.pipeline")

@@ -72,14 +72,14 @@ def test_encode_defaults(calls: Calls, tmp_path: Path) -> None:
     result = cwrv("encode", "a.mkv", "-o", tmp_path / "a.cwrv")
     assert (result.exit_code, result.stdout) == (0, "")
     assert result.stderr == (
-        f"{tmp_path / 'a.cwrv'}: 3300 bytes, 0.1234 bpp, PSNR Y 35.10 dB, 6:1:1 36.50 dB, 33 frames in 1:01\n"
+        f"{tmp_path / 'a.cwrv'}: hybrid, 3300 bytes, 0.1234 bpp, PSNR Y 35.10 dB, 6:1:1 36.50 dB, 33 frames in 1:01\n"
     )
     assert calls.encoded == [
         {
             "source": "a.mkv", "output": str(tmp_path / "a.cwrv"), "bpp": None, "bitrate": None, "size": None,
             "quality": None, "effort": "medium", "gop": None, "segment": None, "width": None,
             "device": "auto", "threads": None, "seed": 0, "frames": None, "overwrite": False,
-            "progress": None,
+            "progress": None, "model": "hybrid", "params": None, "epochs": None,
         }
     ]  # fmt: skip
 
@@ -287,7 +287,7 @@ class Terminal(io.StringIO):
 
 
 def step(fraction: float, bpp: float | None = 0.1, psnr: float | None = 35.0) -> Any:
-    return SimpleNamespace(stage="fit", frame=3, frames=33, bpp=bpp, psnr=psnr, fraction=fraction)
+    return SimpleNamespace(stage="fit", frame=3, frames=33, bpp=bpp, psnr=psnr, fraction=fraction, seconds=None)
 
 
 def test_progress_on_a_terminal() -> None:
@@ -354,7 +354,7 @@ def test_info_text(calls: Calls, source: Path) -> None:
     assert numbers(text, "container overhead") == [66, 41.25]
     assert numbers(text, "segment headers") == [6, 3.75]
     assert numbers(text, "total") == [160, 100]
-    assert "segment 0: frames 0 to 2, 50 bytes, GOP 4\n" in text
+    assert "segment 0: hybrid, frames 0 to 2, 50 bytes, GOP 4\n" in text
     assert "network: width 8, 3900 parameters in 8.0 bytes\n" in text
     assert numbers(text, "2     P") == [1, 15.8, 15.8, 3.8, 12]
     assert numbers(text, "all") == [40.2, 13.4, 4.2, 36]
@@ -367,3 +367,21 @@ def test_info_json_adds_up(calls: Calls, source: Path) -> None:
     assert sum(parts.values()) == info["file_bytes"]
     assert info["bitrate"] == 8 * 160 * 25 / 4
     assert info["frame_rate"] == "25"
+
+
+def test_a_network_is_asked_for_and_its_time_told(calls: Calls, tmp_path: Path) -> None:
+    arguments = ["--model", "hnerv", "--params", "100k", "--epochs", "20"]
+    result = cwrv("encode", "a.mkv", "-o", tmp_path / "a", *arguments)
+    assert result.exit_code == 0
+    told = calls.encoded[0]
+    assert (told["model"], told["params"], told["epochs"]) == ("hnerv", 1e5, 20)
+    terminal = io.StringIO()
+    line = StatusLine(terminal)
+    line.encoding(SimpleNamespace(**vars(step(0.0, None, None)) | {"seconds": 75.4}))  # type: ignore[arg-type]
+    assert terminal.getvalue() == "this will take about 1:15 here\n"
+
+
+@pytest.mark.parametrize("text", ["0", "-5", "10x", "k", "nan"])
+def test_counts_that_are_none(text: str, tmp_path: Path) -> None:
+    result = cwrv("encode", "a.mkv", "-o", tmp_path / "a", "--model", "hnerv", "--params", text)
+    assert result.exit_code == 2

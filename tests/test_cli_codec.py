@@ -62,7 +62,7 @@ def test_summary_is_true(encoded: tuple[Path, str], clip: Path) -> None:
     with Decoder(path) as decoder:
         mean = mean_psnr(frame_psnr(a, b) for a, b in zip(decoder, read(clip)[1], strict=True))
     assert summary.startswith(
-        f"{path}: {size} bytes, {8 * size / (96 * 80 * COUNT):.4f} bpp, PSNR Y {mean.y:.2f} dB, "
+        f"{path}: hybrid, {size} bytes, {8 * size / (96 * 80 * COUNT):.4f} bpp, PSNR Y {mean.y:.2f} dB, "
         f"6:1:1 {mean.yuv_611:.2f} dB, {COUNT} frames in 0:"
     )
     assert summary.count("\n") == 1
@@ -131,7 +131,7 @@ def test_info(file: Path) -> None:
     assert sorted(n for s in info["segments"] for u in s["units"] for n in u["frames"]) == list(range(COUNT))
     text = cwrv("info", file).stdout
     assert f"size            {file.stat().st_size} bytes" in text
-    assert "segment 1: frames 3 to 4" in text
+    assert "segment 1: hybrid, frames 3 to 4" in text
 
 
 def test_errors(file: Path, clip: Path, tmp_path: Path) -> None:
@@ -155,9 +155,10 @@ def test_help_states_the_defaults_of_the_encoder() -> None:
     assert "between P-frames. Default: 2, 4 or 8 by trial, at effort fast by a look." in text
     assert {effort.gops for effort in EFFORTS.values()} == {(4, 2, 8)}
     assert [name for name, effort in EFFORTS.items() if not effort.tries_gops] == ["fast"]
-    assert f"without the others. Default: {pipeline.DEFAULT_SEGMENT}." in text
+    assert f"without the others. Default: {pipeline.DEFAULT_SEGMENT}; of a network, all it can." in text
     assert f"{', '.join(map(str, WIDTHS[:-1]))} or {WIDTHS[-1]}." in text
     assert set(cli_types.EFFORTS) == set(EFFORTS)
+    assert {*cli_types.MODELS, pipeline.OWN_MODEL} == set(pipeline.MODELS)
 
 
 @pytest.mark.parametrize(("number", "status", "message"), [(signal.SIGINT, 130, "cwrv: interrupted\n"),

@@ -26,7 +26,7 @@ from nvcodec.cli import options
 from nvcodec.cli.interrupt import Terminated, ends_promptly
 from nvcodec.cli.progress import StatusLine, format_duration, format_stages
 from nvcodec.cli.rd import rd
-from nvcodec.cli.types import BITRATE, COUNT, SIZE
+from nvcodec.cli.types import BITRATE, COUNT, MODELS, SIZE
 from nvcodec.core.errors import BitstreamError, CheckpointWarning, InputError, NvcodecError
 from nvcodec.core.memory import keep_freed_memory
 
@@ -183,7 +183,7 @@ def encode(
             EncodeOptions(**settings),
             frames=frames,
             overwrite=overwrite,
-            progress=line.encoding,
+            progress=line.encoding if line.is_shown or settings["model"] != MODELS[0] else None,
         )
     click.echo(
         f"{output}: {report.model}, {report.file_bytes} bytes, {report.bpp:.4f} bpp, PSNR Y {report.psnr_y:.2f} dB, "
