@@ -23,6 +23,8 @@ from nvcodec.exact.machine import Machine
 from nvcodec.exact.operation import FrameInputs, Sizes
 from nvcodec.exact.simulation import Simulation, simulate
 from nvcodec.exact.tracing import place, trace
+from nvcodec.implicit.encoder.frames import FrameModel
+from nvcodec.implicit.encoder.model import optimiser_of
 from nvcodec.implicit.encoder.representation import MODELS
 from nvcodec.motion.levels import FrameGeometry
 
@@ -50,13 +52,24 @@ def prepared(model: str, params: float, geometry: FrameGeometry, frames: int) ->
     return module.to(memory_format=torch.channels_last), machine, FrameInputs(numbers, given)  # type: ignore[call-overload]
 
 
+def epoch_seconds(module: Any, machine: Machine, frames: int) -> float:
+    """Of the fit, in steps of two frames as it takes them, on noise: the least of three."""
+    samples = torch.rand(frames, 6, *machine.sizes.half) - 0.5
+    sizes = machine.sizes._replace(frames=frames)
+    latents = place(module, sizes)
+    model = FrameModel(module, latents, samples, [], 2, getattr(module, "analyse", None))
+    optimiser = optimiser_of(model, latents=model.analyse is None, analysis=model.analyse is not None)
+    return min(model.time_an_epoch(optimiser) for _ in range(3))
+
+
 @click.command()
 @click.option("--model", type=click.Choice(["hnerv", "nerv"]), default="hnerv", show_default=True)
 @click.option("--params", default="100k", show_default=True)
 @click.option("--size", default="320x160", show_default=True, help="Width x height.")
 @click.option("--threads", type=int, default=2, show_default=True)
 @click.option("--rounds", type=int, default=9, show_default=True)
-def main(model: str, params: str, size: str, threads: int, rounds: int) -> None:
+@click.option("--epoch", type=int, default=0, help="Also time an epoch of the fit with so many frames.")
+def main(model: str, params: str, size: str, threads: int, rounds: int, epoch: int) -> None:
     """Measure MODEL."""
     width, height = map(int, size.split("x"))
     module, machine, inputs = prepared(model, parse_count(params), FrameGeometry(width, height), 64)
@@ -79,6 +92,9 @@ def main(model: str, params: str, size: str, threads: int, rounds: int) -> None:
         f"exact {slow:.1f} frames/s, float32 {fast:.1f}, ratio of times {statistics.median(pairs):.2f} "
         f"({min(pairs):.2f} to {max(pairs):.2f})"
     )
+    if epoch:
+        with thread_limit(2 * threads):  # PyTorch gets half of them
+            click.echo(f"an epoch of {epoch} frames: {epoch_seconds(module, machine, epoch):.2f} s")
 
 
 if __name__ == "__main__":
