@@ -40,7 +40,7 @@ def encode_module(
             have a method ``analyse`` and a child ``analysis`` that make its latents of the frames while it is fitted.
             It is copied: the caller's one stays as it is.
         bpp, bitrate, size: at most one target: bits of the file per luma sample, bits/s, bytes; without one the file
-            gets 3.5 bits for each number of the module.
+            gets 5.5 bits for each number of the module.
         effort, epochs: how often it sees every frame. ``segment``: most frames in a segment, None for all that can be.
 
     Raises:

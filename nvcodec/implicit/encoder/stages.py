@@ -47,7 +47,7 @@ __all__ = ["BITS_A_NUMBER", "Figures", "SegmentTask", "encode_segment"]
 
 UNIT_FRAMES, GOP = 8, 4
 """Frames of a coding unit where none refers to another; frames between P frames where they do."""
-BITS_A_NUMBER = 3.5
+BITS_A_NUMBER = 5.5
 """Where no size is asked for, and what is planned with where no number of parameters is."""
 _FOLLOWED = 0.7
 """Share of the tuning in which steps and price still follow the target."""
