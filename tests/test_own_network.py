@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 import nvcodec
 from nvcodec import exact, implicit
-from nvcodec.core.errors import EncodeError, TargetError
+from nvcodec.core.errors import CheckpointError, EncodeError, TargetError
+from nvcodec.encoder import checkpoint
 
 PAGE = Path(__file__).parent.parent / "docs" / "own_network.md"
 
@@ -97,7 +98,7 @@ def test_wrong_sizes_are_told(clip: Path, tmp_path: Path) -> None:
 
 
 def test_a_target_out_of_reach_names_the_range(clip: Path, tmp_path: Path) -> None:
-    with pytest.raises(TargetError, match=r"takes \d+ to \d+ bytes, not \d+"):
+    with pytest.raises(TargetError, match=r"takes \d+ to \d+ bytes, the target leaves \d+"):
         implicit.encode(clip, tmp_path / "out.cwrv", Tiny, bpp=30.0, epochs=2)
     assert not list(tmp_path.glob("out*"))
 
@@ -111,3 +112,89 @@ def test_the_module_itself_is_left_alone(clip: Path, tmp_path: Path) -> None:
     assert report.model == "module"
     assert report.stages[0]["weights"] == 3 * 6 * 9 + 6
     assert report.stages[0]["latents"] == 6 * 3 * 16 * 24
+
+
+class Recurrent(nn.Module):
+    """Two states that are stored and returned in another order than they are made in, a grid, corrections of one
+    reference."""
+
+    def __init__(self, sizes: exact.Sizes) -> None:
+        super().__init__()
+        self.late, self.early = exact.Store(1, 3, *sizes.half), exact.Store(0, 2, *sizes.half)
+        self.grid, self.detail = exact.Grid(2, 2, *sizes.half), exact.Latent(2, *sizes.half)
+        self.prediction, self.first, self.second = (
+            exact.Prediction(),
+            exact.State(0, self.early),
+            exact.State(0, self.late),
+        )
+        self.both, self.mix, self.act = exact.Concat(), exact.Conv2d(2 + 2 + 6 + 2 + 3, 8, 3), exact.LeakyReLU()
+        self.to_early, self.to_late, self.out = exact.Conv2d(8, 2), exact.Conv2d(8, 3), exact.Conv2d(8, 6, 3)
+        self.add, self.samples = exact.Add(), exact.Samples()
+        self.vectors, self.shift, self.correct = exact.Vectors(1), exact.Conv2d(2, 2), exact.Correct(1)
+
+    def forward(self, frame: exact.FrameInputs) -> dict[str, Any]:
+        prediction = self.prediction(frame)
+        x = self.both(self.grid(frame), self.detail(frame), prediction, self.first(frame), self.second(frame))
+        x = self.act(self.mix(x))
+        return {
+            "samples": self.samples(self.add(prediction, self.out(x))),
+            "states": (self.early(self.to_early(x)), self.late(self.to_late(x))),
+            "corrections": (self.correct(self.shift(self.vectors(frame))),),
+        }
+
+
+def test_a_recurrent_network_with_a_grid_is_what_its_twin_is(clip: Path, tmp_path: Path) -> None:
+    report = implicit.encode(clip, tmp_path / "out.cwrv", Recurrent, epochs=2, threads=1)
+    (stages,) = report.stages
+    assert stages["latents"] == (6 + 2) * 2 * 16 * 24
+    with nvcodec.Decoder(tmp_path / "out.cwrv") as decoder:
+        decoder.verify()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda m, f: {"picture": m.samples(m.conv(m.latent(f)))}, "no dict with what a Samples layer gave"),
+        (lambda m, f: {"samples": m.samples(m.conv(m.latent(f))), "more": f}, "'more', which nobody looks at"),
+        (lambda m, f: {"samples": m.samples(m.conv(x=m.latent(f)))}, "conv: Conv2d takes its operands one by one"),
+        (lambda m, f: {"samples": m.samples(m.conv(m.conv(m.latent(f))))}, "conv: a Conv2d is called once"),
+        (lambda m, f: {"samples": m.samples(m.spare(m.latent(f)))}, "conv: nothing calls this Conv2d"),
+    ],
+)
+def test_what_cannot_be_meant(
+    clip: Path, tmp_path: Path, change: Callable[[Any, exact.FrameInputs], dict[str, Any]], message: str
+) -> None:
+    class Odd(Tiny):
+        def __init__(self, sizes: exact.Sizes) -> None:
+            super().__init__(sizes)
+            if "nothing calls" in message:
+                self.spare = exact.Conv2d(3, 6)
+
+        def forward(self, frame: exact.FrameInputs) -> dict[str, Any]:
+            return change(self, frame)
+
+    with pytest.raises(EncodeError, match=message):
+        implicit.encode(clip, tmp_path / "out.cwrv", Odd, bpp=1.0)
+
+
+def test_another_network_does_not_go_on_from_a_checkpoint(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stop(BaseException):
+        pass
+
+    def stop(progress: nvcodec.Progress) -> None:
+        if progress.seconds is None:
+            raise Stop
+
+    monkeypatch.setattr(checkpoint, "_SHARE", 1e9)
+    factor = [1]
+
+    def make(sizes: exact.Sizes) -> nn.Module:
+        return Tiny(sizes, exact.Scale(factor[0]))
+
+    with pytest.raises(Stop):
+        implicit.encode(clip, tmp_path / "out.cwrv", make, epochs=3, progress=stop)
+    factor[0] = 3
+    with pytest.raises(CheckpointError, match="of another network"):
+        implicit.encode(clip, tmp_path / "out.cwrv", make, epochs=3)

@@ -58,7 +58,7 @@ def epoch_seconds(module: Any, machine: Machine, frames: int) -> float:
     sizes = machine.sizes._replace(frames=frames)
     latents = place(module, sizes)
     model = FrameModel(module, latents, samples, [], 2, getattr(module, "analyse", None))
-    optimiser = optimiser_of(model, latents=model.analyse is None, analysis=model.analyse is not None)
+    optimiser = optimiser_of(model, analysis=model.analyse is not None)
     return min(model.time_an_epoch(optimiser) for _ in range(3))
 
 

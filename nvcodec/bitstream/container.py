@@ -40,6 +40,7 @@ __all__ = [
     "SectionType",
     "Segment",
     "StreamHeader",
+    "program_bytes",
     "write_container",
 ]
 
@@ -133,6 +134,11 @@ def write_container(
             _section(SectionType.END, b""),
         ]
     )
+
+
+def program_bytes(programs: Sequence[bytes]) -> int:
+    """What programs take in a file, their sections included."""
+    return sum(len(_section(SectionType.PROGRAM, syntax.write_program(program))) for program in programs)
 
 
 def _section(kind: int, payload: bytes, crc: int = 0) -> bytes:

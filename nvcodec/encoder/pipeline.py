@@ -20,12 +20,12 @@ from typing import Any
 
 import torch
 
-from nvcodec.bitstream.container import Segment, write_container
+from nvcodec.bitstream.container import Segment, program_bytes, write_container
 from nvcodec.bitstream.syntax import StreamHeader
 from nvcodec.core.device import check_device, choose_device
 from nvcodec.core.errors import BitstreamError, EncodeError, MismatchError, TargetError
 from nvcodec.core.frame import VideoProperties
-from nvcodec.core.limits import LEVELS, MAX_SEGMENT_FRAMES, level_for, max_segment_frames
+from nvcodec.core.limits import LEVELS, MAX_PROGRAMS, MAX_SEGMENT_FRAMES, level_for, max_segment_frames
 from nvcodec.core.metrics import FramePsnr, frame_psnr, mean_psnr
 from nvcodec.core.parallel import thread_limit
 from nvcodec.decoder import Decoder
@@ -96,6 +96,8 @@ class EncodeOptions:
         else:
             implicit.check_choices(self.effort, self.quality, self.params, self.epochs)
             unused = {"gop": self.gop, "width": self.width}
+            if self.model in (OWN_MODEL, "cwrnn"):  # they have the size that they have
+                unused["params"] = self.params
         for name, value in unused.items():
             if value is not None:
                 raise EncodeError(f"model {self.model} takes no {name}")
@@ -196,6 +198,8 @@ def encode(
     decode to what was meant).
     """
     started = time.monotonic()
+    if (module is not None) != (options.model == OWN_MODEL):
+        raise EncodeError(f"model {OWN_MODEL!r} and a module go together")
     check_target(Path(output), overwrite=overwrite)
     check_device(options.device)
     with output_lock(Path(output)), thread_limit(options.threads):
@@ -302,6 +306,8 @@ def _encode_shots(
     metadata = {"model": _model_name(options, module)} if options.model != HYBRID_MODEL else None
     empty = [Segment(b"\0", b"\0" * 16, s.count) for s in shots]
     overhead = len(write_container(header, empty, timestamps=timestamps, metadata=metadata))
+    if options.model != HYBRID_MODEL and len(shots) > MAX_PROGRAMS:
+        raise EncodeError(f"{len(shots)} segments with a network each: a file holds {MAX_PROGRAMS}; make them longer")
     encoder = _segment_encoder(options, total, module, work.programs)
     if total is not None and work.segment is None:
         check_reachable(overhead + sum(encoder.smallest_payload(shot.count, geometry) for shot in shots), total)
@@ -320,7 +326,7 @@ def _encode_shots(
         if total is None:
             target = Target(lmbda=lambda_for_quality(options.quality or 0))
         else:
-            used = sum(len(s.payload) for s in work.segments)
+            used = sum(len(s.payload) for s in work.segments) + program_bytes(work.programs)
             left = total - overhead - used
             target = Target(total_bytes=max(left * shot.count / (count - shot.start), 16.0))
         result = encoder.encode_segment(

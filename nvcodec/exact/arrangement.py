@@ -191,10 +191,9 @@ class Fitting(Operation):
 
 
 def _fitted(x: Tensor, rows: int, columns: int) -> Tensor:
-    more = max(rows - x.shape[-2], 0), max(columns - x.shape[-1], 0)
-    if any(more):
-        x = F.pad(x, (0, more[1], 0, more[0]), mode="replicate")
-    return x[:, :, :rows, :columns]
+    x = x[:, :, :rows, :columns]
+    more = rows - x.shape[-2], columns - x.shape[-1]
+    return F.pad(x, (0, more[1], 0, more[0]), mode="replicate") if any(more) else x
 
 
 @operation

@@ -207,11 +207,15 @@ class Conv2d(ExactLayer):
         return self.finish(F.conv2d(x, self.quantised_weight(), bias, padding=self.kernel // 2, groups=self.groups))
 
     def least_step(self) -> Tensor:
-        """(out,): the finest steps that reach the largest weight of each channel, not too far from those of the other
-        channels: a channel may have lost all of its weights, and what is coded of steps is how much they differ."""
-        most = (self.weight.detach() * self.kept).abs().flatten(1).amax(1)
+        """(out,): the finest steps that reach the largest weight of each channel and keep the sum of its weights within
+        what is exact, not too far from those of the other channels: a channel may have lost all of its weights, and
+        what is coded of steps is how much they differ."""
+        weight = (self.weight.detach() * self.kept).abs().flatten(1)
+        most = weight.amax(1)
         most = most.clamp(min=max(float(most.max()) * 2.0**-_STEP_OCTAVES, 2.0**-20))
-        return torch.ceil(EXPONENT_STEPS * torch.log2(most / (WEIGHT_BOUND + 0.49)))
+        room = max(_WEIGHT_SUM_LIMIT - 1 - weight.shape[1] / 2, WEIGHT_BOUND)  # each may be rounded up
+        least = torch.maximum(most / (WEIGHT_BOUND + 0.49), weight.sum(1) / room)
+        return torch.ceil(EXPONENT_STEPS * torch.log2(least))
 
     def exponents(self, fraction_in: int) -> Tensor:
         """(out,): the scales of the operation, by the fixed point of its operand."""

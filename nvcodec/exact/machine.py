@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nvcodec.core.parallel import run_all, thread_count
-from nvcodec.exact.arithmetic import Function, activation_bound
+from nvcodec.exact.arithmetic import activation_bound
 from nvcodec.exact.convolution import Convolution, ConvTensors
 from nvcodec.exact.operation import Execution, FrameInputs, Sizes
 from nvcodec.exact.outputs import GREY, Correction, SamplesOutput, StateOutput
@@ -73,7 +73,7 @@ class Machine:
     def _run(self, inputs: FrameInputs, ends: set[int]) -> dict[int, Tensor]:
         """The values of some nodes. On a CPU frames run side by side, or, where there is one, pieces of it."""
         threads, count = thread_count(), len(inputs.numbers)
-        side_by_side = min(threads, count) if self.device.type == "cpu" else 1
+        side_by_side = min(threads, count, self._frames_at_once) if self.device.type == "cpu" else 1
         pieces = max(side_by_side, -(-count // self._frames_at_once))
         if pieces <= 1:
             return self._run_together(inputs, ends, threads)
@@ -106,12 +106,12 @@ class Machine:
                 table, lookup = self._fused[number]
                 made = values[table] = node.run_fused(number, operands, execution, lookup)
             else:
-                made = node.run(number, operands, shape, execution)
+                made = _by_itself(node.run(number, operands, shape, execution))
             values[number] = made
             for operand in set(node.operands):
                 if last[operand] == number and operand not in ends:
                     del values[operand]
-        return {n: _by_itself(values[n]) for n in ends}
+        return {n: values[n] for n in ends}
 
 
 def _by_itself(x: Tensor) -> Tensor:
@@ -130,14 +130,5 @@ def _tables_behind_convolutions(program: Program) -> dict[int, tuple[int, np.nda
         (first, *more) = readers[number]
         table = program.nodes[first]
         if not more and isinstance(table, Table):
-            found[number] = (first, _lookup(table, program.bits))
+            found[number] = (first, table.lookup(program.bits).numpy())
     return found
-
-
-def _lookup(table: Table, bits: int) -> np.ndarray:
-    if table.function not in (Function.RELU, Function.LEAKY_RELU):
-        return table.lookup(bits).numpy()
-    bound = activation_bound(bits)
-    x = np.arange(-bound, bound + 1)
-    below = x >> 3 if table.function == Function.LEAKY_RELU else np.zeros_like(x)
-    return np.where(x < 0, below, x).astype(np.float32)

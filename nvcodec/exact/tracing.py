@@ -17,6 +17,7 @@ from nvcodec.exact.convolution import Conv2d, ConvTensors
 from nvcodec.exact.latents import Latent
 from nvcodec.exact.layer import Builder, ExactLayer, Traced
 from nvcodec.exact.operation import Operation, Shape, Sizes
+from nvcodec.exact.outputs import Correct, Store
 from nvcodec.exact.program import Program
 
 __all__ = ["TracedProgram", "place", "trace"]
@@ -96,6 +97,7 @@ def trace(module: nn.Module, sizes: Sizes, bits: int) -> TracedProgram:
     """
     graph = _traced_graph(module)
     builder = _Builder(bits, sizes)
+    called: set[nn.Module] = set()
     known: dict[fx.Node, Traced | None] = {}
     for node in graph.nodes:
         if node.op == "placeholder":
@@ -104,15 +106,20 @@ def trace(module: nn.Module, sizes: Sizes, bits: int) -> TracedProgram:
             layer = module.get_submodule(str(node.target))
             if not isinstance(layer, ExactLayer):
                 raise EncodeError(f"{node.target}: {type(layer).__name__} is not made of layers of nvcodec.exact")
-            operands = [made for argument in node.args if (made := known[argument]) is not None]
+            operands = _operands(node, layer, known, called)
             try:
                 known[node] = layer.emit(builder, *operands)
             except BitstreamError as error:
                 raise EncodeError(f"{node.target}: {error}") from None
-        elif node.op != "output":
+        elif node.op == "output":
+            _check_returned(module, node.args[0], known)
+        else:
             name = str(getattr(node.target, "__name__", node.target))
             hint = f"; use the layer nvcodec.exact.{_HINTS[name]}" if name in _HINTS else ""
             raise EncodeError(f"{name}: a program is made of layers of nvcodec.exact alone{hint}")
+    for name, layer in module.named_modules():
+        if isinstance(layer, Latent | Conv2d) and layer not in called:
+            raise EncodeError(f"{name}: nothing calls this {type(layer).__name__}")
     program = Program(bits, tuple(builder.nodes))
     latents = sorted((m for m in module.modules() if isinstance(m, Latent)), key=lambda latent: latent.level)
     try:
@@ -122,6 +129,31 @@ def trace(module: nn.Module, sizes: Sizes, bits: int) -> TracedProgram:
     except BitstreamError as error:
         raise EncodeError(f"the module makes no program: {error}") from None
     return TracedProgram(program, shapes, builder.convolutions, tuple(latents))
+
+
+def _operands(
+    node: fx.Node, layer: ExactLayer, known: dict[fx.Node, Traced | None], called: set[nn.Module]
+) -> list[Traced]:
+    """What a layer is called with, one value behind the other; the frame is none."""
+    if node.kwargs or not all(isinstance(argument, fx.Node) for argument in node.args):
+        raise EncodeError(f"{node.target}: {type(layer).__name__} takes its operands one by one, without names")
+    if layer in called and isinstance(layer, Latent | Conv2d):
+        raise EncodeError(f"{node.target}: a {type(layer).__name__} is called once, its numbers stand in the file once")
+    called.add(layer)
+    return [made for argument in node.args if (made := known[argument]) is not None]  # type: ignore[index]
+
+
+def _check_returned(module: nn.Module, returned: Any, known: dict[fx.Node, Traced | None]) -> None:
+    """A dict of "samples" and, as many as there are such layers, "states" and "corrections"."""
+    if not isinstance(returned, dict) or not isinstance(returned.get("samples"), fx.Node):
+        raise EncodeError("forward returns no dict with what a Samples layer gave as 'samples'")
+    for key, kind in (("states", Store), ("corrections", Correct)):
+        given, layers = returned.get(key, ()), [m for m in module.modules() if isinstance(m, kind)]
+        if not isinstance(given, list | tuple) or len(given) != len(layers):
+            raise EncodeError(f"forward returns no tuple of {len(layers)} {key!r}, one of each {kind.__name__} layer")
+    unknown = set(returned) - {"samples", "states", "corrections"}
+    if unknown:
+        raise EncodeError(f"forward returns {', '.join(map(repr, sorted(unknown)))}, which nobody looks at")
 
 
 def _traced_graph(module: nn.Module) -> fx.Graph:

@@ -44,8 +44,8 @@ def meet_by_steps(
         most, least = (at(unit, with_latents=True) for unit in _UNIT_RANGE)
         if not least <= wanted <= most:
             raise TargetError(
-                f"a model of {model.parameters} parameters takes {least / 8:.0f} to {most / 8:.0f} bytes, not "
-                f"{wanted / AIM / 8:.0f}: choose other params for this target, or leave them out"
+                f"a model of {model.parameters} parameters takes {least / 8:.0f} to {most / 8:.0f} bytes, the target "
+                f"leaves {wanted / AIM / 8:.0f}: choose another target, or other params"
             )
         low, high = _UNIT_RANGE
         while high - low > 0.1:

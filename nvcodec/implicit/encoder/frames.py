@@ -14,7 +14,6 @@ from nvcodec.core.errors import EncodeError
 from nvcodec.core.gop import CodingUnit
 from nvcodec.exact.latents import Grid, Latent
 from nvcodec.exact.operation import FrameInputs
-from nvcodec.exact.program import Program
 from nvcodec.exact.simulation import Simulation, simulate
 from nvcodec.implicit.encoder.model import Epoch, Model, Schedule, distortion, error_scale
 from nvcodec.implicit.encoder.rate import latent_bits, weight_bits
@@ -44,6 +43,12 @@ class FrameModel(Model):
     ) -> None:
         super().__init__(module, latents, samples, units)
         self.batch, self.analyse = batch, analyse
+
+    @torch.no_grad()
+    def learned_latents(self) -> list[Latent]:
+        """Those that the optimiser moves: not what an analysis makes of the frames."""
+        made = self.analyse(self.samples[:1]) if self.analyse else {}
+        return [latent for latent in self.latents if latent.level not in made]
 
     def frames(self, numbers: Tensor) -> FrameInputs:
         """What the module is given of frames ``numbers``, (B,)."""
@@ -130,7 +135,8 @@ class FrameModel(Model):
             return
         made = [self.analyse(self.samples[n]) for n in torch.arange(len(self.samples)).split(_AT_ONCE)]
         for latent in self.latents:
-            latent.values.copy_(torch.cat([part[latent.level] for part in made]))
+            if latent.level in made[0]:
+                latent.values.copy_(torch.cat([part[latent.level] for part in made]))
         self.analyse = None
 
     def restore(self, state: dict[str, Any], is_settled: bool) -> None:
@@ -138,7 +144,7 @@ class FrameModel(Model):
         if is_settled:
             self.analyse = None
 
-    def code(self, writer: ImplicitWriter, program: Program) -> dict[int, Tensor]:
+    def code(self, writer: ImplicitWriter) -> dict[int, Tensor]:
         made: dict[int, Tensor] = {}
         levels = [latent.symbols().cpu() for latent in self.latents if not isinstance(latent, Grid)]
         for unit in self.units:

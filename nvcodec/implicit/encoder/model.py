@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from nvcodec.core.gop import CodingUnit
 from nvcodec.exact.convolution import Conv2d
 from nvcodec.exact.latents import Latent
-from nvcodec.exact.program import Program
 from nvcodec.exact.simulation import Simulation
 from nvcodec.implicit.encoder.steps import Importance
 from nvcodec.implicit.latents import ReferenceView
@@ -125,12 +124,16 @@ class Model(ABC):
     def sensitivity(self) -> Importance:
         """How much the distortion, summed over frames, grows with errors of weights and latents."""
 
+    def learned_latents(self) -> list[Latent]:
+        """Those that the optimiser moves."""
+        return self.latents
+
     @abstractmethod
     def settle(self) -> None:
         """Latents that something else made become numbers of their own."""
 
     @abstractmethod
-    def code(self, writer: ImplicitWriter, program: Program) -> dict[int, Tensor]:
+    def code(self, writer: ImplicitWriter) -> dict[int, Tensor]:
         """Code all units; the exact samples (6, h, w) of each frame by display position."""
 
     def state(self) -> dict[str, Any]:
@@ -142,15 +145,15 @@ class Model(ABC):
         self.price, self.motion_bits = state["price"], state["motion_bits"]
 
 
-def optimiser_of(model: Model, *, latents: bool, analysis: bool) -> torch.optim.Adam:
-    """Adam over the weights, with or without the latents, at a higher rate, and what makes latents of frames."""
-    of_latents = [latent.values for latent in model.latents if latent.count]
+def optimiser_of(model: Model, *, analysis: bool) -> torch.optim.Adam:
+    """Adam over the weights, the learned latents at a higher rate, and, with ``analysis``, what makes others."""
+    of_latents = [latent.values for latent in model.learned_latents() if latent.count]
     left_out = {id(latent.values) for latent in model.latents}
     maker = getattr(model.module, "analysis", None)
     if maker is not None and not analysis:
         left_out |= {id(p) for p in maker.parameters()}
     weights = [p for p in model.module.parameters() if id(p) not in left_out]
     groups: list[dict[str, Any]] = [{"params": weights, "factor": 1.0}]
-    if latents and of_latents:
+    if of_latents:
         groups.append({"params": of_latents, "factor": _LATENT_RATE})
     return torch.optim.Adam(groups, lr=1e-3, betas=_BETAS)

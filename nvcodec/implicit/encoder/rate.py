@@ -7,7 +7,7 @@ those of the mass within half a symbol (HiNeRV and NVRC price weights so; the fi
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nvcodec.exact.arithmetic import EXPONENT_STEPS
 from nvcodec.exact.convolution import Conv2d
@@ -41,10 +41,3 @@ def latent_bits(latent: Latent, symbols: Tensor) -> Tensor:
     """Bits of the symbols (B, C, H, W) of some frames; each channel has the scale that it has in all of them."""
     scale = latent.values.detach().abs().mean((0, 2, 3)).clamp(min=_LEAST_SCALE).view(-1, 1, 1)
     return symbol_bits(symbols, scale).sum()
-
-
-def model_bits(module: nn.Module) -> Tensor:
-    """Bits of all weights and latents of a module."""
-    bits = [weight_bits(layer) for layer in module.modules() if isinstance(layer, Conv2d)]
-    bits += [latent_bits(layer, layer.values) for layer in module.modules() if isinstance(layer, Latent)]
-    return torch.stack(bits).sum()

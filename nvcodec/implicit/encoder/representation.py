@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from nvcodec.bitstream.syntax import write_program
+from nvcodec.bitstream.container import program_bytes
 from nvcodec.core.errors import EncodeError
 from nvcodec.encoder.rate_control import Target
 from nvcodec.encoder.representation import CodedSegment, Keep, StageReport
@@ -33,9 +33,6 @@ MODELS: Mapping[str, Callable[[Sizes, float], nn.Module]] = {
 
 Module = nn.Module | Callable[[Sizes], nn.Module]
 """Made of layers of ``nvcodec.exact``: a module for the video at hand, or what makes one from its sizes."""
-
-_SECTION_BYTES = 7
-"""Type, length and CRC of a PROGRAM section."""
 
 
 def check_choices(effort: str, quality: float | None, params: float | None, epochs: int | None) -> None:
@@ -109,7 +106,7 @@ class ImplicitEncoder:
         build = self.build
 
         def overhead(program: bytes) -> int:
-            return 0 if program in self.programs else len(write_program(program)) + _SECTION_BYTES
+            return 0 if program in self.programs else program_bytes([program])
 
         task = SegmentTask(
             samples, geometry, lambda sizes: build(sizes, params), total, self.effort, seed, self._index, overhead

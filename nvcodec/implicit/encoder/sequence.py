@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 from nvcodec.core.errors import EncodeError
 from nvcodec.core.gop import CodingUnit, last_uses
+from nvcodec.encoder.rate import level_costs
 from nvcodec.encoder.unit_motion_search import search_unit_motion
-from nvcodec.exact.latents import Latent
+from nvcodec.exact.latents import Grid, Latent
 from nvcodec.exact.operation import FrameInputs
-from nvcodec.exact.outputs import GREY, Store
-from nvcodec.exact.program import Program
+from nvcodec.exact.outputs import GREY, Correct, Store
 from nvcodec.exact.simulation import Rounding, Simulation, simulate
 from nvcodec.implicit.encoder.model import Epoch, Model, Schedule, distortion, error_scale
 from nvcodec.implicit.encoder.rate import latent_bits, weight_bits
@@ -68,7 +68,8 @@ class SequenceModel(Model):
         self.geometry, self.moves = geometry, moves
         self.motion = [_no_motion(unit, geometry) for unit in units]
         self._uses = last_uses(units)
-        self._stores = {layer.index: layer for layer in module.modules() if isinstance(layer, Store)}
+        self._stores = sorted(layer.index for layer in module.modules() if isinstance(layer, Store))
+        self._corrected = sorted(layer.slot for layer in module.modules() if isinstance(layer, Correct))
 
     def weight(self, unit: CodingUnit) -> float:
         """Of the errors of a unit's frames."""
@@ -141,6 +142,9 @@ class SequenceModel(Model):
         exactly = Simulation(simulation.bits, simulation.weights and Rounding.THROUGH, Rounding.THROUGH)
         for number, unit in enumerate(self.units):
             motion = self.search(number, {d: twin.frame for d, twin in states.items()})
+            if motion is not None and motion.side is not None:
+                rates, _ = level_costs(motion.levels, motion.side, motion_weights(), unit.depth)
+                self.motion_bits += sum(float(rate.bits.sum()) for rate in rates)
             frame = self.inputs(unit, motion, states)
             bits += act(number, unit, frame)
             with torch.no_grad(), simulate(exactly):
@@ -159,11 +163,12 @@ class SequenceModel(Model):
         picture = torch.floor(out["samples"] * _SCALE + GREY + 0.5).clamp(0, 2 * GREY - 1)
         picture = picture[..., : self.samples.shape[2], : self.samples.shape[3]].contiguous()
         kept = {n: state.detach() for n, state in zip(self._stores, out.get("states", ()), strict=True)}
-        corrections = [torch.floor(c.detach().cpu() + 0.5) for c in out.get("corrections", ())]
+        given = zip(self._corrected, out.get("corrections", ()), strict=True)
+        corrections = {slot: torch.floor(c.detach().cpu() + 0.5) for slot, c in given}
         for b, frame in enumerate(unit.frames):
             fields = motion.states[b].fields if motion is not None else ()
             if corrections and fields:
-                moved = [field + c[b] for field, c in zip(fields, corrections, strict=False)]
+                moved = [f + corrections[k][b] if k in corrections else f for k, f in enumerate(fields)]
                 fields = tuple(field.clamp(-VECTOR_BOUND, VECTOR_BOUND) for field in moved)
             state = FrameState(Reference(picture[b]), MotionState(fields, frame.distances if fields else ()))
             states[frame.display] = _Twin(state, {n: s[b : b + 1] for n, s in kept.items()})
@@ -197,13 +202,21 @@ class SequenceModel(Model):
         for _ in range(2):  # the first one is slower
             start = time.monotonic()
             self.epoch(optimiser, Schedule(1, 0.0), 0, Simulation(), False)
-        taken = (time.monotonic() - start) * len(self.samples) / sum(len(unit.frames) for unit in self.units)
+        steps = [_STEPS if unit.reference_count else _KEY_STEPS for unit in units]
+        taken = (time.monotonic() - start) * sum(steps) / sum(steps[: len(self.units)])
         self.units, self.motion = units, before
         return taken
 
     def _latent_bits(self, numbers: Tensor) -> Tensor:
-        parts = [latent_bits(x, x.rounded(x.values[numbers])) for x in self.latents if x.count]
-        return torch.stack(parts).sum()
+        """Of the latents of some frames; of a grid their share."""
+        total = torch.zeros((), device=self.samples.device)
+        for latent in self.latents:
+            if isinstance(latent, Grid):
+                share = len(numbers) / len(self.samples)
+                total = total + latent_bits(latent, latent.rounded(latent.values)) * share
+            elif latent.count:
+                total = total + latent_bits(latent, latent.rounded(latent.values[numbers]))
+        return total
 
     def evaluate(self, simulation: Simulation) -> float:
         def act(number: int, unit: CodingUnit, frame: FrameInputs) -> float:
@@ -229,8 +242,10 @@ class SequenceModel(Model):
                     total += layer.weight.grad.square()
             for k, latent in enumerate(self.latents):
                 if latent.values.grad is not None and latent.count:
-                    by_symbol = latent.values.grad[frame.numbers]
-                    latents[k] += float(by_symbol.square().mean()) * 4.0**latent.step_bits / len(self.units)
+                    is_grid = isinstance(latent, Grid)
+                    by_symbol = latent.values.grad if is_grid else latent.values.grad[frame.numbers]
+                    share = 1.0 if is_grid else 1 / len(self.units)
+                    latents[k] += float(by_symbol.square().mean()) * 4.0**latent.step_bits * share
             return 0.0
 
         self._visit(Simulation(), act)
@@ -247,13 +262,13 @@ class SequenceModel(Model):
         super().restore(state, is_settled)
         self.motion = state["motion"]
 
-    def code(self, writer: ImplicitWriter, program: Program) -> dict[int, Tensor]:
+    def code(self, writer: ImplicitWriter) -> dict[int, Tensor]:
         made: dict[int, Tensor] = {}
         for number, unit in enumerate(self.units):
             known: Mapping[int, ImplicitState] = writer.segment.states
             motion = self.search(number, {display: state.frame for display, state in known.items()})
             numbers = [frame.display for frame in unit.frames]
-            levels = [latent.symbols().cpu()[numbers] for latent in self.latents]
+            levels = [latent.symbols().cpu()[numbers] for latent in self.latents if not isinstance(latent, Grid)]
             states = writer.code(UnitSymbols(levels, motion.levels if motion else []))
             made |= {display: state.frame.appearance.packed for display, state in states.items()}
         self.motion_bits = sum(sum(bits.motion) for bits in writer.segment.unit_bits)

@@ -21,7 +21,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nvcodec.core.errors import TargetError
+from nvcodec.bitstream.syntax import write_program
+from nvcodec.core.errors import BitstreamError, CheckpointError, EncodeError, MismatchError, TargetError
+from nvcodec.core.limits import MAX_PROGRAM_BYTES
 from nvcodec.decoder import FrameHash, output_planes
 from nvcodec.encoder.distortion import plane_errors, psnr_611
 from nvcodec.encoder.rate_control import first_lambda
@@ -34,7 +36,7 @@ from nvcodec.exact.tracing import place, trace
 from nvcodec.implicit.encoder.budget import AIM, TOLERANCE, follow_price, meet_by_steps, moved_price
 from nvcodec.implicit.encoder.coding import conv_symbols, counted_bits, fitted_scales, latent_symbols, weight_bits
 from nvcodec.implicit.encoder.frames import FrameModel
-from nvcodec.implicit.encoder.model import Model, Schedule, optimiser_of
+from nvcodec.implicit.encoder.model import Epoch, Model, Schedule, distortion, optimiser_of
 from nvcodec.implicit.encoder.prune import prune, sparsity
 from nvcodec.implicit.encoder.sequence import SequenceModel
 from nvcodec.implicit.encoder.settings import Effort
@@ -55,6 +57,10 @@ _WITH_NOISE = 0.4
 """Share of the tuning in which noise stands for rounding."""
 _HEADER_BITS = 96
 """Segment header and the end of the coder."""
+_PROGRAM_MARGIN = 128
+"""Bytes that a program may still grow by."""
+_WORST_MISMATCH = 1.5
+"""dB by which the exact machine's frames may be worse than the twin's before something is believed to be wrong."""
 _ATTEMPTS = 10
 """To meet the size with a model whose bits follow from a price."""
 _PLANNED_BITS = 3.0
@@ -84,7 +90,8 @@ class _Work:
     """A segment between two epochs: all that the rest of its encode depends on."""
 
     model: Model
-    program: Program
+    program: bytes
+    """As it is before the fit, with the fixed points that convolutions see: it tells one network from another."""
     sizes: Sizes
     geometry: FrameGeometry
     effort: Effort
@@ -107,6 +114,7 @@ class _Work:
     def state(self) -> dict[str, Any]:
         importance, device = self.importance, self.model.samples.device
         return {
+            "program": self.program,
             "stage": self.stage,
             "epoch": self.epoch,
             "unit": self.unit,
@@ -120,9 +128,13 @@ class _Work:
         }
 
     def restore(self, kept: dict[str, Any]) -> None:
-        """Go on from what ``state`` returned."""
+        """Go on from what ``state`` returned. Raises CheckpointError where that was of another network."""
+        if kept["program"] != self.program:
+            raise CheckpointError("the checkpoint is of another network; delete it to start anew")
         self.stage, self.epoch, self.unit = kept["stage"], kept["epoch"], kept["unit"]
-        self.importance = Importance(*kept["importance"]) if kept["importance"] else None
+        if kept["importance"]:
+            weights, latents = kept["importance"]
+            self.importance = Importance([w.to(self.model.samples.device) for w in weights], latents)
         self.figures = Figures(**kept["figures"])
         self.model.module.load_state_dict(kept["module"])
         self.model.restore(kept["model"], self.stage != "fit")
@@ -134,7 +146,7 @@ class _Work:
 
     def new_optimiser(self) -> torch.optim.Adam:
         has_analysis = isinstance(self.model, FrameModel) and self.model.analyse is not None
-        return optimiser_of(self.model, latents=not has_analysis, analysis=has_analysis)
+        return optimiser_of(self.model, analysis=has_analysis)
 
     def done(self, psnr: float, bits: float | None = None) -> None:
         """An epoch lies behind."""
@@ -227,12 +239,16 @@ def _begin(task: SegmentTask, tell: Callable[[StageReport], None], keep: Keep) -
     module = task.build(sizes).to(samples.device)
     latents = place(module, sizes)
     module.to(samples.device)  # the latents, too
-    program = trace(module, sizes, effort.bits).program
-    program.check(sizes)
+    traced = trace(module, sizes, effort.bits)
+    program = traced.program
+    _check_storable(program, sizes)
+    fixed_points = bytes(fraction & 255 for _, fraction in traced.convolutions.values())
     units = units_of(program, sizes.frames, GOP if program.refers else UNIT_FRAMES)
     real = samples / 1024 - 0.5
     model: Model
     if program.refers:
+        if hasattr(module, "analyse"):
+            raise EncodeError("a module that refers to other frames cannot have latents made of the frames")
         model = SequenceModel(module, latents, real, units, geometry, program.moves)
         bpp = (task.wanted_bytes or BITS_A_NUMBER * model.parameters / 8) * 8 / (sizes.frames * model.luma_samples)
         model.price = model.price_of(first_lambda(bpp, sizes.frames))
@@ -241,12 +257,28 @@ def _begin(task: SegmentTask, tell: Callable[[StageReport], None], keep: Keep) -
     wanted = None
     if task.wanted_bytes is not None:
         wanted = 8 * (task.wanted_bytes - task.overhead(program.write()))
-    optimiser = optimiser_of(model, latents=False, analysis=False)
-    work = _Work(model, program, sizes, geometry, effort, wanted, optimiser, keep, tell)
-    work.optimiser = work.new_optimiser()
+        if wanted <= _HEADER_BITS:
+            raise TargetError(
+                f"the target of {task.wanted_bytes:.0f} bytes for this segment is out of reach: its program alone "
+                f"takes {task.overhead(program.write())}"
+            )
+    has_analysis = isinstance(model, FrameModel) and model.analyse is not None
+    optimiser = optimiser_of(model, analysis=has_analysis)
+    work = _Work(model, program.write() + fixed_points, sizes, geometry, effort, wanted, optimiser, keep, tell)
     work.figures.latents = sum(latent.count for latent in latents)
     work.figures.weights = model.parameters - work.figures.latents
     return work
+
+
+def _check_storable(program: Program, sizes: Sizes) -> None:
+    """Raise EncodeError for a program that no file may hold."""
+    try:
+        program.check(sizes)
+        stored = len(write_program(program.write()))
+    except BitstreamError as error:
+        raise EncodeError(f"the module makes no program that a file may hold: {error}") from None
+    if stored > MAX_PROGRAM_BYTES - _PROGRAM_MARGIN:  # fixed points are still to be found
+        raise EncodeError(f"the module's program takes {stored} bytes, a file may hold {MAX_PROGRAM_BYTES}")
 
 
 def _foreseen(work: _Work) -> float:
@@ -364,6 +396,7 @@ def _coded(work: _Work, program_index: Callable[[bytes], int]) -> CodedSegment:
         work.model.price = moved_price(work.model.price, coded.bits, AIM * work.wanted)
         follow_price(work.model, work.importance)
         work.model.epoch(work.optimiser, schedule, attempt, work.exactly(), True)
+        work.figures.tuned = work.model.evaluate(work.exactly())
         coded = _code(work, program_index)
     if _misses(work, coded.bits):
         raise TargetError(
@@ -385,12 +418,15 @@ def _code(work: _Work, program_index: Callable[[bytes], int]) -> CodedSegment:
     gop = GOP if traced.program.refers else UNIT_FRAMES
     header = ImplicitHeader(program_index(traced.program.write()), gop)
     writer = ImplicitWriter(header, traced.program, tensors, geometry, sizes.frames, model.samples.device)
-    made = model.code(writer, traced.program)
+    made = model.code(writer)
     segment, figures = writer.segment, work.figures
     figures.weight_bits = segment.weight_bits
     figures.latent_bits = sum(segment.grid_bits.values()) + sum(sum(bits.latents) for bits in segment.unit_bits)
     figures.motion_bits = sum(sum(bits.motion) for bits in segment.unit_bits)
     exact = torch.stack([made[n] for n in range(sizes.frames)])
+    reached = Epoch(float(distortion(exact / 1024 - 0.5, model.samples))).psnr
+    if reached < figures.tuned - _WORST_MISMATCH:
+        raise MismatchError(f"the exact frames come to {reached:.2f} dB, the model to {figures.tuned:.2f}")
     errors = plane_errors(exact, (model.samples + 0.5) * 1024)
     digest = FrameHash()
     for picture in exact:

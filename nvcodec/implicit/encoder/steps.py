@@ -53,6 +53,6 @@ def set_latent_steps(latents: list[Latent], importance: Importance, unit: float)
         most = float(latent.values.abs().max()) * 2.0**-latent.step_bits
         wanted = 0.5 * math.log2(max(sensitivity, 1e-30)) - unit
         reachable = math.floor(math.log2((WEIGHT_BOUND + 0.49) / max(most, 1e-6)))
-        step_bits = min(round(wanted), reachable, 14)
+        step_bits = max(min(round(wanted), reachable, 14), -8)
         latent.values.mul_(2.0 ** (step_bits - latent.step_bits))
         latent.step_bits = step_bits

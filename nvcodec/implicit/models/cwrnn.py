@@ -9,8 +9,8 @@
          |            |                 v
     latent stride 2 --+---> half resolution: prediction, difference, states warped --> samples, state at a half
 
-It is the skeleton of the model that this project is named for: all of its inputs and outputs are there, and its sizes
-are small. Nothing in it was trained before it meets a video.
+It is the skeleton of the model that this project is named for: its inputs and outputs are there, and its sizes are
+small. Nothing in it was trained before it meets a video.
 """
 
 from __future__ import annotations
