@@ -230,7 +230,7 @@ class Conv2d(ExactLayer):
     def emit(self, builder: Builder, *operands: Traced) -> Traced:
         (x,) = operands
         node = Convolution((x.number,), self.weight.shape[0], self.kernel, self.groups)
-        return builder.add(node, self.fraction, self)
+        return builder.add(node, self.fraction, self, x.fraction)
 
     def get_extra_state(self) -> dict[str, float]:
         return super().get_extra_state() | {"bias_shift": self.bias_shift}

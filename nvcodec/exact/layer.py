@@ -32,8 +32,9 @@ class Builder(Protocol):
 
     bits: int
 
-    def add(self, operation: Operation, fraction: int, layer: ExactLayer | None = None) -> Traced:
-        """``layer``: whose tensors the node uses."""
+    def add(self, operation: Operation, fraction: int, layer: ExactLayer | None = None, fraction_in: int = 0) -> Traced:
+        """``layer``: whose tensors the node uses; ``fraction_in``: the fixed point in which it sees its operand, which
+        ``Scale`` may have moved."""
 
 
 class ExactLayer(nn.Module):

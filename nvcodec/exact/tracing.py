@@ -53,20 +53,18 @@ class _Builder(Builder):
         self.bits, self.sizes = bits, sizes
         self.nodes: list[Operation] = []
         self.shapes: list[Shape] = []
-        self.fractions: list[int] = []
         self.convolutions: dict[int, tuple[Conv2d, int]] = {}
         self._known: dict[Operation, Traced] = {}
 
-    def add(self, operation: Operation, fraction: int, layer: ExactLayer | None = None) -> Traced:
+    def add(self, operation: Operation, fraction: int, layer: ExactLayer | None = None, fraction_in: int = 0) -> Traced:
         if layer is None and operation in self._known:  # the same of the same
             return self._known[operation]
         shape = operation.shape([self.shapes[n] for n in operation.operands], self.sizes)
         made = Traced(len(self.nodes), shape, fraction)
         self.nodes.append(operation)
         self.shapes.append(shape)
-        self.fractions.append(fraction)
         if isinstance(layer, Conv2d):
-            self.convolutions[made.number] = (layer, self.fractions[operation.operands[0]])
+            self.convolutions[made.number] = (layer, fraction_in)
         if layer is None:
             self._known[operation] = made
         return made
