@@ -49,7 +49,7 @@ def epochs() -> Option:
         "--epochs",
         type=click.IntRange(1, 100_000),
         metavar="N",
-        help="How often a network sees every frame. Default: by the effort.",
+        help="How often a network sees every frame while it is fitted. Default: by the effort.",
     )
 
 
