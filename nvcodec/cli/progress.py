@@ -34,10 +34,14 @@ def format_duration(seconds: float) -> str:
 
 
 def format_stages(stages: Mapping[str, float]) -> str:
-    """What the stages of an implicit segment came to, in a line; see ``nvcodec.implicit.encoder.stages.Figures``."""
+    """What the stages of an implicit segment came to, in a line; see ``nvcodec.implicit.encoder.stages.Figures``.
+
+    Their PSNR is that of the loss: the error of luma and both chromas together, pooled over the frames. It says what
+    a stage cost, and is another measure than the PSNR of luma and of 6:1:1 in the line before.
+    """
     weights, latents = max(stages["weights"], 1), stages["latents"]
     text = (
-        f"  fitted {stages['fitted']:.2f} dB, in integers {stages['settled']:.2f}, "
+        f"  stages, PSNR of the loss: fitted {stages['fitted']:.2f} dB, in integers {stages['settled']:.2f}, "
         f"{100 * stages['sparsity']:.0f} % pruned {stages['pruned']:.2f}, quantised {stages['quantised']:.2f}, "
         f"tuned {stages['tuned']:.2f}; {stages['weight_bits'] / weights:.2f} bits a weight"
     )
