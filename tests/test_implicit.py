@@ -23,6 +23,8 @@ from nvcodec.decoder import Decoder, FrameHash
 from nvcodec.encoder import checkpoint
 from nvcodec.encoder.pipeline import EncodeOptions, EncodeReport, Progress, encode
 from nvcodec.encoder.working_domain import working_samples
+from nvcodec.implicit.encoder import stages
+from nvcodec.implicit.encoder.budget import meet_by_steps
 from nvcodec.implicit.encoder.model import distortion
 from nvcodec.implicit.models.cwrnn import CWRNN as FirstCWRNN
 from nvcodec.media.y4m import write_y4m
@@ -233,6 +235,31 @@ def test_a_size_that_no_network_fits_is_refused(tmp_path: Path) -> None:
     for options in (replace(HNERV, params=None, size=180), replace(CWRNN, bpp=None, size=250)):
         with pytest.raises(TargetError, match=r"its program alone takes \d+|the target leaves \d+"):
             encode(clip, tmp_path / "a.cwrv", options)
+    assert not list(tmp_path.glob("a.*"))
+
+
+def test_a_size_beyond_the_network_is_refused_before_the_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fit(*arguments: object) -> None:
+        raise AssertionError("fitted")
+
+    monkeypatch.setattr(stages, "_overfit", fit)
+    clip = write_clip(tmp_path / "clip.y4m")
+    with pytest.raises(TargetError, match=r"fewer than \d+ bytes, the target leaves \d+"):
+        encode(clip, tmp_path / "a.cwrv", replace(HNERV, params=1000, bpp=None, size=1_000_000))
+    assert not list(tmp_path.glob("a.*"))
+
+
+def test_a_size_that_is_missed_at_last_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stages, "_meet", lambda work: meet(work, 0.5))
+
+    def meet(work: stages._Work, share: float) -> None:
+        assert work.importance is not None
+        assert work.wanted is not None
+        work.unit = meet_by_steps(work.model, work.importance, work.bits, share * work.wanted, work.unit)
+
+    clip = write_clip(tmp_path / "clip.y4m")
+    with pytest.raises(TargetError, match="cannot be met"):
+        encode(clip, tmp_path / "a.cwrv", replace(HNERV, epochs=1, size=2750))
     assert not list(tmp_path.glob("a.*"))
 
 

@@ -99,7 +99,7 @@ def test_wrong_sizes_are_told(clip: Path, tmp_path: Path) -> None:
 
 def test_a_target_out_of_reach_names_the_range(clip: Path, tmp_path: Path) -> None:
     with pytest.raises(TargetError, match=r"takes \d+ to \d+ bytes, the target leaves \d+"):
-        implicit.encode(clip, tmp_path / "out.cwrv", Tiny, bpp=30.0, epochs=2)
+        implicit.encode(clip, tmp_path / "out.cwrv", Tiny, bpp=12.0, epochs=2)
     assert not list(tmp_path.glob("out*"))
 
 

@@ -11,12 +11,12 @@ import math
 from collections.abc import Callable
 
 from nvcodec.core.errors import TargetError
+from nvcodec.encoder.rate_control import AIM
 from nvcodec.implicit.encoder.model import Model
 from nvcodec.implicit.encoder.steps import Importance, set_latent_steps, set_weight_steps
 
-__all__ = ["AIM", "TOLERANCE", "follow_price", "meet_by_steps", "moved_price"]
+__all__ = ["follow_price", "meet_by_steps", "moved_price"]
 
-AIM, TOLERANCE = 0.985, (0.955, 1.015)
 _UNIT_RANGE = (-30.0, 10.0)
 _SLOPE = 0.6
 """Bits fall with the price about as ``price ** -_SLOPE``."""

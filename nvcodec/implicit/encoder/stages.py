@@ -26,14 +26,14 @@ from nvcodec.core.errors import BitstreamError, CheckpointError, EncodeError, Mi
 from nvcodec.core.limits import MAX_PROGRAM_BYTES
 from nvcodec.decoder import FrameHash, output_planes
 from nvcodec.encoder.distortion import plane_errors, psnr_611
-from nvcodec.encoder.rate_control import first_lambda
+from nvcodec.encoder.rate_control import AIM, TOLERANCE, first_lambda
 from nvcodec.encoder.representation import CodedSegment, Keep, StageReport
 from nvcodec.exact.layer import calibrate
 from nvcodec.exact.operation import Sizes
 from nvcodec.exact.program import Program
 from nvcodec.exact.simulation import Rounding, Simulation
 from nvcodec.exact.tracing import place, trace
-from nvcodec.implicit.encoder.budget import AIM, TOLERANCE, follow_price, meet_by_steps, moved_price
+from nvcodec.implicit.encoder.budget import follow_price, meet_by_steps, moved_price
 from nvcodec.implicit.encoder.coding import conv_symbols, counted_bits, fitted_scales, latent_symbols, weight_bits
 from nvcodec.implicit.encoder.frames import FrameModel
 from nvcodec.implicit.encoder.model import Epoch, Model, Schedule, distortion, optimiser_of
@@ -65,6 +65,10 @@ _ATTEMPTS = 10
 """To meet the size with a model whose bits follow from a price."""
 _PLANNED_BITS = 3.0
 """Of a weight, before there are steps."""
+_MOST_BITS = 16.0
+"""More than any number takes with the finest steps: what no fit can reach is refused before it begins."""
+_LEAST_SLACK = 64
+"""Bits by which a payload may miss its target anyhow: those of a small file come in lumps."""
 
 
 @dataclass
@@ -138,15 +142,11 @@ class _Work:
         self.figures = Figures(**kept["figures"])
         self.model.module.load_state_dict(kept["module"])
         self.model.restore(kept["model"], self.stage != "fit")
-        self.optimiser = self.new_optimiser()
+        self.optimiser = _optimiser_of(self.model)
         self.optimiser.load_state_dict(kept["optimiser"])
         torch.set_rng_state(kept["random"])
         if kept["random_cuda"] is not None:
             torch.cuda.set_rng_state(kept["random_cuda"], self.model.samples.device)
-
-    def new_optimiser(self) -> torch.optim.Adam:
-        has_analysis = isinstance(self.model, FrameModel) and self.model.analyse is not None
-        return optimiser_of(self.model, analysis=has_analysis)
 
     def done(self, psnr: float, bits: float | None = None) -> None:
         """An epoch lies behind."""
@@ -223,7 +223,7 @@ def encode_segment(
         _settle(work)
         _prune(work)
         work.enter("tune")
-        work.optimiser = work.new_optimiser()
+        work.optimiser = _optimiser_of(work.model)
     if work.stage == "tune":
         _tune(work)
         work.enter("code")
@@ -262,12 +262,20 @@ def _begin(task: SegmentTask, tell: Callable[[StageReport], None], keep: Keep) -
                 f"the target of {task.wanted_bytes:.0f} bytes for this segment is out of reach: its program alone "
                 f"takes {task.overhead(program.write())}"
             )
-    has_analysis = isinstance(model, FrameModel) and model.analyse is not None
-    optimiser = optimiser_of(model, analysis=has_analysis)
+        if wanted > _MOST_BITS * model.parameters:
+            raise TargetError(
+                f"a model of {model.parameters} parameters takes fewer than {_MOST_BITS * model.parameters / 8:.0f} "
+                f"bytes, the target leaves {wanted / 8:.0f}: choose another target, or other params"
+            )
+    optimiser = _optimiser_of(model)
     work = _Work(model, program.write() + fixed_points, sizes, geometry, effort, wanted, optimiser, keep, tell)
     work.figures.latents = sum(latent.count for latent in latents)
     work.figures.weights = model.parameters - work.figures.latents
     return work
+
+
+def _optimiser_of(model: Model) -> torch.optim.Adam:
+    return optimiser_of(model, analysis=isinstance(model, FrameModel) and model.analyse is not None)
 
 
 def _check_storable(program: Program, sizes: Sizes) -> None:
@@ -286,7 +294,7 @@ def _foreseen(work: _Work) -> float:
     model, effort = work.model, work.effort
     state = {name: v.clone() for name, v in model.module.state_dict().items() if isinstance(v, Tensor)}
     random = torch.get_rng_state()
-    taken = model.time_an_epoch(work.new_optimiser())
+    taken = model.time_an_epoch(_optimiser_of(work.model))
     model.module.load_state_dict(model.module.state_dict() | state)
     torch.set_rng_state(random)
     return taken * (effort.epochs + 1.5 * effort.tuning_epochs)
@@ -380,16 +388,23 @@ def _price_of_quantising(work: _Work) -> float:
 
 
 def _misses(work: _Work, bits: float) -> bool:
-    return work.wanted is not None and not TOLERANCE[0] <= bits / work.wanted <= TOLERANCE[1]
+    if work.wanted is None:
+        return False
+    least, most = (share * work.wanted for share in TOLERANCE)
+    return not least - _LEAST_SLACK <= bits <= most + _LEAST_SLACK
 
 
 def _coded(work: _Work, program_index: Callable[[bytes], int]) -> CodedSegment:
-    """The segment in its final form. What a price decides on is coded again until it meets the target."""
+    """The segment in its final form. What a price decides on is coded again until it meets the target.
+
+    Raises TargetError where it takes more than it may, or less.
+    """
     coded = _code(work, program_index)
-    if isinstance(work.model, FrameModel) or work.wanted is None:
+    if work.wanted is None:
         return coded
+    attempts = 0 if isinstance(work.model, FrameModel) else _ATTEMPTS
     schedule = Schedule(_ATTEMPTS, work.effort.tuning_rate * 0.2, warm_up=0.0)
-    for attempt in range(_ATTEMPTS):
+    for attempt in range(attempts):
         if not _misses(work, coded.bits):
             return coded
         assert work.importance is not None
