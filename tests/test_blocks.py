@@ -12,6 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from nvcodec.core.errors import SyntaxViolation, TruncatedError
+from nvcodec.core.quantiser import GAIN_STEPS, quantiser_steps
 from nvcodec.entropy.symbols import SymbolReader, SymbolWriter
 from nvcodec.entropy.tables import BIN_TOTAL
 from nvcodec.hybrid.blocks import bins_cpu
@@ -38,7 +39,6 @@ from nvcodec.hybrid.blocks.rebuild_cpu import rebuild_planes
 from nvcodec.hybrid.blocks.syntax_cpu import likely_modes
 from nvcodec.hybrid.blocks.transform_cpu import add_inverse, matrices
 from nvcodec.hybrid.encoder.block_kernels import search_picture
-from nvcodec.hybrid.network import GAIN_STEPS, quantiser_steps
 
 SIZES = st.tuples(st.integers(1, 37), st.integers(1, 37))
 """Of the working domain: half of the picture."""

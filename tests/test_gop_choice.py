@@ -16,9 +16,9 @@ from nvcodec.decoder import Decoder
 from nvcodec.encoder.pipeline import EncodeOptions, encode
 from nvcodec.encoder.rate_control import Target
 from nvcodec.encoder.representation import CodedSegment
+from nvcodec.encoder.segment_analysis import SegmentSource
 from nvcodec.hybrid.encoder import gop_choice
 from nvcodec.hybrid.encoder.gop_choice import encode_with_best_gop
-from nvcodec.hybrid.encoder.segment_fit import SegmentSource
 from nvcodec.hybrid.encoder.stages import EFFORTS
 from nvcodec.media.y4m import write_y4m
 from nvcodec.motion.levels import FrameGeometry

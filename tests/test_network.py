@@ -14,6 +14,7 @@ from nvcodec.core.errors import LimitError, UnsupportedError
 from nvcodec.core.fixedpoint import Rounding, exact_inference
 from nvcodec.core.gop import CodedFrame, CodingUnit
 from nvcodec.core.parallel import thread_limit
+from nvcodec.core.quantiser import GAIN_STEPS, gain_values, quantiser_steps
 from nvcodec.encoder.arithmetic import training_dtype
 from nvcodec.hybrid import base
 from nvcodec.hybrid.base import TRAINED_WIDTHS, WIDTHS, starting_tensors
@@ -21,11 +22,8 @@ from nvcodec.hybrid.encoder.twin import Twin
 from nvcodec.hybrid.network import (
     CELL_INPUTS,
     CELL_LAYERS,
-    GAIN_STEPS,
     Network,
     NetworkShape,
-    gain_values,
-    quantiser_steps,
 )
 from nvcodec.hybrid.unit import synthesise
 from nvcodec.motion.compensation import Compensated

@@ -14,11 +14,12 @@ from draw_blocks import draw_blocks
 from nvcodec.core.parallel import thread_limit
 from nvcodec.encoder.lookahead import estimated_bits
 from nvcodec.encoder.rate_control import Target
+from nvcodec.encoder.segment_analysis import USUAL_IMPORTANCE, SegmentSource
 from nvcodec.entropy.symbols import SymbolWriter
 from nvcodec.hybrid.base import starting_tensors
 from nvcodec.hybrid.blocks.layout import BlockLayout
 from nvcodec.hybrid.blocks.picture import BinModels, exchange_picture
-from nvcodec.hybrid.encoder.segment_fit import PassEffort, PassSettings, SegmentFit, SegmentSource
+from nvcodec.hybrid.encoder.segment_fit import PassEffort, PassSettings, SegmentFit
 from nvcodec.hybrid.encoder.stages import EFFORTS, encode_segment, gain_shift, smallest_payload
 from nvcodec.hybrid.encoder.twin import Twin
 from nvcodec.hybrid.network import NetworkShape
@@ -72,16 +73,16 @@ def test_a_pass_says_what_its_blocks_cost() -> None:
         for symbols in found.blocks:
             exchange_picture(writer, models, unit.depth, BlockLayout(*GEOMETRY.half), unit.reference_count > 0, symbols)
         assert report is not None
-        assert report.block_bits == pytest.approx(writer.bits - before, rel=1e-4)
+        assert report.appearance_bits == pytest.approx(writer.bits - before, rel=1e-4)
     assert all(map(np.array_equal, models.arrays, fit.models.arrays))
 
 
 def test_lambda_by_looking_ahead_falls_with_the_bits_there_are() -> None:
     fit = segment()
-    fit.look_ahead(twin(), SETTINGS, lambda report: None)
-    few, many = (fit.estimated_lmbda(SETTINGS, bits) for bits in (3e3, 3e4))
+    fit.look_ahead(twin().context_weights(), SETTINGS.highest_lmbda, lambda report: None)
+    few, many = (fit.estimated_highest_lmbda(SETTINGS.highest_lmbda, bits) for bits in (3e3, 3e4))
     assert few > 3 * many
-    again = fit.estimated_lmbda(PassSettings(500.0, PassEffort(3, 3, searches=2)), 3e3)
+    again = fit.estimated_highest_lmbda(500.0 * USUAL_IMPORTANCE, 3e3)
     assert abs(again / few - 1) < 0.05
 
 
@@ -89,8 +90,8 @@ def test_blocks_that_last_get_lower_lambda_and_finer_steps() -> None:
     """One picture for all frames: the key frame matters for all of them, the B frame for none."""
     source = segment().source
     still = SegmentFit(SegmentSource(source.samples[:1].repeat(33, 1, 1, 1), GEOMETRY, 2))
-    still.look_ahead(twin(), SETTINGS, lambda report: None)
-    still.weigh(SETTINGS)
+    still.look_ahead(twin().context_weights(), SETTINGS.highest_lmbda, lambda report: None)
+    still.weigh(SETTINGS.highest_lmbda)
     key, last = still.units[0], still.units[-1]
     assert still.unit_importance(key)[0] > 15
     assert abs(still.unit_importance(last)[0] - 1) < 0.01
@@ -100,8 +101,8 @@ def test_blocks_that_last_get_lower_lambda_and_finer_steps() -> None:
 def test_a_picture_that_nothing_refers_to_gets_coarser_steps() -> None:
     """Steps follow the root of lambda, four to its octave, but for frames of half the usual importance or so."""
     fit = SegmentFit(SegmentSource(segment().source.samples[:1], GEOMETRY, 2))
-    fit.look_ahead(twin(), SETTINGS, lambda report: None)
-    fit.weigh(SETTINGS)
+    fit.look_ahead(twin().context_weights(), SETTINGS.highest_lmbda, lambda report: None)
+    fit.weigh(SETTINGS.highest_lmbda)
     assert gain_shift(fit.importance_of_depths()[0]) == 14
     assert [gain_shift(ratio) for ratio in (0.125, 0.5, 0.8, 1, 2, 4)] == [12, 0, 0, 0, -4, -8]
 
@@ -160,17 +161,17 @@ def test_b_frames_that_are_passed_over_are_believed_to_be_as_those_that_are_not(
     coarse = torch.rand(9, 6, 6, 8, generator=generator) * 1023
     samples = torch.nn.functional.interpolate(coarse, size=GEOMETRY.half, mode="bicubic").clamp(0, 1023)
     fit = SegmentFit(SegmentSource(samples, GEOMETRY, 2))
-    fit.look_ahead(twin(), SETTINGS, lambda report: None)
-    fit.weigh(SETTINGS)
+    fit.look_ahead(twin().context_weights(), SETTINGS.highest_lmbda, lambda report: None)
+    fit.weigh(SETTINGS.highest_lmbda)
     short = replace(SETTINGS, effort=PassEffort(1, 1, searches=2))
     whole = [report.bits for report in fit.run_pass(twin(), short) if report]
-    assert fit.believed_bits(short) == whole
+    assert fit.believed_bits(short.highest_lmbda) == whole
 
     some = replace(short, effort=PassEffort(1, 1, searches=2, stride=2))
     reports = fit.run_pass(twin(), some)
     assert [n for n, report in enumerate(reports) if report is None] == [4, 8]
     assert fit.units[4].depth == fit.units[8].depth == 2
-    believed = fit.believed_bits(some)
+    believed = fit.believed_bits(some.highest_lmbda)
     assert [b for b, report in zip(believed, reports, strict=True) if report] == [r.bits for r in reports if r]
     guesses = [
         estimated_bits([f], {k: x.double().numpy() for k, x in fit.importance.items()}, some.highest_lmbda)
@@ -184,7 +185,7 @@ def test_b_frames_that_are_passed_over_are_believed_to_be_as_those_that_are_not(
 
     resumed = SegmentFit(fit.source)
     resumed.restore(fit.state())
-    assert resumed.believed_bits(some) == believed
+    assert resumed.believed_bits(some.highest_lmbda) == believed
 
 
 def test_as_many_threads_as_there_are_find_the_same() -> None:

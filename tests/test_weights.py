@@ -8,11 +8,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nvcodec.core.quantiser import GAIN_STEPS
 from nvcodec.entropy.symbols import SymbolReader, SymbolWriter
 from nvcodec.entropy.tables import SCALES, table_bits
 from nvcodec.entropy.weights import STEPS, TensorChange, TensorSpec, best_scales, row_length
 from nvcodec.hybrid.base import segment_tensors, starting_tensors
-from nvcodec.hybrid.network import GAIN_STEPS, NetworkShape
+from nvcodec.hybrid.network import NetworkShape
 
 SHAPE = NetworkShape(8)
 BY_NAME = {spec.name: spec for spec in SHAPE.tensors}

@@ -33,8 +33,8 @@ from torch import Tensor
 import nvcodec
 from nvcodec.core.errors import NvcodecError
 from nvcodec.core.metrics import frame_psnr, mean_psnr
-from nvcodec.encoder import unit_motion_search
-from nvcodec.hybrid.encoder import quantise, segment_fit, stages
+from nvcodec.encoder import segment_analysis, unit_motion_search
+from nvcodec.hybrid.encoder import quantise, stages
 from nvcodec.media.video_io import VideoReader
 from nvcodec.motion import unit
 from nvcodec.motion.prediction import MotionPrediction
@@ -72,7 +72,7 @@ def _no_look_ahead() -> None:
 
 
 def _no_temporal_filter() -> None:
-    _put(segment_fit, "filtered_frames", lambda *arguments: {})
+    _put(segment_analysis, "filtered_frames", lambda *arguments: {})
 
 
 def _no_learning() -> None:

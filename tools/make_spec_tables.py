@@ -17,6 +17,7 @@ import numpy as np
 
 from nvcodec.bitstream import syntax
 from nvcodec.core import limits
+from nvcodec.core.quantiser import CHROMA_GAIN_STEPS, gain_values, quantiser_steps
 from nvcodec.entropy.context import LOG_BOUND, log_table
 from nvcodec.entropy.tables import FRACTIONS, SCALES, TABLE_BOUND, table_frequencies
 from nvcodec.exact.arithmetic import Function, function_table, root_table
@@ -27,7 +28,7 @@ from nvcodec.hybrid.blocks import contexts
 from nvcodec.hybrid.blocks.layout import scans
 from nvcodec.hybrid.blocks.picture import MODEL_DEPTHS
 from nvcodec.hybrid.blocks.transform_cpu import cosines
-from nvcodec.hybrid.network import CHROMA_GAIN_STEPS, NetworkShape, gain_values, quantiser_steps
+from nvcodec.hybrid.network import NetworkShape
 
 SPEC = Path(__file__).parent.parent / "bitstream_spec.md"
 SHOWN_TABLES = (0, 1, 8, 112, 114, 224, 255)

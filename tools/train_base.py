@@ -27,13 +27,14 @@ from torch.nn import functional as F
 
 from nvcodec.core.fixedpoint import Rounding
 from nvcodec.encoder.rate import level_rates
+from nvcodec.encoder.segment_analysis import SegmentSource
 from nvcodec.encoder.working_domain import working_samples
 from nvcodec.hybrid.base import TRAINED_WIDTHS, starting_tensors
 from nvcodec.hybrid.blocks.contexts import CONTEXTS
 from nvcodec.hybrid.blocks.layout import BlockSymbols
 from nvcodec.hybrid.blocks.picture import MODEL_DEPTHS, BinModels, model_of, noted_bins
 from nvcodec.hybrid.encoder.fit import UnitFit
-from nvcodec.hybrid.encoder.segment_fit import PassEffort, PassSettings, SegmentFit, SegmentSource, UnitSearch
+from nvcodec.hybrid.encoder.segment_fit import PassEffort, PassSettings, SegmentFit, UnitSearch
 from nvcodec.hybrid.encoder.twin import Twin
 from nvcodec.hybrid.network import Network, NetworkShape
 from nvcodec.media.video_io import VideoReader
@@ -98,8 +99,8 @@ def gather(clips: Sequence[Path], shape: NetworkShape, rounds: int) -> list[Samp
         twin.set_learning(0.3)
         segment = Gathering(_source(path))
         settings = PassSettings(lmbda, PassEffort(16, 8, searches=2))
-        segment.look_ahead(twin, settings, lambda report: None)
-        segment.weigh(settings)
+        segment.look_ahead(twin.context_weights(), settings.highest_lmbda, lambda report: None)
+        segment.weigh(settings.highest_lmbda)
         segment.run_pass(twin, settings)
         samples += segment.samples
         click.echo(f"{path.name} at lambda {lmbda:.0f}: {len(samples)} units")

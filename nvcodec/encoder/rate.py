@@ -188,7 +188,8 @@ def model_arrays(weights: ContextWeights) -> ModelArrays:
 
 class Neighbourhood(NamedTuple):
     """Which symbols of a level know which, as the compiled code takes it. ``stage_at``: (C, 2, 2), the stage that reads
-    each phase of a channel. ``reaches``: (C, C), how far a symbol of one channel counts in another one.
+    each phase of a channel. ``reaches``: (C, C), how far a symbol of one channel counts in another one, -1 where it
+    does not.
     ``weights``: (STAGES, C, C, 6, 6, 4), near, wide, cross and mean of ``stage_kernels``."""
 
     stage_at: np.ndarray
@@ -207,7 +208,10 @@ def neighbourhood(layout: ChannelLayout) -> Neighbourhood:
         magnitude, signed = stage_kernels(layout, stage)
         kernels = torch.cat([magnitude.reshape(3, channels, channels, 6, 6), signed[None]])
         weights[stage] = kernels.movedim(0, -1).numpy()
-    reaches = [[MARGIN if other == c else 1 for other in range(channels)] for c in range(channels)]
+    reaches = [
+        [MARGIN if other == c else (1 if layout.related(other, c) else -1) for other in range(channels)]
+        for c in range(channels)
+    ]
     return Neighbourhood(stage_at, np.array(reaches), weights)
 
 

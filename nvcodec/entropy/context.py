@@ -81,12 +81,18 @@ LOCATION_BOUND = 400
 
 @dataclass(frozen=True)
 class ChannelLayout:
-    """The channels of a level. ``groups``: which bias each of them takes."""
+    """The channels of a level. ``groups``: which bias each of them takes. ``bands``: channels of one group, or of one
+    place in their groups of three, tell something about each other; otherwise all channels do."""
 
     groups: tuple[int, ...]
+    bands: bool = False
 
     def __len__(self) -> int:
         return len(self.groups)
+
+    def related(self, c: int, other: int) -> bool:
+        """Whether channel ``other`` counts in the ``cross`` feature of channel ``c``."""
+        return not self.bands or self.groups[c] == self.groups[other] or c % 3 == other % 3
 
 
 @dataclass
@@ -173,7 +179,7 @@ def neighbour_kernels(
                         if reach == 1:
                             magnitude[0, c, c, tap[0], tap[1]] = 1
                             signed[c, c, tap[0], tap[1]] = 1 if dy and dx else 2
-                    elif reach <= 1:
+                    elif reach <= 1 and layout.related(c, other):
                         magnitude[2, c, other, tap[0], tap[1]] = 2 if reach == 0 else 1
         for kind, unit in ((0, 64), (1, 128), (2, 64)):
             total = magnitude[kind, c].sum()

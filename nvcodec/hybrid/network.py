@@ -7,15 +7,15 @@ times ``2**fraction_bits`` in float32 and calls the same code.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from nvcodec.core.fixedpoint import LEAKY_SHIFT, Rounding, check_exact_bound, conv2d, leaky_relu, shift_right
 from nvcodec.core.gop import MAX_DEPTH
+from nvcodec.core.quantiser import GAIN_STEPS
 from nvcodec.entropy.context import (
     FEATURES,
     GROUPS,
@@ -35,14 +35,10 @@ __all__ = [
     "CELL_LAYERS",
     "CELL_REACH",
     "CONV_BITS",
-    "GAIN_STEPS",
-    "GAIN_STEPS_PER_OCTAVE",
     "Network",
     "NetworkShape",
     "cell_kind",
-    "gain_values",
     "limit_gains",
-    "quantiser_steps",
     "with_cells_on",
 ]
 
@@ -56,12 +52,6 @@ SCALE_BITS = 4
 """Fraction bits of the factors of what the cell adds to its input."""
 ACTIVATION_BOUND = 1023
 """Magnitude of activations; one unit is a quarter of an 8-bit grey level."""
-GAIN_STEPS = 64
-GAIN_STEPS_PER_OCTAVE = 8
-LEAST_GAIN = 4
-"""Gain index i stands for round(4 * 2**(i / 8))."""
-CHROMA_GAIN_STEPS = 4
-"""By which the gains of chroma are finer than those of luma: its levels are few, so that quality is cheap there."""
 DEPTHS = MAX_DEPTH + 1
 CELL_INPUTS = {"key": SAMPLE_CHANNELS, "inter": 3 * SAMPLE_CHANNELS}
 """Input channels of the two cells: of frames without references, and of all others."""
@@ -122,25 +112,6 @@ def cell_kind(depth: int) -> str:
 def limit_gains(index: Tensor) -> Tensor:
     """Gain indices clipped to those that exist: 0 .. GAIN_STEPS - 1."""
     return index.clamp(0, GAIN_STEPS - 1)
-
-
-def gain_values() -> tuple[int, ...]:
-    """``round(4 * 2**(i / 8))`` for each gain index, by integer comparison (normative)."""
-    values = []
-    for i in range(GAIN_STEPS):
-        target = 1 << (16 + i)  # (4 * 2**(i/8))**8
-        value = 1
-        while (2 * value + 1) ** 8 <= target << 8:
-            value += 1
-        values.append(value)
-    return tuple(values)
-
-
-@cache
-def quantiser_steps() -> np.ndarray:
-    """int64 (GAIN_STEPS, 2): of each gain index, what level 1 comes to in luma and in chroma, in samples of 10 bits."""
-    values = gain_values()
-    return np.array([(v, values[max(i - CHROMA_GAIN_STEPS, 0)]) for i, v in enumerate(values)], np.int64)
 
 
 def with_cells_on(tensors: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:

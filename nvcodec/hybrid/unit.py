@@ -13,10 +13,11 @@ from torch import Tensor
 
 from nvcodec.core.gop import CodingUnit
 from nvcodec.core.parallel import run_all
+from nvcodec.core.quantiser import quantiser_steps
 from nvcodec.entropy.symbols import SymbolChannel
 from nvcodec.hybrid.blocks.layout import BlockLayout, BlockSymbols
 from nvcodec.hybrid.blocks.picture import BinModels, exchange_picture, rebuild_picture
-from nvcodec.hybrid.network import CELL_REACH, Network, quantiser_steps
+from nvcodec.hybrid.network import CELL_REACH, Network
 from nvcodec.motion.compensation import Compensated, FrameState
 from nvcodec.motion.levels import MOTION_LEVELS, FrameGeometry, motion_layout
 from nvcodec.motion.prediction import MotionState

@@ -12,10 +12,10 @@ from nvcodec.entropy.context import log_table
 from nvcodec.motion.levels import FrameGeometry, motion_layout
 from nvcodec.motion.prediction import merge_unrest
 
-__all__ = ["MotionSide"]
+__all__ = ["MotionSide", "gradient", "parent_logs", "pooled_logs"]
 
 
-def _pooled_logs(plane: Tensor, level: int, more: Tensor | None = None) -> Tensor:
+def pooled_logs(plane: Tensor, level: int, more: Tensor | None = None) -> Tensor:
     """(B, 1, h, w) to its level's size: the log feature of the mean over each 2**level x 2**level cell plus ``more``.
 
     The mean is ``Round2(sum, 2 * level)``, samples beyond the border count as 0.
@@ -29,7 +29,7 @@ def _pooled_logs(plane: Tensor, level: int, more: Tensor | None = None) -> Tenso
     return torch.from_numpy(out).unsqueeze(1)
 
 
-def _parent(coarser: list[Tensor], channels: int, size: tuple[int, int], batch: int) -> Tensor:
+def parent_logs(coarser: list[Tensor], channels: int, size: tuple[int, int], batch: int) -> Tensor:
     """(B, channels, *size): magnitudes of the same channel at the coarser level, log feature of eight times the
     sample above plus a 3x3 sum around it; 0 where the coarser level has no such channel."""
     from nvcodec.motion import side_cpu
@@ -41,7 +41,7 @@ def _parent(coarser: list[Tensor], channels: int, size: tuple[int, int], batch: 
     return torch.from_numpy(out)
 
 
-def _gradient(plane: Tensor) -> Tensor:
+def gradient(plane: Tensor) -> Tensor:
     """(B, C, h, w) to (B, 1, h, w): absolute differences to the upper and left neighbour, summed over C."""
     from nvcodec.motion import side_cpu
 
@@ -56,7 +56,7 @@ class MotionSide:
     def __init__(self, disagreement: Tensor, predicted: Tensor, references: int, geometry: FrameGeometry) -> None:
         """``disagreement``: (B, 1, block rows, block columns). ``predicted``: (B, 2, block rows, block columns)."""
         self.mismatch = disagreement
-        self.activity = _gradient(predicted)
+        self.activity = gradient(predicted)
         self.layout = partial(motion_layout, references)
         self.size = geometry.motion_size
 
@@ -65,9 +65,9 @@ class MotionSide:
         unrest = merge_unrest(coarser, self.size(level)) if coarser else None
         return torch.cat(
             [
-                _parent(coarser, len(self.layout(level)), self.size(level), len(self.mismatch)),
-                _pooled_logs(self.mismatch, level),
-                _pooled_logs(self.activity, level, unrest),
+                parent_logs(coarser, len(self.layout(level)), self.size(level), len(self.mismatch)),
+                pooled_logs(self.mismatch, level),
+                pooled_logs(self.activity, level, unrest),
             ],
             dim=1,
         )

@@ -17,8 +17,9 @@ from nvcodec.decoder import FrameHash, output_planes
 from nvcodec.encoder.distortion import plane_errors, psnr_611
 from nvcodec.encoder.rate_control import AIM, SLOPE, TOLERANCE, UnitBudget, clamp_lambda, measured_slope
 from nvcodec.encoder.representation import CodedSegment
+from nvcodec.encoder.segment_analysis import UnitReport
 from nvcodec.entropy.weights import TensorChange
-from nvcodec.hybrid.encoder.segment_fit import PassSettings, SegmentFit, UnitReport, UnitSearch
+from nvcodec.hybrid.encoder.segment_fit import PassSettings, SegmentFit, UnitSearch
 from nvcodec.hybrid.encoder.twin import Twin
 from nvcodec.hybrid.payload import HybridHeader, HybridWriter
 from nvcodec.motion.unit import UnitMotion

@@ -17,13 +17,14 @@ from torch import Tensor
 
 from nvcodec.core.gop import CodingUnit
 from nvcodec.core.parallel import run_all
+from nvcodec.core.quantiser import GAIN_STEPS, GAIN_STEPS_PER_OCTAVE, LEAST_GAIN, quantiser_steps
 from nvcodec.encoder.rate import level_costs
 from nvcodec.encoder.working_domain import LUMA_PLANES, SAMPLE_STEP, over_blocks
 from nvcodec.entropy.tables import bits_of_bins
 from nvcodec.hybrid.blocks.layout import BlockLayout, BlockSymbols, decoding_order
 from nvcodec.hybrid.blocks.picture import BinModels, noted_bins
 from nvcodec.hybrid.encoder.twin import Twin
-from nvcodec.hybrid.network import CELL_REACH, GAIN_STEPS, GAIN_STEPS_PER_OCTAVE, LEAST_GAIN, cell_kind, quantiser_steps
+from nvcodec.hybrid.network import CELL_REACH, cell_kind
 from nvcodec.motion.compensation import Compensated
 from nvcodec.motion.levels import FrameGeometry
 from nvcodec.motion.side import MotionSide

@@ -12,7 +12,7 @@ import torch
 
 from nvcodec.encoder.rate_control import Target, first_lambda
 from nvcodec.encoder.representation import CodedSegment, Keep, StageReport
-from nvcodec.hybrid.encoder.segment_fit import SegmentSource
+from nvcodec.encoder.segment_analysis import SegmentSource
 from nvcodec.hybrid.encoder.stages import Effort, encode_segment, foresee_segment
 
 __all__ = ["encode_with_best_gop"]

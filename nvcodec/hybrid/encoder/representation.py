@@ -12,9 +12,9 @@ from nvcodec.core.errors import EncodeError
 from nvcodec.core.gop import MAX_GOP
 from nvcodec.encoder.rate_control import Target
 from nvcodec.encoder.representation import CodedSegment, Keep, StageReport
+from nvcodec.encoder.segment_analysis import SegmentSource
 from nvcodec.hybrid.base import WIDTHS
 from nvcodec.hybrid.encoder.gop_choice import encode_with_best_gop
-from nvcodec.hybrid.encoder.segment_fit import SegmentSource
 from nvcodec.hybrid.encoder.stages import EFFORTS, Effort, smallest_payload
 from nvcodec.motion.levels import FrameGeometry
 

@@ -8,31 +8,24 @@ finished, so that two or more run side by side. Between two units a pass can be 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from nvcodec.core.gop import CodingUnit, coding_units, last_uses
+from nvcodec.core.gop import CodingUnit
 from nvcodec.core.parallel import run_ahead
-from nvcodec.encoder.distortion import block_errors, block_variance, plane_errors
-from nvcodec.encoder.lookahead import FrameForecast, estimated_bits, estimated_psnr, importance
+from nvcodec.encoder.distortion import plane_errors
 from nvcodec.encoder.rate import level_costs
-from nvcodec.encoder.rate_control import next_lambda
-from nvcodec.encoder.temporal_filter import filtered_frames
-from nvcodec.encoder.unit_motion_search import search_unit_motion
+from nvcodec.encoder.segment_analysis import USUAL_IMPORTANCE, SegmentAnalysis, SegmentSource, UnitReport
 from nvcodec.entropy.context import ContextWeights
 from nvcodec.hybrid.blocks.picture import BinModels, model_of
 from nvcodec.hybrid.encoder.fit import FitSettings, UnitFit, context_sensitivity
 from nvcodec.hybrid.encoder.twin import Twin
 from nvcodec.hybrid.unit import UnitSymbols
 from nvcodec.motion.compensation import FrameState
-from nvcodec.motion.levels import BLEND_CHANNEL, FrameGeometry
-from nvcodec.motion.prediction import MotionState
 from nvcodec.motion.unit import UnitMotion
 from nvcodec.motion.warp import Reference
 
@@ -40,30 +33,15 @@ __all__ = [
     "PassEffort",
     "PassSettings",
     "SegmentFit",
-    "SegmentSource",
-    "UnitReport",
     "UnitSearch",
 ]
 
 MOTION_CONTEXT_STEPS = 12
 """Steps on the motion context model for each unit of a training pass."""
-_USUAL_IMPORTANCE = 12.0
-"""Of a key frame; ``PassSettings.lmbda`` is the price of a bit there."""
-_DEPTH_FACTOR = 2.3
-"""By which importance falls from one depth of the hierarchy to the next."""
 _DRIFTING_LMBDA = 128.0
 """From this lambda on, frames with references go through the cell as it was shipped. What a cell adds in the mean it
 adds to every P frame anew, and where little residual is coded nothing takes that away: a cell that learns from such
 frames learns to make up for what has added up so far, and is off in the other direction in the end."""
-_ESTIMATES = 8
-"""Steps of ``estimated_lmbda``; importance and bits move with lambda."""
-_DETAIL = 0.1
-"""Of a block's variance, what counts as the error of its prediction in a key frame."""
-
-
-def _usual_importance(depth: int) -> float:
-    """What the importance of a frame at ``depth`` of the hierarchy is taken for while nothing is known of the video."""
-    return _USUAL_IMPORTANCE / _DEPTH_FACTOR**depth
 
 
 @dataclass(frozen=True)
@@ -101,34 +79,7 @@ class PassSettings:
     @property
     def highest_lmbda(self) -> float:
         """The price of a bit in a block that nothing refers to."""
-        return self.lmbda * _USUAL_IMPORTANCE
-
-
-@dataclass(frozen=True)
-class SegmentSource:
-    """``samples``: (T, 6, h, w) working samples of the source, 10 bits, float32."""
-
-    samples: Tensor
-    geometry: FrameGeometry
-    gop: int
-
-    @property
-    def luma_samples(self) -> int:
-        return len(self.samples) * self.geometry.width * self.geometry.height
-
-
-@dataclass
-class UnitReport:
-    """What a pass made of one unit: bits, and mean squared 8-bit errors (B, 3) of Y, U, V."""
-
-    unit: CodingUnit
-    motion_bits: float
-    block_bits: float
-    errors: Tensor
-
-    @property
-    def bits(self) -> float:
-        return self.motion_bits + self.block_bits
+        return self.lmbda * USUAL_IMPORTANCE
 
 
 @dataclass(frozen=True)
@@ -143,145 +94,37 @@ class UnitSearch:
     settings: FitSettings
 
 
-@dataclass
-class SegmentFit:
-    """The symbols of all units, whose motion is carried from pass to pass, and how far the present pass is: ``reports``
-    of the units that lie behind it (None for one that was passed over), ``states`` of the frames that those to come
-    refer to. ``forecasts``: of all frames, in coding order, once ``look_ahead`` is through. ``importance``: of each
-    frame, (block rows, block columns). ``models``: the probabilities behind the units that the pass has coded.
-    ``prices``: the context model as the pass found it, which says what motion costs.
-    ``filtered_at``: the lambda at which the frames were filtered that others inherit from, and ``filtered``, what came
-    of them, by display position."""
+class SegmentFit(SegmentAnalysis):
+    """The symbols of all units, whose motion is carried from pass to pass, and how far the present pass is.
 
-    source: SegmentSource
-    units: list[CodingUnit] = field(init=False)
-    symbols: list[UnitSymbols] = field(init=False)
-    sensitivity: dict[str, Tensor] = field(default_factory=dict)
-    reports: list[UnitReport | None] = field(default_factory=list)
-    states: dict[int, FrameState] = field(default_factory=dict)
-    forecasts: list[FrameForecast] = field(default_factory=list)
-    importance: dict[int, Tensor] = field(default_factory=dict)
-    models: BinModels = field(default_factory=BinModels)
-    prices: ContextWeights | None = None
-    filtered_at: float | None = None
-    filtered: dict[int, Tensor] = field(default_factory=dict)
+    ``sensitivity``: of the parameters, as ``PassSettings.collect`` wants it. ``models``: the probabilities behind the
+    units that the pass has coded. ``prices``: the context model as the pass found it, which says what motion costs.
+    """
 
-    def __post_init__(self) -> None:
-        self.units = coding_units(len(self.source.samples), self.source.gop)
-        self._uses = last_uses(self.units)
-        self._unit_of = {frame.display: n for n, unit in enumerate(self.units) for frame in unit.frames}
-        self.symbols = [UnitSymbols.empty(u, self.source.geometry) for u in self.units]
-        for unit in self.units:
-            for frame in unit.frames:
-                self.importance[frame.display] = torch.full(self.source.geometry.blocks, _usual_importance(unit.depth))
+    def __init__(self, source: SegmentSource) -> None:
+        super().__init__(source)
+        self.symbols = [UnitSymbols.empty(u, source.geometry) for u in self.units]
+        self.sensitivity: dict[str, Tensor] = {}
+        self.models = BinModels()
+        self.prices: ContextWeights | None = None
 
-    def look_ahead(self, twin: Twin, settings: PassSettings, on_unit: Callable[[UnitReport], None]) -> None:
-        """Search the motion between source frames: what ``weigh`` looks at, and the first pass starts from.
+    def known_motion(self, number: int) -> list[Tensor]:
+        return self.symbols[number].motion
 
-        As ``continue_pass``, but that the reports tell of the prediction.
-        """
-        settings = replace(settings, effort=replace(settings.effort, searches=1), train=False, collect=False)
-        self.prices = prices = self.prices or twin.context_weights()
-
-        def begin(number: int) -> Callable[[], UnitMotion]:
-            return partial(self._search_motion, number, prices, self.references_of(number, self.states), settings)
-
-        def finish(number: int, motion: UnitMotion) -> None:
-            unit = self.units[number]
-            bits = self._adopt_motion(motion, unit, twin, settings)
-            self.symbols[number] = UnitSymbols(motion.levels, self.symbols[number].blocks)
-            target = self.sources(unit)
-            detail = block_variance(target).cpu()
-            errors = block_errors(motion.inputs.prediction, target).cpu() if unit.reference_count else _DETAIL * detail
-            for b, frame in enumerate(unit.frames):
-                blend = motion.levels[0][b, BLEND_CHANNEL] if unit.reference_count == 2 else torch.ones_like(errors[b])
-                self.forecasts.append(FrameForecast(frame, motion.states[b].fields, blend, errors[b], detail[b]))
-                self.states[frame.display] = FrameState(Reference(target[b]), motion.states[b])
-            self._drop_states(number)
-            report = UnitReport(unit, bits, 0.0, plane_errors(motion.inputs.prediction, target))
-            self.reports.append(report)
-            on_unit(report)
-
-        run_ahead(range(len(self.reports), len(self.units)), self._last_reference, begin, finish)
-
-    def references_of(self, number: int, states: Mapping[int, FrameState]) -> dict[int, FrameState]:
-        """Of ``states`` those that unit ``number`` refers to."""
-        return {r: states[r] for frame in self.units[number].frames for r in frame.references}
-
-    def _last_reference(self, number: int) -> int:
-        """The last unit that unit ``number`` refers to, -1 if there is none."""
-        return max((self._unit_of[r] for frame in self.units[number].frames for r in frame.references), default=-1)
+    def keep_motion(self, number: int, levels: list[Tensor]) -> None:
+        self.symbols[number] = UnitSymbols(levels, self.symbols[number].blocks)
 
     def needed_units(self, number: int, stride: int = 1) -> int:
         """The last unit that must be finished before the search of unit ``number``: for its references, and for the
         probabilities of its blocks. ``stride``: of the pass."""
         model = model_of(self.units[number].depth)
         alike = (n for n in reversed(range(number)) if model_of(self.units[n].depth) == model)
-        return max(self._last_reference(number), next((n for n in alike if self._is_visited(n, stride)), -1))
-
-    def filter_sources(self, lmbda: float) -> None:
-        """Filter what key frames and P frames are made to look like; see ``temporal_filter``."""
-        numbers = [frame.display for unit in self.units if unit.depth <= 1 for frame in unit.frames]
-        self.filtered_at = lmbda
-        self.filtered = filtered_frames(self.source.samples, numbers, self.source.geometry, lmbda)
-
-    def weigh(self, settings: PassSettings) -> None:
-        """Find the importance of all blocks at the prices of ``settings``."""
-        found = importance(self.forecasts, self.source.geometry.blocks, settings.highest_lmbda)
-        self.importance = {display: torch.from_numpy(x).float() for display, x in found.items()}
-
-    def estimated_lmbda(self, settings: PassSettings, wanted: float) -> float:
-        """The lambda at which the frames should take ``wanted`` bits, by the look ahead."""
-        for _ in range(_ESTIMATES):
-            weights = importance(self.forecasts, self.source.geometry.blocks, settings.highest_lmbda)
-            bits = estimated_bits(self.forecasts, weights, settings.highest_lmbda)
-            settings = replace(settings, lmbda=next_lambda(settings.lmbda, bits, wanted))
-        return settings.lmbda
-
-    def estimates(self, settings: PassSettings) -> tuple[float, float]:
-        """Bits of all frames, and their PSNR of luma in dB, by the look ahead."""
-        lmbda = settings.highest_lmbda
-        weights = importance(self.forecasts, self.source.geometry.blocks, lmbda)
-        return estimated_bits(self.forecasts, weights, lmbda), estimated_psnr(self.forecasts, weights, lmbda)
-
-    def believed_bits(self, settings: PassSettings) -> list[float]:
-        """What each unit takes: as the pass that is through measured, and those that it passed over by the look ahead,
-        corrected by how far that is off for the others of their depth."""
-        weights = {display: blocks.double().numpy() for display, blocks in self.importance.items()}
-        forecasts = {f.frame: f for f in self.forecasts}
-        found: list[float] = []
-        measured: dict[int, list[float]] = {}
-        for unit, report in zip(self.units, self.reports, strict=True):
-            guess = max(estimated_bits([forecasts[f] for f in unit.frames], weights, settings.highest_lmbda), 1.0)
-            found.append(report.bits if report else guess)
-            if report:
-                sums = measured.setdefault(unit.depth, [0.0, 0.0])
-                sums[0], sums[1] = sums[0] + report.bits, sums[1] + guess
-        for number, report in enumerate(self.reports):
-            if not report:
-                bits, guesses = measured[self.units[number].depth]
-                found[number] *= bits / guesses
-        return found
+        return max(self.last_reference(number), next((n for n in alike if self._is_visited(n, stride)), -1))
 
     def _is_visited(self, number: int, stride: int) -> bool:
         """Whether a pass visits a unit: it may pass over B frames, see ``PassEffort``."""
         unit = self.units[number]
         return unit.depth <= 1 or unit.frames[0].display // self.source.gop % stride == 0
-
-    def unit_importance(self, unit: CodingUnit) -> tuple[float, Tensor]:
-        """The mean importance of a unit, and that of each block over it, (B, block rows, block columns)."""
-        blocks = torch.stack([self.importance[f.display] for f in unit.frames])
-        mean = float(blocks.log().mean().exp())
-        return mean, blocks / mean
-
-    def importance_of_depths(self) -> dict[int, float]:
-        """Of each depth of the hierarchy the importance over the usual one, the geometric mean of its frames."""
-        logs: dict[int, list[float]] = {}
-        for unit in self.units:
-            logs.setdefault(unit.depth, []).append(
-                math.log(self.unit_importance(unit)[0] / _usual_importance(unit.depth))
-            )
-        return {depth: math.exp(sum(found) / len(found)) for depth, found in logs.items()}
 
     def run_pass(
         self, twin: Twin, settings: PassSettings, on_unit: Callable[[UnitReport], None] = lambda report: None
@@ -312,7 +155,7 @@ class SegmentFit:
             samples = found.fit.samples(twin)
             for b, frame in enumerate(unit.frames):
                 self.states[frame.display] = FrameState(Reference(samples[b]), found.motion.states[b])
-            self._drop_states(number)
+            self.drop_states(number)
             errors = plane_errors(samples, self.sources(unit))
             report = UnitReport(unit, motion_bits, found.block_bits, errors)
             self.reports.append(report)
@@ -323,49 +166,27 @@ class SegmentFit:
         run_ahead(visited, partial(self.needed_units, stride=stride), begin, finish)
         self.reports += [None] * (len(self.units) - len(self.reports))
         if settings.collect:
-            share = sum(self.believed_bits(settings)) / sum(report.bits for report in self.reports if report)
+            share = sum(self.believed_bits(settings.highest_lmbda)) / sum(
+                report.bits for report in self.reports if report
+            )
             self.sensitivity = {name: share * value for name, value in self.sensitivity.items()}
-
-    def _drop_states(self, number: int) -> None:
-        """Forget the frames that no unit behind ``number`` refers to."""
-        for display in [d for d in self.states if self._uses[d] <= number]:
-            del self.states[display]
 
     def state(self) -> dict[str, Any]:
         """Where the pass is: a segment of the same source, given this, goes on in the same way."""
-        return {
+        return self.kept_analysis() | {
             "symbols": [symbols.state() for symbols in self.symbols],
             "sensitivity": self.sensitivity,
-            "reports": [r and (r.motion_bits, r.block_bits, r.errors) for r in self.reports],
-            "states": {
-                display: (state.appearance.packed, state.motion.fields, state.motion.distances)
-                for display, state in self.states.items()
-            },
-            "forecasts": [(f.fields, f.blend, f.error, f.detail) for f in self.forecasts],
-            "importance": self.importance,
             "models": self.models.arrays,
             "prices": self.prices and vars(self.prices),
-            "filtered_at": self.filtered_at,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take over what ``state`` returned, with all tensors on the CPU."""
+        self.restore_analysis(state)
         self.symbols = [UnitSymbols.restored(symbols) for symbols in state["symbols"]]
         self.sensitivity = state["sensitivity"]
-        self.reports = [
-            kept and UnitReport(unit, *kept) for unit, kept in zip(self.units, state["reports"], strict=False)
-        ]
-        self.states = {
-            display: FrameState(Reference(packed.to(self.source.samples.device)), MotionState(fields, distances))
-            for display, (packed, fields, distances) in state["states"].items()
-        }
-        frames = [frame for unit in self.units for frame in unit.frames]
-        self.forecasts = [FrameForecast(frame, *kept) for frame, kept in zip(frames, state["forecasts"], strict=False)]
-        self.importance = dict(state["importance"])
         self.models = BinModels(state["models"])
         self.prices = state["prices"] and ContextWeights(**state["prices"])
-        if state["filtered_at"] is not None:
-            self.filter_sources(state["filtered_at"])
 
     def search_unit(
         self,
@@ -381,7 +202,7 @@ class SegmentFit:
         The motion goes on from that of the pass before, the blocks start anew.
         """
         unit = self.units[number]
-        motion = self._search_motion(number, prices, states, settings)
+        motion = self.search_motion(number, prices, states, settings.highest_lmbda, settings.effort.searches)
         mean, relative = self.unit_importance(unit)
         fit = UnitFit(unit, self.source.geometry, self.targets(unit), motion.inputs, relative)
         effort = settings.effort
@@ -406,24 +227,6 @@ class SegmentFit:
     def _collect(self, found: dict[str, Tensor]) -> None:
         for name, value in found.items():
             self.sensitivity[name] = self.sensitivity.get(name, 0) + value.cpu()
-
-    def sources(self, unit: CodingUnit) -> Tensor:
-        """The source frames of a unit, (B, 6, h, w)."""
-        return self.source.samples[[f.display for f in unit.frames]]
-
-    def targets(self, unit: CodingUnit) -> Tensor:
-        """What its frames are made to look like: filtered, where others inherit from them."""
-        return torch.stack([self.filtered.get(f.display, self.source.samples[f.display]) for f in unit.frames])
-
-    def _search_motion(
-        self, number: int, prices: ContextWeights, states: dict[int, FrameState], settings: PassSettings
-    ) -> UnitMotion:
-        unit = self.units[number]
-        mean, relative = self.unit_importance(unit)
-        return search_unit_motion(
-            unit, self.targets(unit), states, self.symbols[number].motion, prices, self.source.geometry,
-            settings.highest_lmbda / mean, relative, settings.effort.searches,
-        )  # fmt: skip
 
     def _adopt_motion(self, motion: UnitMotion, unit: CodingUnit, twin: Twin, settings: PassSettings) -> float:
         """Let the context model learn; what the motion costs by it."""

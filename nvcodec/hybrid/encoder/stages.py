@@ -12,11 +12,12 @@ import torch
 from nvcodec.encoder.distortion import psnr_611
 from nvcodec.encoder.rate_control import AIM, Target, first_lambda, next_lambda
 from nvcodec.encoder.representation import CodedSegment, Keep, StageReport
+from nvcodec.encoder.segment_analysis import USUAL_IMPORTANCE, SegmentSource, UnitReport
 from nvcodec.entropy.weights import STEPS, TensorChange
 from nvcodec.hybrid.base import starting_tensors
 from nvcodec.hybrid.encoder.final_pass import GAIN_PER_OCTAVE, FinalPass
 from nvcodec.hybrid.encoder.quantise import gain_changes, quantise_network
-from nvcodec.hybrid.encoder.segment_fit import PassEffort, PassSettings, SegmentFit, SegmentSource, UnitReport
+from nvcodec.hybrid.encoder.segment_fit import PassEffort, PassSettings, SegmentFit
 from nvcodec.hybrid.encoder.twin import Twin
 from nvcodec.hybrid.network import NetworkShape, with_cells_on
 from nvcodec.hybrid.payload import HybridHeader, HybridWriter
@@ -117,7 +118,7 @@ class _Work:
         if self._is_new:
             self.fit.start_pass()
         if self._stage == self.entered:
-            self.fit.look_ahead(self.twin, self.settings, self._unit_done)
+            self.fit.look_ahead(self.twin.context_weights(), self.settings.highest_lmbda, self._unit_done)
 
     def run_final(self, attempts: int) -> CodedSegment:
         """What is still to come of the last stage, by the integer network."""
@@ -197,7 +198,10 @@ def encode_segment(
     # fit: frame by frame in coding order
     if work.enters("fit"):
         if wanted is not None:
-            lmbda = fit.estimated_lmbda(work.settings, wanted * (1 - _WEIGHT_GUESS))
+            lmbda = (
+                fit.estimated_highest_lmbda(work.settings.highest_lmbda, wanted * (1 - _WEIGHT_GUESS))
+                / USUAL_IMPORTANCE
+            )
             twin.shift_gains(GAIN_PER_OCTAVE * math.log2(lmbda / work.settings.lmbda))
             work.settings = replace(work.settings, lmbda=lmbda)
         fit.filter_sources(work.settings.highest_lmbda)
@@ -229,7 +233,7 @@ def encode_segment(
     # final: integers only, closed loop against the exact references
     if work.enters("final"):
         measured_at = work.settings.lmbda
-        before = fit.believed_bits(work.settings)
+        before = fit.believed_bits(work.settings.highest_lmbda)
         if not effort.tuning:
             _follow_target(work, wanted)
         work.final = FinalPass(
@@ -248,8 +252,8 @@ def encode_segment(
 def foresee_segment(source: SegmentSource, width: int, lmbda: float) -> tuple[float, float]:
     """Bits of a segment, and the PSNR of its luma in dB, as the look ahead alone expects them at ``lmbda``."""
     fit, settings = SegmentFit(source), PassSettings(lmbda, _LEARNED)
-    fit.look_ahead(_start_twin(source, width, lmbda), settings, lambda report: None)
-    return fit.estimates(settings)
+    fit.look_ahead(_start_twin(source, width, lmbda).context_weights(), settings.highest_lmbda, lambda report: None)
+    return fit.estimates(settings.highest_lmbda)
 
 
 def _start_twin(source: SegmentSource, width: int, lmbda: float) -> Twin:
@@ -263,7 +267,7 @@ def _follow_target(work: _Work, wanted: float | None) -> None:
     """Move lambda, and with it the gains, so that the next pass meets the target."""
     if wanted is None:
         return
-    bits = sum(work.fit.believed_bits(work.settings))
+    bits = sum(work.fit.believed_bits(work.settings.highest_lmbda))
     lmbda = next_lambda(work.settings.lmbda, bits, wanted * (1 - _WEIGHT_GUESS))
     work.twin.shift_gains(GAIN_PER_OCTAVE * math.log2(lmbda / work.settings.lmbda))
     work.settings = replace(work.settings, lmbda=lmbda)
@@ -282,7 +286,7 @@ def gain_shift(importance: float) -> int:
 
 def _weigh(work: _Work) -> None:
     """Weigh the blocks at the present lambda; the quantiser steps of each depth follow."""
-    work.fit.weigh(work.settings)
+    work.fit.weigh(work.settings.highest_lmbda)
     shifts = torch.zeros_like(work.twin.gain_shifts)
     for depth, ratio in work.fit.importance_of_depths().items():
         shifts[depth] = gain_shift(ratio)
