@@ -50,6 +50,7 @@ def _purposes(account: dict[str, Any]) -> dict[str, float]:
         "weights": sum(s["weight_bits"] for s in segments) / 8,
         "motion": sum(s["motion_bits"] for s in segments) / 8,
         "blocks": sum(s.get("block_bits", 0.0) for s in segments) / 8,
+        "grid": sum(sum(s.get("grid_bits", {}).values()) for s in segments) / 8,
         "latents": sum(sum(s.get("latent_bits", {}).values()) for s in segments) / 8,
         "segment_headers": sum(s["header_bytes"] for s in segments),
     }

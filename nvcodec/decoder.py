@@ -26,7 +26,7 @@ from nvcodec.core.parallel import thread_limit
 from nvcodec.exact.operation import Sizes
 from nvcodec.exact.program import Program
 from nvcodec.hybrid.payload import HYBRID, HybridDecoder
-from nvcodec.implicit.payload import IMPLICIT, ImplicitDecoder
+from nvcodec.implicit.payload import IMPLICIT, IMPLICIT_FROM_START, ImplicitDecoder
 from nvcodec.motion.levels import FrameGeometry
 from nvcodec.motion.warp import unpack_luma
 
@@ -315,7 +315,7 @@ class Decoder:
         representation = segment.payload[0] >> 4
         if representation == HYBRID:
             return HybridDecoder(segment.payload, self.geometry, segment.frame_count, self.device)
-        if representation == IMPLICIT:
+        if representation in (IMPLICIT, IMPLICIT_FROM_START):
             return ImplicitDecoder(segment.payload, self.programs, self.geometry, segment.frame_count, self.device)
         raise UnsupportedError(f"representation {representation} is not defined")
 

@@ -64,8 +64,15 @@ def _segment(number: int, segment: dict[str, Any]) -> list[str]:
         f"segment {number}: {segment['representation']}, frames {first} to {last}, {segment['bytes']} bytes, "
         f"GOP {segment['gop']}",
         *(_hybrid_network if is_hybrid else _implicit_network)(segment),
-        *_columns(_units(segment, "blocks" if is_hybrid else "latents")),
+        *_columns(_units(segment, _appearance(segment))),
     ]
+
+
+def _appearance(segment: dict[str, Any]) -> str:
+    """What carries it."""
+    if segment["representation"] == "hybrid":
+        return "blocks"
+    return "grid" if segment["grid_bits"] else "latents"
 
 
 def _hybrid_network(segment: dict[str, Any]) -> list[str]:
@@ -81,6 +88,9 @@ def _implicit_network(segment: dict[str, Any]) -> list[str]:
         "of the weights zero",
         f"  {segment['multiplications_a_sample']:.0f} multiplications a luma sample, {segment['latents']} latents",
     ]
+    if segment["grid_bits"]:
+        grid = ", ".join(f"{bits / 8:.1f} at stride {stride}" for stride, bits in segment["grid_bits"].items())
+        lines.append(f"  mixed residual grid: {segment['motion_bits'] / 8:.1f} bytes of motion; appearance {grid}")
     return lines + [f"  latents {level}: {bits / 8:.1f} bytes" for level, bits in segment["latent_bits"].items()]
 
 

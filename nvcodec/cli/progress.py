@@ -33,12 +33,22 @@ def format_duration(seconds: float) -> str:
     return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
 
 
+def _format_recurrent(stages: Mapping[str, float]) -> str:
+    """The same of a segment whose frames refer to others: see ``nvcodec.implicit.encoder.recurrent_stages``."""
+    text = f"  stages: fitted {stages['fit_psnr']:.2f} dB, weights of {stages['weight_bits'] / 8:.0f} bytes"
+    if "sparsity" in stages:
+        text += f", {100 * stages['sparsity']:.0f} % of {stages['weights']:.0f} as they start"
+    return text
+
+
 def format_stages(stages: Mapping[str, float]) -> str:
     """What the stages of an implicit segment came to, in a line; see ``nvcodec.implicit.encoder.stages.Figures``.
 
     Their PSNR is that of the loss: the error of luma and both chromas together, pooled over the frames. It says what
     a stage cost, and is another measure than the PSNR of luma and of 6:1:1 in the line before.
     """
+    if "latents" not in stages:
+        return _format_recurrent(stages)
     weights, latents = max(stages["weights"], 1), stages["latents"]
     text = (
         f"  stages, PSNR of the loss: fitted {stages['fitted']:.2f} dB, in integers {stages['settled']:.2f}, "

@@ -36,7 +36,9 @@ from nvcodec.encoder.representation import Keep, SegmentEncoder, StageReport
 from nvcodec.encoder.source import Shot, Source
 from nvcodec.encoder.working_domain import working_samples
 from nvcodec.hybrid.encoder import representation as hybrid
+from nvcodec.implicit.encoder import recurrent_representation as recurrent
 from nvcodec.implicit.encoder import representation as implicit
+from nvcodec.implicit.encoder.recurrent_representation import CWRNN_MODEL
 from nvcodec.media.output_file import atomic_output, check_target, checkpoint_path, output_lock
 from nvcodec.motion.levels import FrameGeometry
 
@@ -47,7 +49,9 @@ DEFAULT_SEGMENT = 129
 HYBRID_MODEL = "hybrid"
 OWN_MODEL = "module"
 """A module that the caller brings."""
-MODELS = (HYBRID_MODEL, *implicit.MODELS, OWN_MODEL)
+MODELS = (HYBRID_MODEL, CWRNN_MODEL, *implicit.MODELS, OWN_MODEL)
+REFERRING_MODELS = (HYBRID_MODEL, CWRNN_MODEL)
+"""Those whose frames refer to others: they are cut at scene changes, and take a quality in the place of a size."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,10 +97,13 @@ class EncodeOptions:
         if self.model == HYBRID_MODEL:
             hybrid.check_choices(self.effort, self.gop, self.width)
             unused = {"params": self.params, "epochs": self.epochs}
+        elif self.model == CWRNN_MODEL:
+            recurrent.check_choices(self.effort, self.gop, self.params, self.epochs)
+            unused = {"width": self.width}
         else:
             implicit.check_choices(self.effort, self.quality, self.params, self.epochs)
             unused = {"gop": self.gop, "width": self.width}
-            if self.model in (OWN_MODEL, "cwrnn"):  # they have the size that they have
+            if self.model == OWN_MODEL:  # it has the size that it has
                 unused["params"] = self.params
         for name, value in unused.items():
             if value is not None:
@@ -203,10 +210,8 @@ def encode(
     check_target(Path(output), overwrite=overwrite)
     check_device(options.device)
     with output_lock(Path(output)), thread_limit(options.threads):
-        is_hybrid = options.model == HYBRID_MODEL
-        video = Source(
-            source, frames, lambda found: options.segment or _default_segment(found, is_hybrid), at_cuts=is_hybrid
-        )
+        refers = options.model in REFERRING_MODELS
+        video = Source(source, frames, lambda found: options.segment or _default_segment(found, refers), at_cuts=refers)
         samples = video.properties.width * video.properties.height
         device = choose_device(options.device, samples)
         choices = asdict(options) | ({"module": implicit.module_identity(module)} if module is not None else {})
@@ -246,9 +251,9 @@ def encode(
     )
 
 
-def _default_segment(properties: VideoProperties, is_hybrid: bool) -> int:
+def _default_segment(properties: VideoProperties, refers: bool) -> int:
     """A network of its own for every few seconds, or, where the network is the video, one for as much as can be."""
-    if not is_hybrid:
+    if not refers:
         return min(MAX_SEGMENT_FRAMES, max_segment_frames(len(LEVELS), properties.width, properties.height))
     level = level_for(properties.width, properties.height)
     return min(DEFAULT_SEGMENT, MAX_SEGMENT_FRAMES, max_segment_frames(level, properties.width, properties.height))
@@ -257,7 +262,9 @@ def _default_segment(properties: VideoProperties, is_hybrid: bool) -> int:
 def _total_bytes(options: EncodeOptions, properties: VideoProperties, frames: int) -> float | None:
     """The target in bytes, None for a fixed quality, or a network whose size is known."""
     is_free = options.bpp is options.bitrate is options.size is None
-    if options.quality is not None or (is_free and (options.params is not None or options.model == OWN_MODEL)):
+    if options.quality is not None or (
+        is_free and options.model not in REFERRING_MODELS and (options.params is not None or options.model == OWN_MODEL)
+    ):
         return None
     if options.size is not None:
         return float(options.size)
@@ -277,6 +284,8 @@ def _segment_encoder(
     options: EncodeOptions, total_bytes: float | None, module: implicit.Module | None, programs: list[bytes]
 ) -> SegmentEncoder:
     """That of the representation which the segments are coded in."""
+    if options.model == CWRNN_MODEL:
+        return recurrent.RecurrentEncoder.chosen(options.effort, options.gop, options.params, options.epochs, programs)
     if options.model != HYBRID_MODEL:
         model = options.model if module is None else module
         return implicit.ImplicitEncoder.chosen(
@@ -306,7 +315,7 @@ def _encode_shots(
     metadata = {"model": _model_name(options, module)} if options.model != HYBRID_MODEL else None
     empty = [Segment(b"\0", b"\0" * 16, s.count) for s in shots]
     overhead = len(write_container(header, empty, timestamps=timestamps, metadata=metadata))
-    if options.model != HYBRID_MODEL and len(shots) > MAX_PROGRAMS:
+    if options.model not in REFERRING_MODELS and len(shots) > MAX_PROGRAMS:
         raise EncodeError(f"{len(shots)} segments with a network each: a file holds {MAX_PROGRAMS}; make them longer")
     encoder = _segment_encoder(options, total, module, work.programs)
     if total is not None and work.segment is None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from functools import cache
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -31,12 +31,12 @@ from nvcodec.entropy.context import (
 )
 from nvcodec.entropy.symbols import pad_even
 from nvcodec.entropy.tables import FRACTIONS, WIDE_SCALE, WIDE_SHARE_BITS
-from nvcodec.motion.side import MotionSide
 
 __all__ = [
     "LevelRate",
     "ModelArrays",
     "Neighbourhood",
+    "SideFeatures",
     "laplace_bits",
     "level_costs",
     "level_estimate",
@@ -47,6 +47,15 @@ __all__ = [
 
 _ALL_STAGES = tuple(range(STAGES))
 _MIN_PROBABILITY = 2.0**-24
+
+
+class SideFeatures(Protocol):
+    """What the context model sees of a unit's levels besides their symbols: ``MotionSide``, ``AppearanceSide``."""
+
+    def layout(self, level: int) -> ChannelLayout: ...
+
+    def __call__(self, level: int, coarser: list[Tensor]) -> Tensor:
+        """(B, channels + 2, rows, columns). ``coarser``: the levels already read, the next one first."""
 
 
 def laplace_bits(symbols: Tensor, location: Tensor, scale: Tensor) -> Tensor:
@@ -96,7 +105,7 @@ def _from_stages(x: Tensor, rows: int, columns: int) -> Tensor:
 
 def level_rates(
     levels: list[Tensor],
-    side: MotionSide,
+    side: SideFeatures,
     weights: ContextWeights,
     depth: int,
     *,
@@ -128,7 +137,7 @@ def level_rates(
 
 def level_costs(
     levels: list[Tensor],
-    side: MotionSide,
+    side: SideFeatures,
     weights: ContextWeights,
     depth: int,
     *,

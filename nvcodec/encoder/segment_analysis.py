@@ -125,6 +125,9 @@ class SegmentAnalysis(ABC):
     def keep_motion(self, number: int, levels: list[Tensor]) -> None:
         """What ``known_motion`` shall return."""
 
+    def look_at(self, unit: CodingUnit, residual: Tensor) -> None:  # noqa: B027
+        """Told of what each unit's prediction leaves, (B, 6, h, w), on the way of ``look_ahead``."""
+
     def look_ahead(self, prices: ContextWeights, highest_lmbda: float, on_unit: Callable[[UnitReport], None]) -> None:
         """Search the motion between source frames: what ``weigh`` looks at, and the first pass starts from.
 
@@ -141,6 +144,7 @@ class SegmentAnalysis(ABC):
             unit = self.units[number]
             self.keep_motion(number, motion.levels)
             target = self.sources(unit)
+            self.look_at(unit, target - motion.inputs.prediction)
             detail = block_variance(target).cpu()
             errors = block_errors(motion.inputs.prediction, target).cpu() if unit.reference_count else _DETAIL * detail
             for b, frame in enumerate(unit.frames):

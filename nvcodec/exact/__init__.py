@@ -20,7 +20,8 @@ _HOMES = {
     "pointwise": ("GELU", "Add", "LeakyReLU", "Multiply", "ReLU", "Scale", "Sigmoid", "Sine", "Tanh"),
     "position": ("Coordinates", "Phases", "Time"),
     "references": (
-        "Depth", "Difference", "Distance", "Picture", "Prediction", "Presence", "Quantiser", "State", "Vectors",
+        "Depth", "Difference", "Distance", "Picture", "Prediction", "Presence", "Quantiser", "Residual", "State",
+        "Vectors",
     ),
     "tracing": ("place", "trace"),
     "warping": ("Warp",),

@@ -74,7 +74,7 @@ class FrameInputs:
     ``numbers``: (B,) display positions, int64. ``latents``: by level, (B, C, H, W). ``grids``: by index, (S, C, H, W).
     ``prediction``, ``difference``, ``pictures[slot]``: (B, 6, h, w) samples, None without references. ``vectors[slot]``
     and ``final_vectors[slot]``: (B, 2, block rows, block columns), quarter luma samples. ``states[slot]``: by index,
-    (B, C, H, W). ``distances[slot]``: (B,), signed, in frames. ``depth``, ``quantiser``: of all of them.
+    (B, C, H, W). ``residual``: by level, see ``ResidualInput``. ``distances[slot]``: (B,), signed, in frames. ``depth``, ``quantiser``: of all of them.
     """
 
     numbers: Tensor
@@ -86,6 +86,7 @@ class FrameInputs:
     vectors: tuple[Tensor | None, Tensor | None] = (None, None)
     final_vectors: tuple[Tensor | None, Tensor | None] = (None, None)
     states: tuple[dict[int, Tensor] | None, dict[int, Tensor] | None] = (None, None)
+    residual: dict[int, Tensor] = field(default_factory=dict)
     distances: tuple[Tensor | None, Tensor | None] = (None, None)
     depth: int = 0
     quantiser: int = 0
@@ -110,6 +111,7 @@ class FrameInputs:
             both(self.vectors),
             both(self.final_vectors),
             (first, second),
+            {level: x[frames] for level, x in self.residual.items()},
             both(self.distances),
             self.depth,
             self.quantiser,

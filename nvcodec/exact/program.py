@@ -34,7 +34,14 @@ from nvcodec.exact.convolution import Convolution, ConvTensors
 from nvcodec.exact.latents import GridInput, LatentInput
 from nvcodec.exact.operation import OPERATIONS, Operation, Shape, Sizes
 from nvcodec.exact.outputs import Correction, SamplesOutput, StateOutput
-from nvcodec.exact.references import DifferenceInput, PictureInput, PredictionInput, StateInput, VectorsInput
+from nvcodec.exact.references import (
+    DifferenceInput,
+    PictureInput,
+    PredictionInput,
+    ResidualInput,
+    StateInput,
+    VectorsInput,
+)
 
 __all__ = ["OPERATION_ROOMS", "Program"]
 
@@ -217,6 +224,11 @@ class Program:
     def moves(self) -> bool:
         """Whether frames have motion: it reads what is warped, or vectors."""
         return any(isinstance(node, _MOTION_INPUTS) for node in self.nodes)
+
+    @property
+    def has_residual(self) -> bool:
+        """Whether frames have the appearance levels of the mixed residual grid."""
+        return any(isinstance(node, ResidualInput) for node in self.nodes)
 
     def check_tensors(self, tensors: dict[int, ConvTensors]) -> None:
         """Raise LimitError unless every sum of every convolution is exact."""

@@ -33,6 +33,8 @@ __all__ = [
     "PresenceInput",
     "Quantiser",
     "QuantiserInput",
+    "Residual",
+    "ResidualInput",
     "State",
     "StateInput",
     "Vectors",
@@ -40,6 +42,7 @@ __all__ = [
 ]
 
 _SLOT = Parameter("slot", 0, 1)
+MAX_RESIDUAL_LEVEL = 4
 
 
 @operation
@@ -214,6 +217,30 @@ class QuantiserInput(InputOperation):
         return execution.everywhere(torch.full((execution.batch,), execution.inputs.quantiser))
 
 
+@operation
+@dataclass(frozen=True)
+class ResidualInput(InputOperation):
+    """What the appearance levels of the mixed residual grid come to: at level 0 six samples of each cell of the working
+    domain, at level k > 0 the planes Y, U and V on their way there, at a stride of ``2**(k + 1)`` luma samples."""
+
+    level: int = 0
+
+    CODE: ClassVar[int] = 46
+    NAME: ClassVar[str] = "residual"
+    PARAMETERS: ClassVar[tuple[Parameter, ...]] = (Parameter("level", 0, MAX_RESIDUAL_LEVEL),)
+
+    def shape(self, operands: Sequence[Shape], sizes: Sizes) -> Shape:
+        return residual_shape(self.level, sizes)
+
+    def run(self, number: int, operands: list[Tensor], shape: Shape, execution: Execution) -> Tensor:
+        return execution.inputs.residual[self.level].to(execution.device).clamp(-execution.bound, execution.bound)
+
+
+def residual_shape(level: int, sizes: Sizes) -> Shape:
+    rows, columns = sizes.half
+    return Shape(3 if level else 6, -(-rows >> level), -(-columns >> level))
+
+
 class _Reference(InputLayer):
     """Something of a reference; zeros where there is none. The twin is told the size of the picture when it is traced
     or allocated."""
@@ -296,6 +323,21 @@ class State(_Reference):
     def emit(self, builder: Builder, *operands: Traced) -> Traced:
         (store,) = self._stores
         return builder.add(StateInput((), self.slot, store.index, *store.shape), store.fraction)
+
+
+class Residual(_Reference):
+    """(B, 6, h, w), or smaller planes (B, 3, rows, columns): what the mixed residual grid comes to, -1 .. 1."""
+
+    def __init__(self, level: int = 0) -> None:
+        super().__init__()
+        self.level = level
+
+    def forward(self, frame: FrameInputs) -> Tensor:
+        given = frame.residual.get(self.level)
+        return given if given is not None else self.nothing(frame, *residual_shape(self.level, self.sizes))
+
+    def emit(self, builder: Builder, *operands: Traced) -> Traced:
+        return builder.add(ResidualInput((), self.level), SAMPLE_BITS)
 
 
 class Presence(_Reference):

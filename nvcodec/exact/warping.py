@@ -14,6 +14,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from nvcodec.exact.layer import Builder, ExactLayer, Traced
 from nvcodec.exact.operation import Execution, Operation, Parameter, Shape, Sizes, operation
@@ -111,6 +112,19 @@ def _bilinear(x: Tensor, v: Tensor) -> Tensor:
     return total
 
 
+def _sampled(x: Tensor, v: Tensor) -> Tensor:
+    """``_bilinear``, but for float32's rounding, in fewer operations; ``v`` in samples."""
+    rows, columns = x.shape[-2:]
+    place = torch.stack(
+        [
+            (torch.arange(columns, device=x.device) + v[:, 1]) * (2 / max(columns - 1, 1)) - 1,
+            (torch.arange(rows, device=x.device)[:, None] + v[:, 0]) * (2 / max(rows - 1, 1)) - 1,
+        ],
+        dim=-1,
+    )
+    return F.grid_sample(x, place, padding_mode="border", align_corners=True)
+
+
 class Warp(ExactLayer):
     """``block``: side of the blocks, 1, 2, 4 or 8 samples of what is warped. ``units_log2``: how many sixteenths of
     such a sample one unit of the vectors is; for vectors in quarter luma samples 2 at luma's resolution, 1 at half,
@@ -123,8 +137,9 @@ class Warp(ExactLayer):
         self.block_log2, self.units_log2 = block.bit_length() - 1, units_log2
 
     def forward(self, x: Tensor, v: Tensor) -> Tensor:
-        shift = 14 if self.block_log2 else 8
-        return warped(x, v * 2.0**self.units_log2, self.block_log2) * 2.0**-shift
+        if not self.block_log2:
+            return _sampled(x, v[..., : x.shape[-2], : x.shape[-1]] * 2.0 ** (self.units_log2 - 4))
+        return warped(x, v * 2.0**self.units_log2, self.block_log2) * 2.0**-14
 
     def emit(self, builder: Builder, *operands: Traced) -> Traced:
         x, v = operands

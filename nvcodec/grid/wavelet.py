@@ -19,6 +19,7 @@ __all__ = [
     "expand_steps",
     "grid_filters",
     "pack_planes",
+    "residual_planes",
 ]
 
 RESIDUAL_BOUND = 1023
@@ -118,3 +119,16 @@ def expand_grid(levels: list[Tensor], gains: Tensor, rounding: Rounding = Roundi
     The coarsest level ends with the three means; the finest level has luma bands only.
     """
     return pack_planes(expand_steps(levels, gains, rounding)).clamp(-RESIDUAL_BOUND, RESIDUAL_BOUND)
+
+
+def residual_planes(levels: list[Tensor], gains: Tensor) -> dict[int, Tensor]:
+    """What a program may see of the grid, integers in float32. 0: the residual, as ``expand_grid`` has it. k > 0: the
+    planes Y, U and V at level k of the working domain, (B, 3, h >> k, w >> k) rounded up, in the measure of samples:
+    those on the way there over the gain of the low filters, ``2**(k + 1)`` for luma and ``2**k`` for chroma."""
+    images = expand_steps(levels, gains)
+    found = {0: pack_planes(images).clamp(-RESIDUAL_BOUND, RESIDUAL_BOUND)}
+    for k in range(1, APPEARANCE_LEVELS):
+        image = images[k + 1]
+        luma, chroma = (shift_right(x, k + more) for x, more in ((image[:, :1], 1), (image[:, 1:], 0)))
+        found[k] = torch.cat([luma, chroma], 1).clamp(-RESIDUAL_BOUND, RESIDUAL_BOUND)
+    return found

@@ -2,14 +2,17 @@
 
 ::
 
-    representation u(4), program_index u(4), gop leb128 |
-    range coder words: tensors of the convolutions, scales of the latents, grids, then the coding units in order
+    representation u(4), program_index u(4), gop leb128, [start u(32)] |
+    range coder words: tensors of the convolutions, scales of the latents, least gains of the mixed residual grid,
+                       grids that are coarser in time, then the coding units in order
+
+Tensors stand there as they are (representation 1), or as differences from a start (representation 2).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -20,58 +23,66 @@ from nvcodec.core.errors import LimitError, SyntaxViolation
 from nvcodec.core.fixedpoint import exact_inference
 from nvcodec.core.gop import MAX_GOP, CodingUnit, last_uses
 from nvcodec.entropy.symbols import SymbolChannel, SymbolReader, SymbolWriter
+from nvcodec.entropy.weights import TensorChange
 from nvcodec.exact.arithmetic import activation_bound
 from nvcodec.exact.latents import GridInput, LatentInput
 from nvcodec.exact.machine import Machine
 from nvcodec.exact.operation import Sizes
 from nvcodec.exact.program import Program
+from nvcodec.grid.levels import GRID_STRIDES, Quantiser
 from nvcodec.implicit.latents import LatentModel, code_latents
+from nvcodec.implicit.starts import NAME_BYTES, code_changes, find_start
 from nvcodec.implicit.unit import ImplicitState, UnitBits, UnitSymbols, code_unit, rebuild_unit, units_of
 from nvcodec.implicit.weights import ConvSymbols, code_convolution
 from nvcodec.motion.levels import FrameGeometry
 
-__all__ = ["IMPLICIT", "ImplicitDecoder", "ImplicitHeader", "ImplicitWriter", "SegmentTensors"]
+__all__ = ["IMPLICIT", "IMPLICIT_FROM_START", "ImplicitDecoder", "ImplicitHeader", "ImplicitWriter", "SegmentTensors"]
 
-IMPLICIT = 1
-"""Value of ``representation``."""
+IMPLICIT, IMPLICIT_FROM_START = 1, 2
+"""Values of ``representation``."""
 
 
 @dataclass(frozen=True)
 class ImplicitHeader:
     """``program``: index of the PROGRAM section. ``gop``: frames between P frames; where frames have no references,
-    frames of a coding unit."""
+    frames of a coding unit. ``start``: name of what the tensors are differences from, empty if from nothing."""
 
     program: int
     gop: int
+    start: bytes = b""
 
     def write(self) -> bytes:
         writer = BitWriter()
-        writer.u(IMPLICIT, 4)
+        writer.u(IMPLICIT_FROM_START if self.start else IMPLICIT, 4)
         writer.u(self.program, 4)
         writer.leb128(self.gop)
-        return writer.finish()
+        return writer.finish() + self.start
 
     @staticmethod
     def parse(payload: bytes, programs: int) -> tuple[ImplicitHeader, int]:
         """The header and how many bytes it takes. ``programs``: how many the file has."""
         reader = BitReader(payload)
-        reader.u(4, "representation")
+        has_start = reader.u(4, "representation") == IMPLICIT_FROM_START
         index = reader.u(4, "program_index")
         gop = reader.leb128("gop")
         if index >= programs:
             raise SyntaxViolation(f"program_index {index}: the file has {programs} programs")
         if not 1 <= gop <= MAX_GOP:
             raise LimitError(f"gop {gop} lies outside 1 .. {MAX_GOP}")
-        return ImplicitHeader(index, gop), reader.byte_offset
+        start = bytes(reader.u(8, "start") for _ in range(NAME_BYTES)) if has_start else b""
+        return ImplicitHeader(index, gop, start), reader.byte_offset
 
 
 @dataclass(frozen=True)
 class SegmentTensors:
-    """What a segment holds beside its units. ``convolutions``: by node number. ``grids``: by level, (S, C, H, W)."""
+    """What a segment holds beside its units. ``convolutions``: by node number, or, where there is a start, ``changes``
+    of it. ``grids``: by level, (S, C, H, W). ``quantiser``: of the mixed residual grid, if there is one."""
 
     convolutions: Mapping[int, ConvSymbols]
     model: LatentModel
     grids: Mapping[int, Tensor]
+    changes: Mapping[str, TensorChange] = field(default_factory=dict)
+    quantiser: Quantiser = Quantiser()
 
 
 class _Segment:
@@ -96,13 +107,18 @@ class _Segment:
         self.uses = last_uses(self.units)
         self.states: dict[int, ImplicitState] = {}
         self.unit_bits: list[UnitBits] = []
-        bound = activation_bound(program.bits)
-        self.convolutions = {
-            number: code_convolution(channel, weight_shape, given.convolutions[number] if given else None, bound)
-            for number, weight_shape in program.convolutions(shapes)
-        }
+        bound, weight_shapes = activation_bound(program.bits), program.convolutions(shapes)
+        if header.start:
+            start = find_start(header.start, weight_shapes)
+            self.convolutions = code_changes(channel, weight_shapes, start, given.changes if given else None)
+        else:
+            self.convolutions = {
+                number: code_convolution(channel, weight_shape, given.convolutions[number] if given else None, bound)
+                for number, weight_shape in weight_shapes
+            }
         all_shapes = [*self.levels.values(), *(shapes[n] for n, _ in grids.values())]
         self.model = LatentModel.code(channel, all_shapes, 2 if program.refers else 1, given.model if given else None)
+        self.quantiser = Quantiser.code(channel, given.quantiser if given else None) if program.has_residual else None
         self.weight_bits = channel.bits
         """Of the tensors and of the scales of latents."""
         self.grids: dict[int, Tensor] = {}
@@ -124,8 +140,8 @@ class _Segment:
         number = len(self.unit_bits) - 1
         with exact_inference():
             coded = code_unit(
-                self.channel, self.program, self.levels, self.model, unit, self.states, self.geometry,
-                self.machine.device, given, bits,
+                self.channel, self.program, self.levels, self.model, self.quantiser, unit, self.states,
+                self.geometry, self.machine.device, given, bits,
             )  # fmt: skip
             made = rebuild_unit(self.machine, coded, self.grids, self.states) if rebuild else {}
         self.states |= {display: state for display, state in made.items() if self.uses[display] > number}
@@ -191,7 +207,7 @@ class ImplicitDecoder:
         segment = self.segment
         units = []
         for unit, bits in zip(segment.units, segment.unit_bits, strict=False):
-            motion, latents = sum(bits.motion), sum(bits.latents)
+            motion, appearance, latents = sum(bits.motion), bits.appearance[::-1], sum(bits.latents)
             units.append(
                 {
                     "frames": [f.display for f in unit.frames],
@@ -199,7 +215,8 @@ class ImplicitDecoder:
                     "depth": unit.depth,
                     "motion_bits": motion,
                     "latent_bits": dict(zip(segment.levels, bits.latents, strict=False)),
-                    "bits": motion + latents,
+                    "grid_bits": dict(zip(GRID_STRIDES, appearance, strict=False)),
+                    "bits": motion + sum(appearance) + latents,
                 }
             )
         weights = [found.weight for found in segment.convolutions.values()]
@@ -216,6 +233,11 @@ class ImplicitDecoder:
             "latents": self._latent_count(),
             "weight_bits": segment.weight_bits,
             "motion_bits": sum(u["motion_bits"] for u in units),
+            "grid_bits": {
+                stride: sum(bits.appearance[-1 - k] for bits in segment.unit_bits)
+                for k, stride in enumerate(GRID_STRIDES)
+                if segment.quantiser is not None
+            },
             "latent_bits": self._latent_bits(),
             "multiplications_a_sample": segment.machine.multiplications / luma,
             "units": units,

@@ -17,16 +17,18 @@ from nvcodec.exact.machine import Machine
 from nvcodec.exact.operation import FrameInputs, Shape
 from nvcodec.exact.program import Program
 from nvcodec.exact.references import PictureInput, QuantiserInput
+from nvcodec.grid.coding import code_appearance
+from nvcodec.grid.levels import QUANTISER_BITS, Quantiser
+from nvcodec.grid.side import AppearanceSide
+from nvcodec.grid.wavelet import residual_planes
 from nvcodec.implicit.latents import LatentModel, ReferenceView, code_latents, context_of_width_8
 from nvcodec.motion.compensation import Compensated, FrameState, blended
 from nvcodec.motion.levels import BLEND_CHANNEL, FrameGeometry
 from nvcodec.motion.prediction import VECTOR_BOUND, MotionState
-from nvcodec.motion.unit import UnitMotion, code_motion
+from nvcodec.motion.unit import UnitMotion, code_motion, key_unit_inputs
 from nvcodec.motion.warp import Reference
 
 __all__ = ["CodedUnit", "ImplicitState", "UnitBits", "UnitSymbols", "code_unit", "rebuild_unit", "units_of"]
-
-_QUANTISER_BITS = 6
 
 
 @dataclass(frozen=True)
@@ -40,18 +42,21 @@ class ImplicitState:
 @dataclass
 class UnitSymbols:
     """What is coded of a unit. ``latents``: by level, (B, C, rows, columns), integers in float32. ``motion``: levels,
-    finest first, as ``nvcodec.motion.levels`` has them, none without references."""
+    finest first, as ``nvcodec.motion.levels`` has them, none without references. ``appearance``: those of the mixed
+    residual grid, finest first, as ``nvcodec.grid.levels`` has them, none where the program looks at none."""
 
-    latents: list[Tensor]
+    latents: list[Tensor] = field(default_factory=list)
     motion: list[Tensor] = field(default_factory=list)
+    appearance: list[Tensor] = field(default_factory=list)
     quantiser: int = 0
 
 
 @dataclass
 class UnitBits:
-    """Bits of a unit: of each motion level, coarsest first, and of each latent level."""
+    """Bits of a unit: of each motion level and each appearance level, coarsest first, and of each latent level."""
 
     motion: list[float] = field(default_factory=list)
+    appearance: list[float] = field(default_factory=list)
     latents: list[float] = field(default_factory=list)
 
 
@@ -62,6 +67,7 @@ class CodedUnit:
     unit: CodingUnit
     motion: UnitMotion | None
     latents: dict[int, Tensor]
+    residual: dict[int, Tensor]
     quantiser: int
 
 
@@ -83,6 +89,7 @@ def code_unit(
     program: Program,
     levels: Mapping[int, Shape],
     model: LatentModel,
+    quantisers: Quantiser | None,
     unit: CodingUnit,
     states: Mapping[int, ImplicitState],
     geometry: FrameGeometry,
@@ -92,7 +99,8 @@ def code_unit(
 ) -> CodedUnit:
     """Write the symbols ``given`` of a unit, or read them.
 
-    ``levels``: shapes of the latents. ``states``: at least those of the references.
+    ``levels``: shapes of the latents. ``quantisers``: of the grid's appearance levels, None where there are none.
+    ``states``: at least those of the references.
     """
     motion, view = None, None
     if unit.reference_count and program.moves:
@@ -102,13 +110,21 @@ def code_unit(
         )
         view = ReferenceView.of(motion.inputs.prediction, motion.inputs.difference)
     quantiser = 0
-    if any(True for _ in program.of(QuantiserInput)):
-        quantiser = code_number(channel, given.quantiser if given else None, _QUANTISER_BITS)
+    if quantisers is not None or any(True for _ in program.of(QuantiserInput)):
+        quantiser = code_number(channel, given.quantiser if given else None, QUANTISER_BITS)
+    residual: dict[int, Tensor] = {}
+    if quantisers is not None:
+        inputs = motion.inputs if motion is not None else key_unit_inputs(unit, geometry, device)
+        side = AppearanceSide(inputs.prediction, inputs.difference, geometry)
+        appearance = code_appearance(
+            channel, given.appearance if given else None, side, len(unit.frames), unit.depth, bits.appearance
+        )
+        residual = residual_planes(appearance, quantisers.gains(quantiser))
     latents = code_latents(
         channel, list(levels.values()), len(unit.frames), model, unit.reference_count > 0, view,
         given.latents if given else None, bits.latents,
     )  # fmt: skip
-    return CodedUnit(unit, motion, dict(zip(levels, latents, strict=True)), quantiser)
+    return CodedUnit(unit, motion, dict(zip(levels, latents, strict=True)), residual, quantiser)
 
 
 def rebuild_unit(
@@ -120,6 +136,7 @@ def rebuild_unit(
         torch.tensor([frame.display for frame in unit.frames]),
         coded.latents,
         dict(grids),
+        residual=coded.residual,
         depth=unit.depth,
         quantiser=coded.quantiser,
     )

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 import torch
 from torch import Tensor
 
-from nvcodec.entropy.context import log_table
+from nvcodec.entropy.context import ChannelLayout, log_table
 from nvcodec.motion.levels import FrameGeometry, motion_layout
 from nvcodec.motion.prediction import merge_unrest
 
@@ -57,8 +55,11 @@ class MotionSide:
         """``disagreement``: (B, 1, block rows, block columns). ``predicted``: (B, 2, block rows, block columns)."""
         self.mismatch = disagreement
         self.activity = gradient(predicted)
-        self.layout = partial(motion_layout, references)
+        self._references = references
         self.size = geometry.motion_size
+
+    def layout(self, level: int) -> ChannelLayout:
+        return motion_layout(self._references, level)
 
     def __call__(self, level: int, coarser: list[Tensor]) -> Tensor:
         """``coarser``: the levels already read, the next one first."""

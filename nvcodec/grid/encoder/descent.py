@@ -36,8 +36,9 @@ def descended_levels(
     context: ContextWeights,
     depth: int,
     lmbda: float,
+    count: int = APPEARANCE_LEVELS,
 ) -> list[Tensor]:
-    """The levels after every symbol was visited once, coarsest level first.
+    """The levels after every symbol of the ``count`` finest ones was visited once, coarsest level first.
 
     ``rest``: (B, 6, h, w); the expanded grid added to it is the error. ``weights``: (B, 6, h, w), of the squared
     errors. ``lmbda``: weighted squared error per bit. Runs on the CPU.
@@ -45,7 +46,7 @@ def descended_levels(
     visit = _Visit(levels, side, context, depth, lmbda)
     gains, rest, weights = gains.detach().cpu(), rest.cpu(), weights.cpu()
     curvatures = _curvatures(2 * weights)
-    for level in reversed(range(APPEARANCE_LEVELS)):
+    for level in reversed(range(count)):
         slopes = _slopes(visit.tensors(), gains, rest, weights)
         amplitudes = channel_gains(gains, level).flatten().numpy()
         if level == APPEARANCE_LEVELS - 1:

@@ -17,7 +17,7 @@ from nvcodec.encoder.representation import CodedSegment, Keep, StageReport
 from nvcodec.exact.operation import Sizes
 from nvcodec.implicit.encoder.settings import EFFORTS, Effort
 from nvcodec.implicit.encoder.stages import BITS_A_NUMBER, SegmentTask, encode_segment
-from nvcodec.implicit.models import cwrnn, hinerv, hnerv, nerv, siren
+from nvcodec.implicit.models import hinerv, hnerv, nerv, siren
 from nvcodec.motion.levels import FrameGeometry
 
 __all__ = ["MODELS", "ImplicitEncoder", "Module", "check_choices", "module_identity"]
@@ -27,7 +27,6 @@ MODELS: Mapping[str, Callable[[Sizes, float], nn.Module]] = {
     "nerv": nerv.NeRV,
     "siren": siren.SIREN,
     "hinerv": hinerv.HiNeRV,
-    "cwrnn": cwrnn.CWRNN,
 }
 """By name: makes a module for pictures of some size, with about so many parameters."""
 

@@ -1,128 +1,218 @@
-"""A first CWRNN: two references, states at two scales, a learned grid, one network for key and inter frames.
+"""CWRNN-INVR: a coupled WarpRNN over the coding order, with a mixed residual grid (after arXiv 2604.06564).
 
 ::
 
-    latents  stride 16, 8, 4      states of the references at a quarter, warped
-         |            |                 |
-         |            +---> quarter resolution: convolutions --> state at a quarter
-         |            |                 |        \\--> corrections of motion (from states warped by parsed motion)
-         |            |                 v
-    latent stride 2 --+---> half resolution: prediction, difference, states warped --> samples, state at a half
+     states of up to two references                    mixed residual grid of the frame
+     picture    half    quarter    motion              motion levels      appearance levels
+        |         |        |          |                      |              |  (2, 4, 8, 16, 32)
+        |         |        |          +--- prediction, merging --> vectors  |
+        |         |        |                                   |            |
+        |         |   warped coarsely by the vectors --> MotionHalf <-------+ at stride 8
+        |         |        |                                   |            |
+        |         |        |                            refined vectors     |
+        v         v        v        warped by these            |            |
+     prediction, difference, states at two scales <------------+            |
+        |         |        |                                                |
+        |         |        +--> quarter resolution <------------------------+ at stride 4
+        +---------+----------->  half resolution   <------------------------+
+                                     |        \\--> states of this frame
+                                samples
 
-It is the skeleton of the model that this project is named for: its inputs and outputs are there, and its sizes are
-small. Nothing in it was trained before it meets a video.
+The motion state (the vectors, and what they are predicted from) and the appearance state (features at half and at a
+quarter of the resolution) are recurrent over the coding order and coupled both ways: features are warped by the motion,
+and the motion is refined where the warped features say so. One program and one set of weights serve key frames, where
+nothing is warped, and all others. The motion half's prediction, merging and coding are those of ``nvcodec.motion``.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
-from nvcodec.exact.arrangement import Concat, Fit, PixelUnshuffle, Upsample
+from nvcodec.exact.arrangement import Concat, Fit, PixelUnshuffle, Slice, Upsample
 from nvcodec.exact.convolution import Conv2d
-from nvcodec.exact.latents import Latent
 from nvcodec.exact.operation import FrameInputs, Sizes
 from nvcodec.exact.outputs import Correct, Samples, Store
-from nvcodec.exact.pointwise import Add, LeakyReLU
-from nvcodec.exact.references import Difference, Prediction, Presence, State, Vectors
+from nvcodec.exact.pointwise import Add, LeakyReLU, Multiply, Scale, Tanh
+from nvcodec.exact.references import (
+    Depth,
+    Difference,
+    Prediction,
+    Presence,
+    Quantiser,
+    Residual,
+    State,
+    Vectors,
+)
 from nvcodec.exact.warping import Warp
 
-__all__ = ["CWRNN"]
+__all__ = ["CWRNN", "Widths"]
 
-QUARTER_STATE, HALF_STATE = 8, 8
-COARSE_WIDTH, FINE_WIDTH = 12, 12
+_LOUDER = 3
+"""Residual and difference are small beside samples: they are read times ``2**_LOUDER``."""
+
+
+@dataclass(frozen=True)
+class Widths:
+    """Channels: of the layers and of the state at half the resolution, and at a quarter of it."""
+
+    half: int = 20
+    half_state: int = 8
+    quarter: int = 12
+    quarter_state: int = 4
+
+    @staticmethod
+    def of(parameters: float) -> Widths:
+        """The widest with at most so many weights; the narrowest there is where all have more."""
+        found = Widths(6, 2, 4, 1)
+        for half in range(7, 1024):
+            wider = Widths(half, max(half * 2 // 5, 2), max(half * 3 // 5, 4), max(half // 5, 1))
+            if wider.weights > parameters:
+                break
+            found = wider
+        return found
+
+    @property
+    def weights(self) -> int:
+        """How many numbers a network has."""
+        with torch.device("meta"):
+            module = CWRNN(Sizes((4, 4), (1, 1), 1), widths=self)
+        return sum(p.numel() for p in module.parameters())
+
+
+class Conditions(nn.Module):
+    """(B, 4, 1, 1): which references there are, the depth of the frame in the hierarchy, its quantiser index."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.presence = nn.ModuleList([Presence(0), Presence(1)])
+        self.depth, self.depth_scale = Depth(), Scale(-3)
+        self.quantiser, self.quantiser_scale = Quantiser(), Scale(-6)
+        self.join = Concat()
+
+    def forward(self, frame: FrameInputs) -> Tensor:
+        made: Tensor = self.join(
+            self.presence[0](frame),
+            self.presence[1](frame),
+            self.depth_scale(self.depth(frame)),
+            self.quantiser_scale(self.quantiser(frame)),
+        )
+        return made
+
+
+class MotionHalf(nn.Module):
+    """Refines the motion towards both references, before anything is warped finely.
+
+    It sees the quarter states warped by the parsed vectors, these vectors, and the grid at a stride of 8. It runs
+    behind the parsing of the frame's symbols.
+    """
+
+    def __init__(self, sizes: Sizes, widths: Widths, quarter_state: Store) -> None:
+        super().__init__()
+        blocks = sizes.blocks
+        self.states = nn.ModuleList([State(k, quarter_state) for k in range(2)])
+        self.vectors = nn.ModuleList([Vectors(k) for k in range(2)])
+        self.warp = Warp(2, 0)
+        self.fit_cells, self.to_blocks = Fit(2 * blocks[0], 2 * blocks[1]), PixelUnshuffle(2)
+        self.coarse, self.coarse_scale, self.fit_coarse = Residual(2), Scale(_LOUDER), Fit(*blocks)
+        self.vectors_scale = Scale(-5)
+        self.see, self.enter, self.act = Concat(), Conv2d(8 * widths.quarter_state + 7, widths.quarter), LeakyReLU()
+        self.leave, self.away = Conv2d(widths.quarter, 4, 3), Scale(2)
+        self.first, self.second = Slice(0, 2), Slice(2, 2)
+        self.corrections = nn.ModuleList([Correct(0), Correct(1)])
+        with torch.no_grad():  # at first motion is as it was parsed
+            self.leave.weight.mul_(0.01)
+            self.leave.bias.zero_()
+
+    def forward(self, frame: FrameInputs) -> tuple[Tensor, Tensor]:
+        vectors = [given(frame) for given in self.vectors]
+        warped = [
+            self.to_blocks(self.fit_cells(self.warp(state(frame), v)))
+            for state, v in zip(self.states, vectors, strict=True)
+        ]
+        coarse = self.coarse_scale(self.fit_coarse(self.coarse(frame)))
+        seen = self.see(*warped, *(self.vectors_scale(v) for v in vectors), coarse)
+        offsets = self.away(self.leave(self.act(self.enter(seen))))
+        return self.corrections[0](self.first(offsets)), self.corrections[1](self.second(offsets))
 
 
 class CWRNN(nn.Module):
-    """``parameters`` is not looked at yet: about 8 thousand weights."""
+    """``parameters``: about how many weights; ``widths``: in the place of that."""
 
-    def __init__(self, sizes: Sizes, parameters: float = 0) -> None:
+    def __init__(self, sizes: Sizes, parameters: float = 0, *, widths: Widths | None = None) -> None:
         super().__init__()
-        rows, columns = sizes.half
-        quarter, blocks = (-(-rows // 2), -(-columns // 2)), sizes.blocks
-        self.half_state = Store(0, HALF_STATE, rows, columns)
-        self.quarter_state = Store(1, QUARTER_STATE, *quarter)
-        self.sixteenth = Latent(2, -(-blocks[0] // 2), -(-blocks[1] // 2))
-        self.eighth = Latent(2, *blocks)
-        self.fourth = Latent(1, *quarter)
-        self.second = Latent(1, rows, columns)
-        self.vectors, self.final_vectors = _pair(lambda k: Vectors(k)), _pair(lambda k: Vectors(k, final=True))
-        self.half_states = _pair(lambda k: State(k, self.half_state))
-        self.quarter_states = _pair(lambda k: State(k, self.quarter_state))
-        self.presence = _pair(Presence)
-        self.warp_half, self.warp_quarter = Warp(4, 1), Warp(2, 0)
-        self.prediction, self.difference = Prediction(), Difference()
+        self.widths = w = widths or (Widths.of(parameters) if parameters else Widths())
+        half, blocks = sizes.half, sizes.blocks
+        quarter = (-(-half[0] // 2), -(-half[1] // 2))
+        self.half_state = Store(0, w.half_state, *half)
+        self.quarter_state = Store(1, w.quarter_state, *quarter)
+        self.motion = MotionHalf(sizes, w, self.quarter_state)
+        self.conditions = Conditions()
 
-        # motion: where the coarsely warped states, and the coarse latents, say that it is off
-        self.coarse_up = Upsample(2)
-        self.fit_blocks, self.fit_quarter, self.fit_half = Fit(*blocks), Fit(*quarter), Fit(rows, columns)
-        self.to_blocks_fit = Fit(2 * blocks[0], 2 * blocks[1])
-        self.to_blocks = PixelUnshuffle(2)
-        self.see_motion, self.motion_act = Concat(), LeakyReLU()
-        self.motion_in = Conv2d(2 * 4 * QUARTER_STATE + 4, 12, 1)
-        self.motion_out = Conv2d(12, 4, 3)
-        self.first_correction, self.second_correction = Correct(0), Correct(1)
-        self.take_first, self.take_second = Conv2d(4, 2, 1), Conv2d(4, 2, 1)
+        # what is warped by the refined motion: states at two scales
+        self.vectors = nn.ModuleList([Vectors(k, final=True) for k in range(2)])
+        self.dense_vectors, self.fit_vectors = Upsample(4, bilinear=False), Fit(*half)
+        self.half_states = nn.ModuleList([State(k, self.half_state) for k in range(2)])
+        self.quarter_states = nn.ModuleList([State(k, self.quarter_state) for k in range(2)])
+        self.warp_half, self.warp_quarter = Warp(1, 1), Warp(2, 0)
 
         # a quarter of the resolution
-        self.up_eighth, self.up_sixteenth = Upsample(2), Upsample(2)
-        self.to_quarter_fit, self.to_quarter = Fit(2 * quarter[0], 2 * quarter[1]), PixelUnshuffle(2)
-        self.see_quarter = Concat()
-        self.shrink = Conv2d(24, 8, 1)
-        self.quarter_in = Conv2d(8 + 2 * QUARTER_STATE + 5, COARSE_WIDTH, 3)
-        self.quarter_out = Conv2d(COARSE_WIDTH, QUARTER_STATE, 3)
-        self.quarter_act = LeakyReLU()
+        self.prediction, self.difference, self.difference_scale = Prediction(), Difference(), Scale(_LOUDER)
+        self.fit_cells, self.cells = Fit(2 * quarter[0], 2 * quarter[1]), PixelUnshuffle(2)
+        self.shrink = Conv2d(24, 6)
+        self.residual_quarter, self.quarter_scale = Residual(1), Scale(_LOUDER)
+        self.see_quarter, self.enter_quarter = Concat(), Conv2d(9 + 2 * w.quarter_state, w.quarter)
+        self.mix_quarter, self.leave_quarter = Conv2d(w.quarter, w.quarter, 3), Conv2d(w.quarter, w.quarter, 3)
+        self.act_quarter = LeakyReLU()
+        self.keep_quarter, self.squash_quarter = Slice(0, w.quarter_state), Tanh()
 
         # half of it
-        self.up_quarter = Upsample(2)
-        self.see_half = Concat()
-        self.half_in = Conv2d(12 + 2 * HALF_STATE + QUARTER_STATE + 1, FINE_WIDTH, 3)
-        self.half_mid = Conv2d(FINE_WIDTH, FINE_WIDTH, 3)
-        self.half_act, self.mid_act = LeakyReLU(), LeakyReLU()
-        self.is_there, self.there = Conv2d(2, FINE_WIDTH, 1), Concat()
-        self.add_presence = Add()
-        self.to_state, self.to_samples = Conv2d(FINE_WIDTH, HALF_STATE, 1), Conv2d(FINE_WIDTH, 6, 3)
-        self.add_prediction, self.samples = Add(), Samples()
-        for layer in (self.motion_out, self.to_samples):  # at first nothing is added
-            with torch.no_grad():
-                layer.weight.mul_(0.05)
-                layer.bias.zero_()
+        self.up, self.fit_up = Upsample(2), Fit(*half)
+        self.residual, self.residual_scale = Residual(0), Scale(_LOUDER)
+        self.see_samples, self.enter_samples = Concat(), Conv2d(18, w.half, 3)
+        self.see_states, self.enter_states = Concat(), Conv2d(2 * w.half_state + w.quarter, w.half)
+        self.join_half = Add()
+        self.bias, self.add_bias, self.gate, self.open = Conv2d(4, w.half), Add(), Conv2d(4, w.half), Multiply()
+        self.first_half, self.second_half = Conv2d(w.half, w.half, 3), Conv2d(w.half, w.half, 3)
+        self.act_half = LeakyReLU()
+        self.keep_half, self.squash_half = Conv2d(w.half, w.half_state), Tanh()
+        self.correct = Conv2d(w.half, 6, 3)
+        self.add_residual, self.add_correction, self.samples = Add(), Add(), Samples()
+        with torch.no_grad():
+            self.gate.weight.mul_(0.1)
+            self.gate.bias.fill_(1.0)
+            self.correct.weight.mul_(0.05)
+            self.correct.bias.zero_()
 
-    def forward(self, frame: FrameInputs) -> dict[str, Tensor]:
-        latent8, latent16 = self.eighth(frame), self.sixteenth(frame)
-        coarse8 = self.fit_blocks(self.coarse_up(latent16))
+    def forward(self, frame: FrameInputs) -> dict[str, object]:
+        corrections = self.motion(frame)
+        conditions = self.conditions(frame)
+        vectors = [given(frame) for given in self.vectors]
+        dense = [self.fit_vectors(self.dense_vectors(v)) for v in vectors]
+        coarse = [self.warp_quarter(state(frame), v) for state, v in zip(self.quarter_states, vectors, strict=True)]
+        fine = [self.warp_half(state(frame), v) for state, v in zip(self.half_states, dense, strict=True)]
+        prediction, residual = self.prediction(frame), self.residual(frame)
+        difference = self.difference_scale(self.difference(frame))
 
-        seen = []
-        for k in range(2):
-            rough = self.warp_quarter(self.quarter_states[k](frame), self.vectors[k](frame))
-            seen.append(self.to_blocks(self.to_blocks_fit(rough)))
-        motion = self.motion_act(self.motion_in(self.see_motion(*seen, latent8, coarse8)))
-        offsets = self.motion_out(motion)
-        corrections = (
-            self.first_correction(self.take_first(offsets)),
-            self.second_correction(self.take_second(offsets)),
-        )
+        small = self.shrink(self.cells(self.fit_cells(prediction)))
+        quarter = self.see_quarter(small, self.quarter_scale(self.residual_quarter(frame)), *coarse)
+        quarter = self.mix_quarter(self.act_quarter(self.enter_quarter(quarter)))
+        quarter = self.leave_quarter(self.act_quarter(quarter))
 
-        prediction, difference = self.prediction(frame), self.difference(frame)
-        small = self.shrink(self.to_quarter(self.to_quarter_fit(prediction)))
-        warped = [self.warp_quarter(self.quarter_states[k](frame), self.final_vectors[k](frame)) for k in range(2)]
-        up8 = self.fit_quarter(self.up_eighth(latent8))
-        up16 = self.fit_quarter(self.up_sixteenth(coarse8))
-        quarter = self.see_quarter(small, *warped, self.fourth(frame), up8, up16)
-        quarter = self.quarter_out(self.quarter_act(self.quarter_in(quarter)))
-
-        finer = self.fit_half(self.up_quarter(quarter))
-        warped = [self.warp_half(self.half_states[k](frame), self.final_vectors[k](frame)) for k in range(2)]
-        half = self.half_in(self.see_half(prediction, difference, *warped, finer, self.second(frame)))
-        there = self.is_there(self.there(self.presence[0](frame), self.presence[1](frame)))
-        half = self.mid_act(self.half_mid(self.half_act(self.add_presence(half, there))))
+        samples = self.enter_samples(self.see_samples(self.residual_scale(residual), prediction, difference))
+        states = self.enter_states(self.see_states(*fine, self.fit_up(self.up(quarter))))
+        half = self.act_half(self.add_bias(self.join_half(samples, states), self.bias(conditions)))
+        half = self.act_half(self.first_half(half))
+        half = self.act_half(self.second_half(half))
+        open_ = self.open(half, self.gate(conditions))
+        rough = self.add_residual(prediction, residual)
         return {
-            "samples": self.samples(self.add_prediction(prediction, self.to_samples(half))),
-            "states": (self.half_state(self.to_state(half)), self.quarter_state(quarter)),
+            "samples": self.samples(self.add_correction(rough, self.correct(open_))),
+            "states": (
+                self.half_state(self.squash_half(self.keep_half(half))),
+                self.quarter_state(self.squash_quarter(self.keep_quarter(quarter))),
+            ),
             "corrections": corrections,
         }
-
-
-def _pair(make) -> nn.ModuleList:  # type: ignore[no-untyped-def]
-    """One for each reference."""
-    return nn.ModuleList([make(0), make(1)])

@@ -1,0 +1,100 @@
+"""CWRNN as the pipeline uses it: from what the user chose to an encoder of segments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from nvcodec.bitstream.container import program_bytes
+from nvcodec.core.errors import EncodeError
+from nvcodec.core.gop import MAX_GOP
+from nvcodec.encoder.rate_control import Target
+from nvcodec.encoder.representation import CodedSegment, Keep, StageReport
+from nvcodec.encoder.segment_analysis import SegmentSource
+from nvcodec.exact.operation import Sizes
+from nvcodec.implicit.encoder.recurrent_stages import (
+    ACTIVATION_BITS,
+    EFFORTS,
+    RecurrentEffort,
+    RecurrentTask,
+    encode_recurrent,
+)
+from nvcodec.implicit.encoder.start import Start, load_start, starting_point
+from nvcodec.implicit.models.cwrnn import CWRNN, Widths
+from nvcodec.motion.levels import FrameGeometry
+
+__all__ = ["CWRNN_MODEL", "RecurrentEncoder", "check_choices"]
+
+CWRNN_MODEL = "cwrnn"
+DEFAULT_GOP = 4
+DEFAULT_PARAMETERS = 6e3
+
+
+def check_choices(effort: str, gop: int | None, params: float | None, epochs: int | None) -> None:
+    """Raises EncodeError for values outside their range."""
+    if effort not in EFFORTS:
+        raise EncodeError(f"unknown effort {effort!r}; choose {', '.join(EFFORTS)}")
+    if gop is not None and not 1 <= gop <= MAX_GOP:
+        raise EncodeError(f"gop {gop} lies outside 1 .. {MAX_GOP}")
+    if params is not None and not 3e3 <= params <= 3e6:
+        raise EncodeError(f"params {params:g} lies outside 3000 .. 3000000")
+    if epochs is not None and not 1 <= epochs <= 100_000:
+        raise EncodeError(f"epochs {epochs} lies outside 1 .. 100000")
+
+
+@dataclass(frozen=True)
+class RecurrentEncoder:
+    """A ``nvcodec.encoder.representation.SegmentEncoder``. ``programs``: those of the file so far, as coded."""
+
+    effort: RecurrentEffort
+    gop: int
+    widths: Widths
+    programs: list[bytes]
+
+    @staticmethod
+    def chosen(
+        effort: str, gop: int | None, params: float | None, epochs: int | None, programs: list[bytes]
+    ) -> RecurrentEncoder:
+        """By what the user chose; None leaves a choice to the encoder."""
+        settings = EFFORTS[effort]
+        if epochs is not None:
+            settings = replace(settings, epochs=epochs)
+        return RecurrentEncoder(settings, gop or DEFAULT_GOP, Widths.of(params or DEFAULT_PARAMETERS), programs)
+
+    def smallest_payload(self, frames: int, geometry: FrameGeometry) -> int:
+        """Of frames that are as they are predicted: a flag a level."""
+        return 16 + 2 * frames
+
+    def encode_segment(
+        self,
+        samples: Tensor,
+        geometry: FrameGeometry,
+        target: Target,
+        seed: int,
+        on_unit: Callable[[StageReport], None],
+        *,
+        kept: dict[str, Any] | None,
+        keep: Keep,
+    ) -> CodedSegment:
+        def overhead(program: bytes) -> int:
+            return 0 if program in self.programs else program_bytes([program])
+
+        source = SegmentSource(samples, geometry, self.gop)
+        task = RecurrentTask(source, self._build, self._load, target, self.effort, seed, self._index, overhead)
+        return encode_recurrent(task, on_unit, kept=kept, keep=keep)
+
+    def _build(self, sizes: Sizes) -> nn.Module:
+        return CWRNN(sizes, widths=self.widths)
+
+    def _load(self, module: nn.Module, sizes: Sizes) -> Start:
+        found = starting_point(f"cwrnn{self.widths.half}")
+        assert found is not None
+        return load_start(module, sizes, ACTIVATION_BITS, *found)
+
+    def _index(self, program: bytes) -> int:
+        if program not in self.programs:
+            self.programs.append(program)
+        return self.programs.index(program)

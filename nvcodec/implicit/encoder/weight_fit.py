@@ -1,0 +1,168 @@
+"""The weights of a segment: overfitted from their start, pruned, quantised as changes of it, tuned on that.
+
+All that a decoder is told of a weight is by how many steps of its tensor it differs from the start; where the change is
+not worth its bits, the start stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nvcodec.encoder.weight_changes import best_change
+from nvcodec.encoder.working_domain import SAMPLE_STEP
+from nvcodec.entropy.symbols import CountingChannel
+from nvcodec.entropy.tables import TABLE_BOUND
+from nvcodec.entropy.weights import STEPS, TensorChange, best_scales, code_tensors
+from nvcodec.exact.arithmetic import WEIGHT_BOUND
+from nvcodec.exact.operation import Sizes
+from nvcodec.exact.program import Program
+from nvcodec.implicit.encoder.overfit import Overfit
+from nvcodec.implicit.encoder.start import Start, bias_step, weight_step
+from nvcodec.implicit.starts import tensor_specs
+from nvcodec.implicit.weights import ConvSymbols
+
+__all__ = ["WeightFit", "change_bits"]
+
+_PRICE = 0.5
+"""Weight of the changes' own bits when they are chosen: the Hessian's diagonal understates what they do together."""
+
+
+class WeightFit:
+    """The tensors that may change, by name, with where they start and in which integer steps.
+
+    ``changes``: what is coded, once ``choose`` has found it.
+    """
+
+    def __init__(self, program: Program, sizes: Sizes, start: Start) -> None:
+        shapes = program.convolutions(program.shapes(sizes))
+        self.start, self.specs = start, tensor_specs(shapes)
+        self.values: dict[str, Tensor] = {}
+        self.units: dict[str, Tensor] = {}
+        """Real value of an integer step, which broadcasts."""
+        self.first: dict[str, Tensor] = {}
+        for number, layer in start.layers.items():
+            self.values |= {f"{number}.weight": layer.weight, f"{number}.bias": layer.bias}
+            self.units[f"{number}.weight"] = weight_step(layer).detach().clone()
+            self.units[f"{number}.bias"] = torch.full((1,), bias_step(layer), device=layer.bias.device)
+            found = start.tensors[number]
+            self.first[f"{number}.weight"] = torch.from_numpy(found.weight).to(layer.weight) * weight_step(layer)
+            self.first[f"{number}.bias"] = torch.from_numpy(found.bias).to(layer.bias) * bias_step(layer)
+        self.changes: dict[str, TensorChange] = {}
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        """Back to the start."""
+        for name, value in self.values.items():
+            value.copy_(self.first[name])
+
+    def sensitivity(self, fit: Overfit) -> dict[str, Tensor]:
+        """Bits lost per squared integer unit of each weight, by one random probe a unit (Hutchinson's estimator)."""
+        total = {name: torch.zeros_like(value) for name, value in self.values.items()}
+        for number, record in enumerate(fit.records):
+            for value in self.values.values():
+                value.grad = None
+            samples, _ = fit.run(number)
+            rows, columns = record.target.shape[2:]
+            signs = torch.randint(0, 2, record.target.shape).to(samples) * 2 - 1
+            scale = record.weights.sqrt() * (1 / (SAMPLE_STEP * record.lmbda**0.5))
+            (samples[..., :rows, :columns] * signs * scale).sum().backward()
+            for name, value in self.values.items():
+                if value.grad is not None:
+                    total[name] += (value.grad * self.units[name]).square()
+                value.grad = None
+        return total
+
+    def choose(self, sensitivity: Mapping[str, Tensor], *, prunes: bool = True) -> None:
+        """Find the changes that are worth their bits. ``prunes``: whether weights may go back to the start."""
+        self.changes = {}
+        for spec in self.specs:
+            difference = ((self.values[spec.name].detach() - self.first[spec.name]) / self.units[spec.name]).cpu()
+            found = best_change(
+                spec, difference.double().numpy(), sensitivity[spec.name].cpu().double().numpy(),
+                _PRICE if prunes else 1e-3 * _PRICE,
+            )  # fmt: skip
+            if found is not None:
+                self.changes[spec.name] = found
+
+    @torch.no_grad()
+    def adopt(self) -> None:
+        """Give the module the values that are coded."""
+        for name, value in self.values.items():
+            value.copy_(self.quantised(name))
+
+    def quantised(self, name: str) -> Tensor:
+        """What a decoder has of a tensor, real numbers."""
+        change, first = self.changes.get(name), self.first[name]
+        if change is None:
+            return first
+        moved = first / self.units[name] + torch.from_numpy(change.symbols * STEPS[change.step]).to(first)
+        return moved.clamp(-WEIGHT_BOUND, WEIGHT_BOUND) * self.units[name]
+
+    def tune(self, fit: Overfit, numbers: list[int], rate: Callable[[int], float]) -> None:
+        """Steps on what is coded: weights that have changed move on, in whole steps (straight through); the others
+        stay. ``numbers``: the unit of each step; ``rate``: of learning, by the number of the step."""
+        real = {name: self.values[name].detach().clone() for name in self.changes}
+        if not real:
+            return
+        moves = {name: torch.from_numpy(c.symbols != 0).to(real[name]) for name, c in self.changes.items()}
+        optimiser = torch.optim.Adam(list(real.values()), betas=(0.9, 0.99))
+        for k, number in enumerate(numbers):
+            for parameter in self.values.values():
+                parameter.grad = None
+            fit.loss(number).backward()
+            for group in optimiser.param_groups:
+                group["lr"] = rate(k)
+            for name, value in real.items():
+                gradient = self.values[name].grad
+                value.grad = torch.zeros_like(value) if gradient is None else gradient * moves[name]
+            optimiser.step()
+            for name, value in real.items():
+                self._take(name, value, moves[name])
+        self._rescale()
+        self.adopt()
+
+    @torch.no_grad()
+    def _take(self, name: str, value: Tensor, moves: Tensor) -> None:
+        """Make the change of a tensor that which comes nearest to ``value``."""
+        change = self.changes[name]
+        step = self.units[name] * STEPS[change.step]
+        symbols = torch.floor((value - self.first[name]) / step + 0.5).clamp(-TABLE_BOUND, TABLE_BOUND) * moves
+        change.symbols = symbols.cpu().numpy().astype(np.int32)
+        self.values[name].copy_(self.quantised(name))
+
+    def _rescale(self) -> None:
+        """Choose the scales of the changes anew; changes that are none any longer go."""
+        by_name = {spec.name: spec for spec in self.specs}
+        self.changes = {
+            name: TensorChange(change.symbols, change.step, best_scales(change.symbols, by_name[name]))
+            for name, change in self.changes.items()
+            if change.symbols.any()
+        }
+
+    def figures(self) -> dict[str, Any]:
+        """How many weights there are, and which share of them stays as it starts."""
+        count = sum(value.numel() for value in self.values.values())
+        changed = sum(int((change.symbols != 0).sum()) for change in self.changes.values())
+        return {"weights": count, "sparsity": 1 - changed / count, "weight_bits": change_bits(self)}
+
+
+def change_bits(fit: WeightFit) -> float:
+    """What the changes cost."""
+    channel = CountingChannel()
+    values: dict[str, Tensor] = {}
+    for number, found in fit.start.tensors.items():
+        values |= _tensors(number, found)
+    code_tensors(channel, fit.specs, values, fit.changes)
+    return channel.bits
+
+
+def _tensors(number: int, found: ConvSymbols) -> dict[str, Tensor]:
+    return {
+        f"{number}.weight": torch.from_numpy(found.weight).float(),
+        f"{number}.bias": torch.from_numpy(found.bias).float(),
+    }

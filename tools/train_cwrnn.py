@@ -1,0 +1,304 @@
+"""Train the start of a CWRNN, and the context model of the mixed residual grid: what the encoder makes of clips.
+
+    python tools/train_cwrnn.py OUT_DIR CLIP [CLIP ...] --minutes 60 --held-out walk,cup
+
+One segment after the other is encoded in closed loop with the network as it stands, at random lambda and GOP length; the
+network is fitted to what that leaves, jointly with segments before it, and so is the context model. Frames are mirrored
+and transposed, their planes negated, U and V exchanged, by chance. Clips whose name holds a word of --held-out are
+measured only: every now and then OUT_DIR/curve.csv gets a line with what they cost. Interrupted, it goes on from
+OUT_DIR/training.pt.
+
+What the shipped start was trained on stands in nvcodec/implicit/starts/SOURCES.md.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import click
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nvcodec.core.parallel import thread_limit
+from nvcodec.encoder.rate import level_costs
+from nvcodec.encoder.segment_analysis import SegmentSource
+from nvcodec.encoder.working_domain import working_samples
+from nvcodec.entropy.context import ContextWeights
+from nvcodec.exact.operation import Sizes
+from nvcodec.exact.simulation import Simulation
+from nvcodec.exact.tracing import place
+from nvcodec.grid.contexts import CONTEXT_SHAPES
+from nvcodec.grid.levels import Quantiser
+from nvcodec.implicit.encoder.overfit import Overfit, rate_at
+from nvcodec.implicit.encoder.recurrent_fit import FittedUnit, PassEffort, RecurrentFit, TwinSynthesis
+from nvcodec.implicit.models.cwrnn import CWRNN, Widths
+from nvcodec.implicit.unit import motion_weights
+from nvcodec.media.video_io import VideoReader
+from nvcodec.motion.levels import FrameGeometry
+
+_LAMBDAS = (12.0, 250.0)
+_FRAMES = (9, 17)
+_POOL = 32
+"""Segments that steps are taken on."""
+_STEPS = 100
+"""For each segment."""
+_KEY_SHARE, _JOINT_SHARE = 0.12, 0.4
+"""Of the steps: on key frames, and with gradients through the states."""
+_CONTEXT_ROUNDS = 2
+_HELD_OUT_LAMBDAS = (30.0, 120.0)
+_MEANS_GAIN = 40
+"""Least gain index of the means, as the encoder has it at these lambdas."""
+
+
+class Gathering(RecurrentFit):
+    """Keeps what a pass leaves."""
+
+    def __init__(self, source: SegmentSource, context: ContextWeights, quantiser: Quantiser) -> None:
+        super().__init__(source, context, quantiser)
+        self.found: dict[int, FittedUnit] = {}
+
+    def fitted_unit(self, number: int, *arguments: object) -> FittedUnit:  # type: ignore[override]
+        made = super().fitted_unit(number, *arguments)  # type: ignore[arg-type]
+        self.found[number] = made
+        return made
+
+
+def first_context() -> ContextWeights:
+    """A context model by hand: magnitudes around a symbol widen its distribution."""
+    generator = torch.Generator().manual_seed(0)
+    made = {name: torch.zeros(shape) for name, shape in CONTEXT_SHAPES.items()}
+    made["hidden"] = torch.randint(-8, 9, CONTEXT_SHAPES["hidden"], generator=generator).float()
+    for unit, (feature, weight) in enumerate(((0, 150.0), (1, 100.0), (2, 50.0), (5, 100.0))):
+        made["hidden"][unit] = 0
+        made["hidden"][unit, feature] = 64
+        made["output"][1, unit] = weight
+    made["output_bias"][..., 1] = 80
+    return ContextWeights(**made)
+
+
+def shown(samples: Tensor) -> Tensor:
+    """(T, 6, h, w) frames mirrored, transposed, planes negated, U and V exchanged, each or not by chance."""
+    luma, chroma = F.pixel_shuffle(samples[:, :4], 2), samples[:, 4:]
+    flips = [axis for axis in (2, 3) if random.random() < 0.5]
+    luma, chroma = luma.flip(flips), chroma.flip(flips)
+    if random.random() < 0.3:
+        luma, chroma = luma.transpose(2, 3), chroma.transpose(2, 3)
+    if random.random() < 0.5:
+        chroma = chroma.flip(1)
+    if random.random() < 0.3:
+        chroma = torch.where(torch.rand(1, 2, 1, 1) < 0.5, 1023 - chroma, chroma)
+    if random.random() < 0.15:
+        luma = 1023 - luma
+    if random.random() < 0.3:
+        samples_ = torch.cat([F.pixel_unshuffle(luma, 2), chroma], 1)
+        return samples_[::2] if len(samples_) >= 17 else samples_
+    return torch.cat([F.pixel_unshuffle(luma, 2), chroma], 1)
+
+
+def load(path: Path) -> Tensor:
+    with VideoReader(path) as reader:
+        return torch.stack([working_samples(frame) for frame in reader])
+
+
+@dataclass
+class Training:
+    """What is trained, and how far it is. ``blind``: the same network, whose states are never shown: what they bring."""
+
+    module: CWRNN
+    blind: CWRNN | None
+    context: ContextWeights
+    seconds: float = 0.0
+
+    def encoded(self, samples: Tensor, gop: int, lmbda: float, module: nn.Module) -> Gathering:
+        """A pass over a segment."""
+        geometry = FrameGeometry(2 * samples.shape[3], 2 * samples.shape[2])
+        sizes = Sizes(geometry.half, geometry.blocks, len(samples))
+        place(module, sizes)
+        resize(module, sizes)
+        fit = Gathering(SegmentSource(samples, geometry, gop), self.context, Quantiser((0, 0, 0, 0, 0, _MEANS_GAIN)))
+        fit.look_ahead(motion_weights(), lmbda * 12, lambda report: None)
+        fit.filter_sources(lmbda * 12)
+        fit.weigh(lmbda * 12)
+        fit.start_pass()
+        fit.continue_pass(TwinSynthesis(module), lmbda * 12, PassEffort())
+        return fit
+
+    def learn_context(self, fit: Gathering, optimiser: torch.optim.Adam) -> float:
+        """Steps on the symbols of a segment; bits of all of them before."""
+        total = 0.0
+        for _ in range(_CONTEXT_ROUNDS):
+            total = 0.0
+            for found in fit.found.values():
+                rates, slopes = level_costs(
+                    found.grid.levels, found.grid.side, self.context, found.record.unit.depth,
+                    free_empty=False, slopes=True,
+                )  # fmt: skip
+                bits = sum(float(rate.bits.sum()) for rate in rates)
+                total += bits
+                assert slopes is not None
+                for field, slope in zip(fields(self.context), slopes, strict=True):
+                    getattr(self.context, field.name).grad = slope / (bits + 300)
+                optimiser.step()
+        return total
+
+
+def resize(module: CWRNN, sizes: Sizes) -> None:
+    """Make a network for pictures of another size: its layers that know one."""
+    like = CWRNN(sizes, widths=module.widths)
+    for (name, layer), (_, other) in zip(module.named_modules(), like.named_modules(), strict=True):
+        for key in ("rows", "columns", "shape"):
+            if hasattr(other, key) and not isinstance(getattr(other, key), type(lambda: 0)):
+                setattr(layer, key, getattr(other, key))
+
+
+def blinded(module: nn.Module) -> None:
+    """Whatever the states are, the network sees zeros."""
+    from nvcodec.exact.references import State
+
+    for layer in module.modules():
+        if isinstance(layer, State):
+            layer.forward = lambda frame, layer=layer: layer.nothing(frame, *layer._stores[0].shape)  # type: ignore[method-assign]
+
+
+def held_out_cost(training: Training, clips: list[Tensor]) -> list[float]:
+    """Bits and weighted errors of the clips that are only measured, in bits of a luma sample, at two lambdas; then the
+    errors alone of the network, of the same records without any network, and of the blind one."""
+    costs = []
+    sums = [0.0, 0.0, 0.0]
+    for lmbda in _HELD_OUT_LAMBDAS:
+        bits, errors, samples = 0.0, 0.0, 0.0
+        for clip in clips:
+            fit = training.encoded(clip, 4, lmbda, training.module)
+            records = [fit.records[n] for n in range(len(fit.units))]
+            luma = sum(r.target.numel() for r in records) / 1.5
+            bits += sum(r.bits for r in records)
+            error = Overfit(training.module, records, Simulation()).refresh()
+            errors += error * luma
+            samples += luma
+            sums[0] += error
+            plain = 0.0
+            for r in records:
+                base = (r.prediction if r.prediction is not None else 512.0) + r.residual[0]
+                plain += float(((base - r.target).square() * r.weights).sum() / (16 * r.lmbda))
+            sums[1] += plain / luma
+            if training.blind is not None:
+                resize(training.blind, Sizes(fit.source.geometry.half, fit.source.geometry.blocks, len(clip)))
+                place(training.blind, Sizes(fit.source.geometry.half, fit.source.geometry.blocks, len(clip)))
+                sums[2] += Overfit(training.blind, records, Simulation()).refresh()
+        costs.append((bits + errors) / samples)
+    return costs + [s / (len(_HELD_OUT_LAMBDAS) * len(clips)) for s in sums]
+
+
+@click.command()
+@click.argument("out_dir", type=click.Path(file_okay=False, path_type=Path))
+@click.argument("clips", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--parameters", default=14000.0, help="Weights of the network.")
+@click.option("--minutes", default=60.0, help="How long to train in all.")
+@click.option("--held-out", default="walk,citynight,cup,s_layer_3", help="Clips that are only measured.")
+@click.option("--rate", default=3e-3, help="Learning rate of the weights.")
+@click.option("--threads", default=2)
+@click.option("--blind/--no-blind", default=True, help="Train a network without states beside it.")
+@click.option("--seed", default=0)
+def main(
+    out_dir: Path, clips: tuple[Path, ...], parameters: float, minutes: float, held_out: str, rate: float,
+    threads: int, blind: bool, seed: int,
+) -> None:  # fmt: skip
+    torch.manual_seed(seed)
+    random.seed(seed)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    words = held_out.split(",")
+    measured = [load(p)[:9] for p in clips if any(w in p.name for w in words)][:6]
+    pool_of_clips = [load(p).to(torch.int16) for p in clips if not any(w in p.name for w in words)]
+    sizes = Sizes((96, 160), (24, 40), 1)
+    widths = Widths.of(parameters)
+    torch.manual_seed(seed)
+    module = CWRNN(sizes, widths=widths)
+    torch.manual_seed(seed)
+    other = CWRNN(sizes, widths=widths) if blind else None
+    if other is not None:
+        blinded(other)
+    training = Training(module, other, first_context())
+    nets = [m for m in (module, other) if m is not None]
+    optimisers = [torch.optim.Adam(m.parameters(), lr=rate, betas=(0.9, 0.99)) for m in nets]
+    context_optimiser = torch.optim.Adam(
+        [getattr(training.context, f.name) for f in fields(training.context)], lr=1.0, betas=(0.9, 0.99)
+    )
+    kept_file = out_dir / "training.pt"
+    if kept_file.exists():
+        kept = torch.load(kept_file, weights_only=False)
+        for m, state in zip(nets, kept["modules"], strict=True):
+            m.load_state_dict(state)
+        for o, state in zip(optimisers, kept["optimisers"], strict=True):
+            o.load_state_dict(state)
+        for name, value in kept["context"].items():
+            getattr(training.context, name).copy_(value)
+        context_optimiser.load_state_dict(kept["context_optimiser"])
+        training.seconds = kept["seconds"]
+    pools: list[list[Overfit]] = [[] for _ in nets]
+    begun, before, next_measure, losses = time.monotonic(), training.seconds, training.seconds, [0.0]
+    low, high = map(math.log, _LAMBDAS)
+    count = 0
+    with thread_limit(threads):
+        torch.set_num_threads(threads)
+        while training.seconds < 60 * minutes:
+            done = training.seconds / (60 * minutes)
+            clip = random.choice(pool_of_clips)
+            length = random.choice(_FRAMES)
+            start = random.randrange(max(1, len(clip) - 2 * length + 1))
+            samples = shown(clip[start : start + 2 * length].float())[:length].contiguous()
+            fit = training.encoded(samples, random.choice((2, 4, 4, 8)), math.exp(random.uniform(low, high)), module)
+            records = [fit.records[n] for n in range(len(fit.units))]
+            for group in context_optimiser.param_groups:
+                group["lr"] = rate_at(done, 1.0)
+            training.learn_context(fit, context_optimiser)
+            for m, pool, optimiser in zip(nets, pools, optimisers, strict=True):
+                pool.append(Overfit(m, records, Simulation(), joint=m is module))
+                del pool[:-_POOL]
+                for group in optimiser.param_groups:
+                    group["lr"] = rate_at(done, rate)
+                pool[-1].synthesis.module.train()
+                for _ in range(_STEPS):
+                    chosen = random.choice(pool)
+                    geometry = chosen.records[0].target.shape[2:]
+                    resize(m, Sizes((geometry[0], geometry[1]), blocks_of(geometry), 1))
+                    place(m, Sizes((geometry[0], geometry[1]), blocks_of(geometry), 1))
+                    if not chosen.states:
+                        chosen.refresh()
+                    number = 0 if random.random() < _KEY_SHARE else random.randrange(len(chosen.records))
+                    chosen.joint = m is module and random.random() < _JOINT_SHARE
+                    loss = chosen.step(optimiser, number)
+                    if m is module:
+                        losses.append(loss)
+            count += 1
+            training.seconds = before + time.monotonic() - begun
+            if training.seconds >= next_measure:
+                next_measure = training.seconds + 240
+                costs = held_out_cost(training, measured)
+                line = f"{training.seconds:.0f},{count}," + ",".join(f"{c:.5f}" for c in costs)
+                click.echo(f"{line} loss {sum(losses[-2000:]) / len(losses[-2000:]):.5f}")
+                with (out_dir / "curve.csv").open("a") as curve:
+                    curve.write(line + "\n")
+                torch.save(
+                    {
+                        "modules": [m.state_dict() for m in nets],
+                        "optimisers": [o.state_dict() for o in optimisers],
+                        "context": vars(training.context),
+                        "context_optimiser": context_optimiser.state_dict(),
+                        "seconds": training.seconds,
+                        "widths": widths,
+                    },
+                    kept_file,
+                )
+
+
+def blocks_of(half: tuple[int, int] | torch.Size) -> tuple[int, int]:
+    return -(-half[0] // 4), -(-half[1] // 4)
+
+
+if __name__ == "__main__":
+    main()
