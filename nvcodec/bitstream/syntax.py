@@ -11,6 +11,8 @@ import math
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
+from importlib import resources
 from itertools import pairwise
 from typing import Any, Final, Literal
 
@@ -268,9 +270,27 @@ def parse_metadata(payload: bytes) -> dict[str, Any]:
     return _parse_json(_decompress(payload, "METADATA", 2, limits.MAX_METADATA_BYTES))
 
 
+_LEVEL = 19
+"""Of compression."""
+_BY_DICTIONARY = 1
+"""First byte of a PROGRAM section that is compressed with the help of ``programs.dict``; else it begins a zstd frame."""
+
+
+@cache
+def _program_dictionary() -> zstandard.ZstdCompressionDict:
+    """Programs that are often met, one behind the other: what is like them takes a few bytes."""
+    data = resources.files("nvcodec.bitstream").joinpath("programs.dict").read_bytes()
+    return zstandard.ZstdCompressionDict(data, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
+
+
 def write_program(program: bytes) -> bytes:
     """A PROGRAM section's payload. ``program``: as the exact machine codes it. Raises LimitError."""
-    payload = _compress(program)
+    settings = zstandard.ZstdCompressionParameters.from_level(
+        _LEVEL, format=zstandard.FORMAT_ZSTD1_MAGICLESS, write_content_size=True, write_checksum=False,
+        write_dict_id=False,
+    )  # fmt: skip
+    compressor = zstandard.ZstdCompressor(dict_data=_program_dictionary(), compression_params=settings)
+    payload = min(_compress(program), bytes([_BY_DICTIONARY]) + compressor.compress(program), key=len)
     if len(payload) > limits.MAX_PROGRAM_BYTES or not 1 <= len(program) <= limits.MAX_PROGRAM_NODE_BYTES:
         raise LimitError(f"PROGRAM: {len(payload)} bytes, {len(program)} decompressed: more than is allowed")
     return payload
@@ -278,7 +298,12 @@ def write_program(program: bytes) -> bytes:
 
 def parse_program(payload: bytes) -> bytes:
     """The program in a PROGRAM section, still coded."""
-    return _decompress(payload, "PROGRAM", 1, limits.MAX_PROGRAM_NODE_BYTES)
+    if payload[:1] != bytes([_BY_DICTIONARY]):
+        return _decompress(payload, "PROGRAM", 1, limits.MAX_PROGRAM_NODE_BYTES)
+    return _decompress_frame(
+        payload[1:], "PROGRAM", 1, limits.MAX_PROGRAM_NODE_BYTES, zstandard.FORMAT_ZSTD1_MAGICLESS,
+        _program_dictionary(),
+    )  # fmt: skip
 
 
 def _parse_json(data: bytes) -> dict[str, Any]:
@@ -320,19 +345,31 @@ def _check_depth(value: Any, left: int) -> None:
 
 
 def _compress(data: bytes) -> bytes:
-    return zstandard.ZstdCompressor(level=19).compress(data)
+    return zstandard.ZstdCompressor(level=_LEVEL).compress(data)
 
 
 def _decompress(payload: bytes, name: str, min_size: int, max_size: int) -> bytes:
     """One zstd frame that states its size: nothing is allocated that the limits do not allow."""
     if payload[:4] != zstandard.FRAME_HEADER:
         raise SyntaxViolation(f"{name}: not a zstd frame")
+    return _decompress_frame(payload, name, min_size, max_size, zstandard.FORMAT_ZSTD1, None)
+
+
+def _decompress_frame(
+    payload: bytes,
+    name: str,
+    min_size: int,
+    max_size: int,
+    layout: int,
+    dictionary: zstandard.ZstdCompressionDict | None,
+) -> bytes:
     try:
-        size = zstandard.get_frame_parameters(payload).content_size
+        size = zstandard.get_frame_parameters(payload, format=layout).content_size
         if size == zstandard.CONTENTSIZE_UNKNOWN:
             raise SyntaxViolation(f"{name}: the zstd frame does not state its size")
         if not min_size <= size <= max_size:
             raise LimitError(f"{name}: {size} bytes decompressed, allowed are {min_size}..{max_size}")
-        return zstandard.ZstdDecompressor().decompress(payload, allow_extra_data=False)
+        decompressor = zstandard.ZstdDecompressor(dict_data=dictionary, format=layout)
+        return decompressor.decompress(payload, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise SyntaxViolation(f"{name}: {error}") from None

@@ -30,7 +30,7 @@ __all__ = ["CWRNN_MODEL", "RecurrentEncoder", "check_choices"]
 
 CWRNN_MODEL = "cwrnn"
 DEFAULT_GOP = 4
-DEFAULT_PARAMETERS = 6e3
+DEFAULT_PARAMETERS = 16.5e3
 
 
 def check_choices(effort: str, gop: int | None, params: float | None, epochs: int | None) -> None:
@@ -89,10 +89,9 @@ class RecurrentEncoder:
     def _build(self, sizes: Sizes) -> nn.Module:
         return CWRNN(sizes, widths=self.widths)
 
-    def _load(self, module: nn.Module, sizes: Sizes) -> Start:
+    def _load(self, module: nn.Module, sizes: Sizes) -> Start | None:
         found = starting_point(f"cwrnn{self.widths.half}")
-        assert found is not None
-        return load_start(module, sizes, ACTIVATION_BITS, *found)
+        return load_start(module, sizes, ACTIVATION_BITS, *found) if found else None
 
     def _index(self, program: bytes) -> int:
         if program not in self.programs:

@@ -44,6 +44,7 @@ from nvcodec.encoder.rate_control import (
 )
 from nvcodec.encoder.representation import CodedSegment, Keep, StageReport
 from nvcodec.encoder.segment_analysis import USUAL_IMPORTANCE, SegmentSource, UnitReport
+from nvcodec.exact.layer import calibrate, exact_layers
 from nvcodec.exact.operation import Sizes
 from nvcodec.exact.simulation import Simulation
 from nvcodec.exact.tracing import TracedProgram, place, trace
@@ -51,7 +52,7 @@ from nvcodec.grid.contexts import appearance_context
 from nvcodec.implicit.encoder.exact_synthesis import ExactSynthesis
 from nvcodec.implicit.encoder.overfit import Overfit, rate_at
 from nvcodec.implicit.encoder.recurrent_fit import FittedUnit, PassEffort, RecurrentFit, TwinSynthesis
-from nvcodec.implicit.encoder.start import Start
+from nvcodec.implicit.encoder.start import Start, start_from_nothing
 from nvcodec.implicit.encoder.weight_fit import WeightFit
 from nvcodec.implicit.latents import LatentModel
 from nvcodec.implicit.payload import ImplicitHeader, ImplicitWriter, SegmentTensors
@@ -65,6 +66,8 @@ _WEIGHT_GUESS = 0.04
 """Share of the target that the network is believed to take before it is known."""
 _STREAM_END_BITS = 96
 ACTIVATION_BITS = 12
+_PEAK_MARGIN = 1.3
+"""Of the largest values that a network gave while it was fitted."""
 
 
 @dataclass(frozen=True)
@@ -95,13 +98,14 @@ EFFORTS = {
 
 @dataclass(frozen=True)
 class RecurrentTask:
-    """A segment to encode. ``build``: the module, from the sizes. ``load``: gives it the weights of its start.
+    """A segment to encode. ``build``: the module, from the sizes. ``load``: gives it the weights of its start, and
+    returns that, or None where nothing is shipped that fits.
     ``wanted_bytes``: of the payload and its program, None for what ``lmbda`` gives. ``program_index``: which program of
     the file this will be; ``overhead``: the bytes beside the payload that it takes."""
 
     source: SegmentSource
     build: Callable[[Sizes], nn.Module]
-    load: Callable[[nn.Module, Sizes], Start]
+    load: Callable[[nn.Module, Sizes], Start | None]
     target: Target
     effort: RecurrentEffort
     seed: int
@@ -114,7 +118,9 @@ class _Work:
     """A segment between two pieces of work: all that the rest of its encode depends on."""
 
     fit: RecurrentFit
-    weights: WeightFit
+    sizes: Sizes
+    weights: WeightFit | None
+    """None while nothing says in which steps the weights of a network that has no start will be."""
     module: nn.Module
     traced: TracedProgram
     effort: RecurrentEffort
@@ -169,7 +175,7 @@ def encode_recurrent(
         if number + 1 < effort.rounds or effort.learns:
             _overfit(work, number, middle, high)
         _follow_target(work)
-    if effort.learns:
+    if effort.learns or work.weights is None:
         _quantise(work)
     return _final(work, task)
 
@@ -190,8 +196,8 @@ def _begin(task: RecurrentTask, tell: Callable[[StageReport], None], keep: Keep)
         wanted *= AIM
     assert lmbda is not None
     fit = RecurrentFit(source, appearance_context())
-    weights = WeightFit(traced.program, sizes, start)
-    return _Work(fit, weights, module, traced, task.effort, wanted, lmbda, tell, keep)
+    weights = WeightFit(traced.program, sizes, start) if start else None
+    return _Work(fit, sizes, weights, module, traced, task.effort, wanted, lmbda, tell, keep)
 
 
 def _reporter(work: _Work, name: str, low: float, high: float) -> Callable[[UnitReport], None]:
@@ -214,7 +220,10 @@ def _pass(work: _Work, name: str, low: float, high: float) -> None:
     work.fit.start_pass()
     simulation = Simulation()
     work.fit.continue_pass(
-        TwinSynthesis(work.module, simulation), work.highest_lmbda, work.effort.learned, _reporter(work, name, low, high)
+        TwinSynthesis(work.module, simulation),
+        work.highest_lmbda,
+        work.effort.learned,
+        _reporter(work, name, low, high),
     )
     work.bits = [report.bits for report in work.fit.reports if report]
     work.figures[f"{name}_psnr"] = float(torch.cat([psnr_611(r.errors) for r in work.fit.reports if r]).mean())
@@ -228,7 +237,7 @@ def _overfit(work: _Work, number: int, low: float, high: float) -> None:
     """The weights, on what the pass left."""
     fit = Overfit(work.module, _records(work), Simulation(), joint=work.effort.joint)
     before = fit.refresh()
-    parameters = list(work.weights.values.values())
+    parameters = [p for p in work.module.parameters() if p.requires_grad]
     optimiser = torch.optim.Adam(parameters, betas=(0.9, 0.99))
     epochs, units = work.effort.epochs, len(work.fit.units)
     for epoch in range(epochs):
@@ -256,7 +265,10 @@ def _follow_target(work: _Work) -> None:
 
 def _quantise(work: _Work) -> None:
     """Prune and tune: changes that pay, in steps."""
-    effort, weights = work.effort, work.weights
+    effort = work.effort
+    if work.weights is None:
+        work.weights, work.traced = _weights_from_nothing(work)
+    weights = work.weights
     exact = Simulation(bits=ACTIVATION_BITS)
     fit = Overfit(work.module, _records(work), exact, joint=effort.joint)
     fit.refresh()
@@ -273,9 +285,20 @@ def _quantise(work: _Work) -> None:
     work.tell(StageReport("tune", 0, 0.8))
 
 
+def _weights_from_nothing(work: _Work) -> tuple[WeightFit, TracedProgram]:
+    """Fixed points and steps of a network that was fitted without a start: all of it is coded."""
+    Overfit(work.module, _records(work), Simulation(observe=True)).refresh()
+    for layer in exact_layers(work.module):
+        layer.peak *= _PEAK_MARGIN
+    calibrate(work.module, ACTIVATION_BITS)
+    start, traced = start_from_nothing(work.module, work.sizes, ACTIVATION_BITS)
+    return WeightFit(traced.program, work.sizes, start), traced
+
+
 def _final(work: _Work, task: RecurrentTask) -> CodedSegment:
     """Closed-loop passes by the exact machine, again with another lambda until the size is met."""
     effort, fit = work.effort, work.fit
+    assert work.weights is not None
     index = task.program_index(work.traced.program.write())
     header = ImplicitHeader(index, fit.source.gop, work.weights.start.name)
     before, lambdas = list(work.bits), [work.lmbda] * len(work.bits)
@@ -305,7 +328,10 @@ def _code_once(
     """One pass; also bits and lambda of each unit."""
     fit, geometry = work.fit, work.fit.source.geometry
     device = fit.source.samples.device
-    empty = SegmentTensors({}, LatentModel(()), {}, work.weights.changes, fit.quantiser)
+    assert work.weights is not None
+    changes = work.weights.changes
+    convolutions = {} if work.weights.start.name else work.weights.symbols()
+    empty = SegmentTensors(convolutions, LatentModel(()), {}, changes, fit.quantiser)
     writer = ImplicitWriter(header, work.traced.program, empty, geometry, len(fit.source.samples), device)
     work.figures["weight_bits"] = writer.segment.weight_bits
     synthesis = ExactSynthesis(writer.segment.machine)

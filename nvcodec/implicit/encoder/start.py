@@ -24,7 +24,7 @@ from nvcodec.implicit.encoder.coding import conv_symbols
 from nvcodec.implicit.starts import read_start, start_name, write_start
 from nvcodec.implicit.weights import ConvSymbols
 
-__all__ = ["Start", "load_start", "starting_point", "write_trained"]
+__all__ = ["Start", "load_start", "start_from_nothing", "starting_point", "write_trained"]
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,23 @@ def weight_step(layer: Conv2d) -> Tensor:
 def bias_step(layer: Conv2d) -> float:
     """Of its biases' integers."""
     return float(2.0 ** (layer.bias_shift - layer.fraction))
+
+
+def start_from_nothing(module: nn.Module, sizes: Sizes, bits: int) -> tuple[Start, TracedProgram]:
+    """A start of zeros, without a name, for a calibrated module whose weights are coded as they are."""
+    layers = {}
+    for layer in module.modules():
+        if isinstance(layer, Conv2d):
+            with torch.no_grad():
+                layer.step.copy_(layer.least_step())
+            layer.fit_bias()
+    traced = trace(module, sizes, bits)
+    tensors = {}
+    for number, (layer, fraction_in) in traced.convolutions.items():
+        layers[number] = layer
+        found = conv_symbols(layer, fraction_in)
+        tensors[number] = ConvSymbols(0 * found.weight, found.exponent, 0 * found.bias, found.bias_shift)
+    return Start(b"", tensors, layers), traced
 
 
 def write_trained(folder: Path, name: str, module: nn.Module, sizes: Sizes, bits: int) -> TracedProgram:

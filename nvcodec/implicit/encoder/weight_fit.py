@@ -144,6 +144,18 @@ class WeightFit:
             if change.symbols.any()
         }
 
+    def symbols(self) -> dict[int, ConvSymbols]:
+        """The tensors with their changes, by node number."""
+        made = {}
+        for number, found in self.start.tensors.items():
+            parts = []
+            for name, first in ((f"{number}.weight", found.weight), (f"{number}.bias", found.bias)):
+                change = self.changes.get(name)
+                moved = first if change is None else first + change.symbols.reshape(first.shape) * STEPS[change.step]
+                parts.append(moved.clip(-WEIGHT_BOUND, WEIGHT_BOUND).astype(np.int32))
+            made[number] = ConvSymbols(parts[0], found.exponent, parts[1], found.bias_shift)
+        return made
+
     def figures(self) -> dict[str, Any]:
         """How many weights there are, and which share of them stays as it starts."""
         count = sum(value.numel() for value in self.values.values())
