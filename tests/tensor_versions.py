@@ -60,7 +60,7 @@ def pool(plane: Tensor, level: int) -> Tensor:
 
 
 def parent(coarser: Tensor, channels: int, size: tuple[int, int]) -> Tensor:
-    """``side._parent``."""
+    """``side.parent_logs``."""
     out = torch.zeros(coarser.shape[0], channels, *size)
     shared = min(channels, coarser.shape[1])
     magnitude = coarser[:, :shared].abs()
@@ -71,7 +71,7 @@ def parent(coarser: Tensor, channels: int, size: tuple[int, int]) -> Tensor:
 
 
 def gradient(plane: Tensor) -> Tensor:
-    """``side._gradient``."""
+    """``side.gradient``."""
     vertical = F.pad((plane[:, :, 1:] - plane[:, :, :-1]).abs(), (0, 0, 1, 0))
     horizontal = F.pad((plane[:, :, :, 1:] - plane[:, :, :, :-1]).abs(), (1, 0))
     return (vertical + horizontal).sum(1, keepdim=True)

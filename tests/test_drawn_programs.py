@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import random
 import zlib
+from collections.abc import Callable, Iterator
 
 import pytest
 import reference_basics
@@ -17,6 +19,7 @@ import test_reference_machine as drawn
 
 from nvcodec.core.errors import BitstreamError
 from nvcodec.decoder import Decoder, FrameHash
+from nvcodec.implicit import starts
 
 
 def product(data: bytes) -> str:
@@ -43,6 +46,56 @@ def reference(data: bytes) -> str:
 def test_every_operation(bits: int, gop: int, count: int, size: tuple[int, int]) -> None:
     data, expected = drawn.file_of(drawn.assemble(drawn.FULL, bits), *size, gop, count, gop)
     assert product(data) == expected
+
+
+@pytest.fixture
+def start_of(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bytes], bytes]]:
+    """A function that makes both decoders know one start, and gives its name."""
+    known: dict[bytes, bytes] = {}
+    monkeypatch.setattr(starts, "shipped_starts", lambda: known)
+    monkeypatch.setattr(reference_decoder, "starts", lambda: known)
+
+    def ship(data: bytes) -> bytes:
+        name = hashlib.sha256(data).digest()[:4]
+        known[name] = data
+        return name
+
+    return ship
+
+
+@pytest.mark.parametrize("nodes", [drawn.FULL, drawn.SMALL, drawn.STILL])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_changes_of_a_start(nodes: list[drawn.Written], seed: int, start_of: Callable[[bytes], bytes]) -> None:
+    program = drawn.assemble(nodes, 12)
+    name = start_of(drawn.drawn_start(program, seed))
+    data, expected = drawn.file_of(program, 20, 34, 3, 4, seed, name)
+    assert product(data) == reference(data) == expected
+    from_nothing, other = drawn.file_of(program, 20, 34, 3, 4, seed)
+    assert product(from_nothing) == other != expected
+
+
+def test_starts_that_are_refused(start_of: Callable[[bytes], bytes]) -> None:
+    program = drawn.assemble(drawn.STILL)
+    right = drawn.drawn_start(program, 0)
+    data, _ = drawn.file_of(program, 20, 34, 3, 4, 0, start_of(right))
+    place = data.index(hashlib.sha256(right).digest()[:4])
+    for unfit in (right + b"\0", right[:-1], b""):
+        renamed = with_name(data, place, start_of(unfit))
+        assert product(renamed) == reference(renamed) == "syntax"
+    unknown = with_name(data, place, b"none")
+    assert product(unknown) == reference(unknown) == "unsupported"
+    assert product(with_name(data, place, start_of(right))) == reference(data)
+
+
+def with_name(data: bytes, place: int, name: bytes) -> bytes:
+    """A file of one segment whose start, at ``place``, has another name."""
+    changed = data[:place] + name + data[place + 4 :]
+    end = len(data) - 6  # of the segment's crc32, before END
+    start = place - 2 - len(drawn.leb(len(data))) - 1
+    while changed[start] != 3:
+        start -= 1
+    crc = zlib.crc32(changed[start : end - 4]).to_bytes(4, "little")
+    return changed[: end - 4] + crc + changed[end:]
 
 
 def test_changed_programs() -> None:

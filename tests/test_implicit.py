@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 import torch
 from conftest import tiny_frames
+from recurrent_module import OwnRecurrent
 from stand_in_cuda import stand_in_cuda
 from test_checkpoint import stopped, write_clip
-from test_exactness import decode_apart, hash_in
+from test_exactness import decode_apart, hash_here, hash_in
 from video_samples import properties
 
 from nvcodec.account import describe
@@ -26,12 +27,12 @@ from nvcodec.encoder.working_domain import working_samples
 from nvcodec.implicit.encoder import stages
 from nvcodec.implicit.encoder.budget import meet_by_steps
 from nvcodec.implicit.encoder.model import distortion
-from nvcodec.implicit.models.cwrnn import CWRNN as FirstCWRNN
 from nvcodec.media.y4m import write_y4m
 
 HNERV = EncodeOptions(model="hnerv", params=4e3, epochs=3, effort="fast", device="cpu", threads=1)
-CWRNN = EncodeOptions(model="cwrnn", bpp=4.0, epochs=3, effort="fast", device="cpu", threads=1)
-MODELS = {"hnerv": HNERV, "cwrnn": CWRNN}
+OWN = EncodeOptions(model="module", bpp=4.0, epochs=3, effort="fast", device="cpu", threads=1)
+MODELS: dict[str, tuple[EncodeOptions, Any]] = {"hnerv": (HNERV, None), "recurrent": (OWN, OwnRecurrent)}
+"""Options and, where users bring it, the module."""
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,10 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Enc
     """By model: a file of five frames of 32x16."""
     folder = tmp_path_factory.mktemp("implicit")
     clip = write_clip(folder / "clip.y4m")
-    return {name: (folder / f"{name}.cwrv", encode(clip, folder / f"{name}.cwrv", o)) for name, o in MODELS.items()}
+    return {
+        name: (folder / f"{name}.cwrv", encode(clip, folder / f"{name}.cwrv", options, module=module))
+        for name, (options, module) in MODELS.items()
+    }
 
 
 @pytest.fixture(params=MODELS)
@@ -126,7 +130,7 @@ def test_every_arithmetic_gives_the_same_frames(file: tuple[Path, EncodeReport],
     if any(name.isupper() for name in arithmetic) and platform.machine() not in ("x86_64", "AMD64"):
         pytest.skip("names of x86 kernels")
     path, _ = file
-    assert hash_in(decode_apart(path, **arithmetic)) == hash_in(decode_apart(path))
+    assert hash_in(decode_apart(path, **arithmetic)) == hash_here(path)
 
 
 def test_a_device_gives_the_same_frames(file: tuple[Path, EncodeReport]) -> None:
@@ -162,10 +166,11 @@ def test_a_stopped_encode_goes_on_to_the_same_bytes(
     name: str, tmp_path: Path, files: dict[str, tuple[Path, EncodeReport]]
 ) -> None:
     clip, output = write_clip(tmp_path / "clip.y4m"), tmp_path / "out.cwrv"
+    options, module = MODELS[name]
     for _ in range(3):
-        stopped(clip, output, MODELS[name], units=2)
+        stopped(clip, output, options, units=2, module=module)
     told: list[Progress] = []
-    report = encode(clip, output, MODELS[name], progress=told.append)
+    report = encode(clip, output, options, progress=told.append, module=module)
     assert report.resumed
     assert output.read_bytes() == files[name][0].read_bytes()
     assert report.stages == files[name][1].stages
@@ -208,7 +213,6 @@ def test_the_time_it_will_take_is_told_first(tmp_path: Path) -> None:
         ({"model": "nonsense"}, "unknown model 'nonsense'"),
         ({"model": "hnerv", "params": 5.0}, "params 5 lies outside"),
         ({"model": "hnerv", "epochs": 0}, "epochs 0 lies outside"),
-        ({"model": "cwrnn", "params": 1e5}, "model cwrnn takes no params"),
         ({"model": "module", "params": 1e5}, "model module takes no params"),
     ],
 )
@@ -223,8 +227,7 @@ def test_one_frame_and_odd_sizes(tmp_path: Path) -> None:
 
         with path.open("wb") as stream:
             write_y4m(stream, properties(width, height), tiny_frames(width, height, count))
-        own = replace(CWRNN, model="module", bpp=None, epochs=2)
-        for options, module in ((replace(HNERV, epochs=1), None), (own, FirstCWRNN)):
+        for options, module in ((replace(HNERV, epochs=1), None), (replace(OWN, bpp=None, epochs=2), OwnRecurrent)):
             report = encode(path, tmp_path / "a.cwrv", options, overwrite=True, module=module)
             assert report.frames == count
             assert len(planes(tmp_path / "a.cwrv")) == count
@@ -232,9 +235,10 @@ def test_one_frame_and_odd_sizes(tmp_path: Path) -> None:
 
 def test_a_size_that_no_network_fits_is_refused(tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "clip.y4m")
-    for options in (replace(HNERV, params=None, size=180), replace(CWRNN, bpp=None, size=250)):
+    small = ((replace(HNERV, params=None, size=180), None), (replace(OWN, bpp=None, size=250), OwnRecurrent))
+    for options, module in small:
         with pytest.raises(TargetError, match=r"its program alone takes \d+|the target leaves \d+"):
-            encode(clip, tmp_path / "a.cwrv", options)
+            encode(clip, tmp_path / "a.cwrv", options, module=module)
     assert not list(tmp_path.glob("a.*"))
 
 

@@ -16,6 +16,7 @@ ROOT = Path(__file__).parent.parent
 
 DECODER_ROOMS = (
     ("core", "errors limits device parallel memory compiled fixedpoint frame gop color metrics package_versions"),
+    ("core", "quantiser"),
     ("bitstream", "bitio syntax container salvage"),
     ("entropy", "tables range_decoder context context_cpu symbols numbers weights"),
     ("motion", "levels warp_cpu warp agreement_cpu side_cpu prediction side compensation unit"),
@@ -24,9 +25,10 @@ DECODER_ROOMS = (
         "arithmetic simulation operation layer pointwise arrangement kernels_cpu convolution latents normalisation",
     ),
     ("exact", "outputs position references warping program machine"),
+    ("grid", "levels wavelet_cpu wavelet side contexts coding"),
     ("hybrid.blocks", "contexts layout bins_cpu syntax_cpu transform_cpu prediction_cpu rebuild_cpu picture"),
     ("hybrid", "cell_cpu network base unit payload"),
-    ("implicit", "weights latents unit payload"),
+    ("implicit", "weights starts latents unit payload"),
     ("", "decoder account"),
 )
 """Rooms of what a decoder needs, and the modules of each. A module may use those before it in its room, and the rooms
@@ -36,11 +38,15 @@ OTHER_ROOMS = (
     ("media", "output_file matroska y4m av_frame video_write source_length video_io video_digest"),
     # what a representation's encoder is made of
     ("encoder", "arithmetic working_domain distortion rate_control representation power_kernels rate_kernels rate"),
-    ("encoder", "motion_kernels motion_search unit_motion_search lookahead temporal_filter"),
+    ("encoder", "motion_kernels motion_search unit_motion_search lookahead temporal_filter segment_analysis"),
+    ("encoder", "weight_changes"),
+    ("grid.encoder", "transform descent_kernels descent fit"),
     ("hybrid.encoder", "twin quantise block_kernels fit segment_fit final_pass stages gop_choice representation"),
     ("exact", "tracing"),
     ("implicit.models", "parts nerv siren hinerv hnerv cwrnn"),
     ("implicit.encoder", "settings steps prune rate model budget coding frames sequence stages representation"),
+    ("implicit.encoder", "synthesis exact_synthesis recurrent_fit overfit start weight_fit recurrent_final"),
+    ("implicit.encoder", "recurrent_stages recurrent_representation"),
     # what makes a file with one
     ("encoder", "cuts source tree_file checkpoint identity pipeline own_module"),
     ("rd", "extra bd quality anchors ladder store tool_versions clip workers points run results plot stills report"),
@@ -60,11 +66,21 @@ ORDER = in_order(DECODER_ROOMS + OTHER_ROOMS)
 USE_PYAV = {"media.av_frame", "media.video_write", "media.video_io", "rd.anchors"}
 
 
+ONE_MODULE = {"implicit.starts"}
+"""Folders of data whose ``__init__`` is a module as any other: there are none below it."""
+
+
+def is_package(path: Path) -> bool:
+    """Whether it is the ``__init__`` of a folder with modules."""
+    return path.name == "__init__.py" and ".".join(path.parent.relative_to(ROOT / "nvcodec").parts) not in ONE_MODULE
+
+
 def modules() -> dict[str, Path]:
-    """Every module but the ``__init__`` files, by its name within the package."""
+    """Every module but the ``__init__`` files of packages, by its name within the package."""
     package = ROOT / "nvcodec"
-    paths = [path for path in package.rglob("*.py") if path.name != "__init__.py"]
-    return {".".join(path.relative_to(package).with_suffix("").parts): path for path in paths}
+    paths = [path for path in package.rglob("*.py") if not is_package(path)]
+    named = {path.relative_to(package).with_suffix("").parts: path for path in paths}
+    return {".".join(parts).removesuffix(".__init__"): path for parts, path in named.items()}
 
 
 def imported(path: Path) -> Iterator[str]:
@@ -100,7 +116,7 @@ def test_modules_use_those_before_them(name: str) -> None:
 
 def test_packages_load_nothing() -> None:
     """What an ``__init__`` imports, every module below it would load: nothing but what Python has."""
-    for path in (ROOT / "nvcodec").rglob("*/__init__.py"):
+    for path in filter(is_package, (ROOT / "nvcodec").rglob("*/__init__.py")):
         assert {name.split(".")[0] for name in imported(path)} <= sys.stdlib_module_names
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from conftest import Encoded
+from recurrent_module import OwnRecurrent
 from torch import Tensor, nn
 from video_samples import read
 
@@ -16,22 +17,26 @@ from nvcodec.cli import types
 from nvcodec.core.metrics import frame_psnr, mean_psnr
 from nvcodec.core.parallel import thread_limit
 from nvcodec.decoder import Decoder
+from nvcodec.encoder import pipeline
 from nvcodec.exact.convolution import Conv2d
 from nvcodec.exact.latents import Grid, Latent
 from nvcodec.exact.layer import calibrate
 from nvcodec.exact.machine import Machine
 from nvcodec.exact.operation import FrameInputs, Sizes
 from nvcodec.exact.outputs import Store
+from nvcodec.exact.references import residual_shape
 from nvcodec.exact.simulation import Rounding, Simulation, simulate
 from nvcodec.exact.tracing import TracedProgram, place, trace
 from nvcodec.implicit.encoder.representation import MODELS
+from nvcodec.implicit.models.cwrnn import CWRNN
 from nvcodec.motion.levels import FrameGeometry
 
 BITS = 12
-PARAMETERS = {"hnerv": 40_000, "nerv": 12_000, "siren": 12_000, "hinerv": 12_000, "cwrnn": 12_000}
-"""HNeRV is no smaller than 22 thousand; CWRNN takes no notice of it."""
+PARAMETERS = {"hnerv": 40_000, "nerv": 12_000, "siren": 12_000, "hinerv": 12_000, "cwrnn": 12_000, "own": 3_000}
+"""HNeRV is no smaller than 22 thousand."""
+BUILDERS = {**MODELS, "cwrnn": CWRNN, "own": OwnRecurrent}
 PICTURES = ((64, 48, 6), (33, 17, 5), (16, 16, 1))
-EACH = pytest.mark.parametrize("name", MODELS)
+EACH = pytest.mark.parametrize("name", BUILDERS)
 EACH_PICTURE = pytest.mark.parametrize(("width", "height", "frames"), PICTURES)
 
 
@@ -54,12 +59,13 @@ def count(module: nn.Module, latents: tuple[Latent, ...]) -> int:
 
 def build(name: str, sizes: Sizes, parameters: float) -> tuple[nn.Module, tuple[Latent, ...]]:
     torch.manual_seed(1)
-    module = MODELS[name](sizes, parameters)
+    module = BUILDERS[name](sizes, parameters)
     return module, place(module, sizes)
 
 
 def test_the_command_line_knows_all_models() -> None:
-    assert ("hybrid", *MODELS) == types.MODELS
+    assert sorted(types.MODELS) == sorted(set(pipeline.MODELS) - {pipeline.OWN_MODEL})
+    assert set(MODELS) < set(types.MODELS)
 
 
 @EACH
@@ -70,7 +76,7 @@ def test_program(name: str, width: int, height: int, frames: int) -> None:
     program = trace(module, sizes, BITS).program
     program.check(sizes)
     assert len(write_program(program.write())) <= 300
-    if name != "cwrnn":
+    if name != "own":
         assert count(module, latents) == pytest.approx(PARAMETERS[name], rel=0.15)
 
 
@@ -113,9 +119,10 @@ def references(module: nn.Module, sizes: Sizes) -> FrameInputs:
     stores = [layer for layer in module.modules() if isinstance(layer, Store)]
     first, second = ({store.index: drawn(300, *store.shape) for store in stores} for _ in range(2))
     distances = torch.full((frames,), -1), torch.full((frames,), 2)
+    residual = {k: drawn(40, *residual_shape(k, sizes)) for k in range(3)}
     return FrameInputs(
         torch.arange(frames), prediction=prediction, difference=drawn(20, 6, *sizes.half), vectors=vectors,
-        final_vectors=vectors, states=(first, second), distances=distances,
+        final_vectors=vectors, states=(first, second), distances=distances, residual=residual, depth=2, quantiser=30,
     )  # fmt: skip
 
 
@@ -126,7 +133,7 @@ def as_reals(inputs: FrameInputs, module: nn.Module) -> FrameInputs:
     states = [{n: x * 2.0 ** -fractions[n] for n, x in s.items()} for s in inputs.states if s is not None]
     return replace(
         inputs, prediction=inputs.prediction / 1024 - 0.5, difference=inputs.difference / 1024,
-        states=(states[0], states[1]),
+        states=(states[0], states[1]), residual={k: x / 1024 for k, x in inputs.residual.items()},
     )  # fmt: skip
 
 

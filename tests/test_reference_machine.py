@@ -176,6 +176,10 @@ def changed(at: int, *node: object) -> list[Written]:
     return [*SMALL[:at], node, *SMALL[at + 1 :]]  # type: ignore[list-item]
 
 
+def residual(level: int) -> Written:
+    return "residual", {"level": level}, []
+
+
 def latent(level: int, channels: int = 1, rows: int = 1, columns: int = 1) -> Written:
     return "latent", {"level": level, "channels": channels, "rows": rows, "columns": columns, "gain": 0}, []
 
@@ -243,6 +247,8 @@ FAULTY: dict[str, tuple[list[Written], str]] = {
         ],
         "limit",
     ),
+    "level of a residual": ([*SMALL, residual(5), ("store", {"index": 0}, [4])], "limit"),
+    "unread residual": ([*SMALL, residual(0)], "syntax"),
     "many nodes": ([SMALL[0], *[("rescale", {"left": 0, "shift": 0}, [i]) for i in range(512)]], "limit"),
 }
 
@@ -270,9 +276,33 @@ def test_damaged_program() -> None:
     ):
         with pytest.raises(basics.DecodeError, match=f"^{error}: "):
             machine.parse_program(damaged)
-    for section, error in ((b"", "syntax"), (packed(b""), "limit"), (packed(bytes(16385)), "limit")):
+    with_dictionary = packed_with_dictionary(data)
+    for section, error in (
+        (b"", "syntax"),
+        (packed(b""), "limit"),
+        (packed(bytes(16385)), "limit"),
+        (packed_with_dictionary(bytes(16385)), "limit"),
+        (b"\1", "syntax"),
+        (b"\1" + packed(data), "syntax"),
+        (b"\2" + with_dictionary[1:], "syntax"),
+        (with_dictionary[1:], "syntax"),
+        (with_dictionary[:-1], "syntax"),
+        (with_dictionary + b"\0", "syntax"),
+    ):
         with pytest.raises(basics.DecodeError, match=f"^{error}: "):
             machine.parse_program_section(section)
+
+
+def test_section_with_dictionary() -> None:
+    """A program whose bytes stand in the dictionary takes fewer of them; what is coded without it means the same."""
+    data = assemble(SMALL)
+    assert machine.parse_program_section(packed_with_dictionary(data)).nodes == machine.parse_program(data).nodes
+    common = basics.programs_dictionary()[-64:]
+    section = packed_with_dictionary(common)
+    assert len(section) < 20
+    assert basics.decompress_with_dictionary(section[1:], 1, 64) == common
+    frame = zstandard.ZstdCompressor().compress(data)[4:]
+    assert basics.decompress_with_dictionary(frame, 1, 100) == data
 
 
 def test_bounds_of_convolutions() -> None:
@@ -328,14 +358,37 @@ def packed(data: bytes) -> bytes:
     return zstandard.ZstdCompressor().compress(data)
 
 
-def file_of(program: bytes, height: int, width: int, gop: int, count: int, seed: int) -> tuple[bytes, str]:
-    """A file of one implicit segment with drawn symbols, and the hash of its frames."""
+def packed_with_dictionary(data: bytes) -> bytes:
+    """13.1: without the magic number, behind a byte of 1."""
+    raw = zstandard.ZstdCompressionDict(basics.programs_dictionary(), dict_type=zstandard.DICT_TYPE_RAWCONTENT)
+    return b"\1" + zstandard.ZstdCompressor(19, dict_data=raw).compress(data)[4:]
+
+
+def drawn_start(program: bytes, seed: int) -> bytes:
+    """14.3 start_file() for a program."""
+    parsed = machine.parse_program(program)
+    machine.check_program(parsed, PICTURE)
+    draw, out = random.Random(seed), b""
+    for node in parsed.of("conv"):
+        channels, n = node.p["channels"], machine.weights_a_channel(parsed, node)
+        out += bytes([draw.randrange(4)])
+        out += b"".join(draw.randint(-40, 0).to_bytes(2, "little", signed=True) for _ in range(channels))
+        out += bytes(draw.randint(-127, 127) & 255 for _ in range(channels))
+        out += bytes(draw.choice((0, 0, draw.randint(-127, 127))) & 255 for _ in range(channels * n))
+    return out
+
+
+def file_of(
+    program: bytes, height: int, width: int, gop: int, count: int, seed: int, start: bytes = b""
+) -> tuple[bytes, str]:
+    """A file of one implicit segment with drawn symbols, and the hash of its frames. ``start``: name of a start."""
     head = bytes([1]) + leb(width) + leb(height) + b"\x40" + leb(count) + bytes.fromhex("01 01 19 01 00 01 02 02 02 00")
     parsed = machine.parse_program(program)
     machine.check_program(parsed, reference.picture_of({"level": 1, "width": width, "height": height}))
     coder = Drawing(seed, {9: (208, 264), 6: (8, 40), 4: (0, 3)})
-    frames = reference.ImplicitDecoder(coder, parsed, count, height, width).decode(gop)
-    segment = b"\x10" + leb(gop) + coder.coded() + reference.frame_hash(frames)
+    tensors = reference.read_start(start, parsed) if start else None
+    frames = reference.ImplicitDecoder(coder, parsed, count, height, width, tensors).decode(gop)
+    segment = bytes([0x20 if start else 0x10]) + leb(gop) + start + coder.coded() + reference.frame_hash(frames)
     section_bytes = 1 + len(leb(len(segment))) + len(segment) + 4
     data = reference.SIGNATURE + b"\6\0"
     parts = ((1, head), (2, leb(count) + leb(section_bytes)), (4, packed(program)), (3, segment), (0x7F, b""))
@@ -393,14 +446,120 @@ FULL: list[Written] = [
     ("table", {"function": 1, "fraction_in": 8, "fraction_out": 8}, [37]),
     ("multiply", {"shift": 8}, [35, 38]),
     ("add", {"left": 0, "right": 0, "shift": 0}, [39, 6]),  # 40
-    ("samples", {}, [40]),
+    ("residual", {"level": 0}, []),
+    ("residual", {"level": 1}, []),
+    ("fit", {"rows": 3, "columns": 5}, [42]),
+    ("conv", {"channels": 2, "kernel": 1, "groups": 1}, [43]),
+    ("correct", {"slot": 1}, [44]),  # 45
+    ("add", {"left": 0, "right": 0, "shift": 0}, [40, 41]),
+    ("samples", {}, [46]),
+]
+STILL: list[Written] = [
+    ("residual", {"level": 0}, []),
+    ("residual", {"level": 4}, []),
+    ("conv", {"channels": 6, "kernel": 1, "groups": 3}, [1]),
+    ("fit", {"rows": 10, "columns": 17}, [2]),
+    ("add", {"left": 0, "right": 0, "shift": 0}, [0, 3]),
+    ("samples", {}, [4]),
 ]
 
 
-@pytest.mark.parametrize(("name", "gop", "count"), [("refers", 4, 6), ("refers", 64, 1), ("alone", 2, 3)])
+PROGRAMS = {"refers": FULL, "alone": SMALL, "still": STILL}
+
+
+@pytest.mark.parametrize(
+    ("name", "gop", "count"), [("refers", 4, 6), ("refers", 64, 1), ("alone", 2, 3), ("still", 2, 3)]
+)
 def test_file(name: str, gop: int, count: int) -> None:
-    data, expected = file_of(assemble(FULL if name == "refers" else SMALL), 20, 34, gop, count, gop)
+    data, expected = file_of(assemble(PROGRAMS[name]), 20, 34, gop, count, gop)
     assert decoded(data) == expected
+
+
+def test_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """14.3, by hand: what a file holds, and which names and sizes are refused."""
+    program = machine.parse_program(assemble(STILL))
+    machine.check_program(program, PICTURE)
+    exponents, biases, weights = range(-3, 3), range(-6, 6, 2), range(120, 126)
+    data = b"\5" + b"".join(e.to_bytes(2, "little", signed=True) for e in exponents)
+    data += bytes(b & 255 for b in biases) + bytes(weights)
+    monkeypatch.setattr(reference, "starts", lambda: {b"good": data, b"long": data + b"\0", b"less": data[:-1]})
+    (tensors,) = reference.read_start(b"good", program).values()
+    assert tensors.bias_shift == 5
+    assert tensors.exponent.tolist() == list(exponents)
+    assert tensors.bias.tolist() == list(biases)
+    assert tensors.weight.tolist() == [[w] for w in weights]
+    for name, error in ((b"none", "unsupported"), (b"long", "syntax"), (b"less", "syntax")):
+        with pytest.raises(basics.DecodeError, match=f"^{error}: "):
+            reference.read_start(name, program)
+
+
+def test_changes_of_a_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are added to the start, and clipped."""
+    program = machine.parse_program(assemble(STILL))
+    machine.check_program(program, PICTURE)
+    (node,) = program.of("conv")
+    weight, bias = array([[120], [-120], [5], [6], [7], [8]]), array([1, 2, 3, 4, 5, 127])
+    start = {node.index: reference.StartTensors(3, array([0] * 6), bias, weight)}
+    changes = iter([weight + array([[16], [-16], [8], [0], [-8], [0]]), bias + 1])
+    monkeypatch.setattr(reference, "tensor_change", lambda coder, tensor: next(changes))
+    made = reference.ImplicitDecoder(reference.RangeDecoder(b""), program, 1, 20, 34, start).changed(node)
+    assert made.weight.ravel().tolist() == [127, -127, 13, 6, -1, 8]
+    assert made.bias.tolist() == [16, 24, 32, 40, 48, 1016]
+
+
+# 14.7, 14.8
+
+
+def test_mirror() -> None:
+    assert [reference.mirror(t, 5) for t in range(-5, 10)] == [3, 4, 3, 2, 1, 0, 1, 2, 3, 4, 3, 2, 1, 0, 1]
+    assert [reference.mirror(t, 2) for t in range(-2, 4)] == [0, 1, 0, 1, 0, 1]
+    assert [reference.mirror(t, 1) for t in range(-4, 6)] == [0] * 10
+
+
+def test_merge() -> None:
+    """The letter of 14.8 at some places, and what a line of one value becomes: times the root of two, or nearly."""
+    low, high = noise(1, 4, largest=900), noise(2, 4, largest=900)
+    out = reference.merge(low, high, 7)
+    total = -21 * low[1] + 404 * low[0] - 21 * low[1] + 12 * high[1] - 193 * high[0] - 193 * high[0] + 12 * high[1]
+    assert out[0] == (total + 256) >> 9
+    # around place 5: place 8 of low is mirrored to 4, places 7 and 9 of high to 5 and 3
+    total = -33 * low[1] + 214 * low[2] + 214 * low[3] - 33 * low[2]
+    total += 19 * high[0] - 57 * high[1] + 437 * high[2] - 57 * high[2] + 19 * high[1]
+    assert out[5] == (total + 256) >> 9
+    for n in (1, 2, 5, 8):
+        flat = reference.merge(np.full((n + 1) // 2, 1000), np.zeros((n + 1) // 2, np.int64), n)
+        assert set(flat.tolist()) <= {707}
+    # filters add up to 362 and -362 at even places, 362 and 361 at odd ones
+    assert reference.merge(array([14336]), array([-14336]), 2).tolist() == [14336, 28]
+
+
+def test_residual() -> None:
+    """Means alone are flat, in the measure of samples at every level; gains of chroma are half an octave finer."""
+    frame = reference.UnitFrame(0, 0, [], [], 35, 50)
+    h, w = frame.working_size
+    sizes = [(reference.APPEARANCE_CHANNELS[k], reference.half(h, k), reference.half(w, k)) for k in range(5)]
+    levels = {k: np.zeros(size, np.int64) for k, size in enumerate(sizes)}
+    levels[4][9:] = array([20, -20, 10])[:, None, None]
+    found = reference.residual_of(frame, levels, [0, 0, 0, 0, 0, 40], 16)
+    gain, finer = reference.gains()[40], reference.gains()[36]
+    assert (gain, finer) == (128, 91)
+    planes = [20 * gain // 32, -20 * finer // 16, 10 * finer // 16]
+    assert found[0].shape == (6, h, w)
+    for p, expected in enumerate(planes):
+        for k in range(1, 5):
+            assert found[k][p].shape == sizes[k][1:]
+            assert abs(found[k][p] - expected).max() <= 1
+        assert abs(found[0][4:][p - 1] if p else found[0][:4] - expected).max() <= (200 if p else 1)
+    levels[0][:] = 127
+    loud = reference.residual_of(frame, levels, [63] * 6, 0)
+    assert max(abs(part).max() for part in loud.values()) == 1023
+
+
+def test_related_channels() -> None:
+    """12.2: of bands those of one plane, and of one direction."""
+    assert all(reference.all_related(c, d) for c, d in product(range(12), repeat=2))
+    related = {c: [d for d in range(12) if reference.bands_related(c, d)] for c in (0, 4, 11)}
+    assert related == {0: [0, 1, 2, 3, 6, 9], 4: [1, 3, 4, 5, 7, 10], 11: [2, 5, 8, 9, 10, 11]}
 
 
 def test_errors_of_segments() -> None:
@@ -419,7 +578,8 @@ def test_errors_of_segments() -> None:
         return bytes(changed_data)
 
     for at, value, error in (
-        (place, 0x20, "unsupported"),
+        (place, 0x20, "unsupported"),  # names a start that is not there
+        (place, 0x30, "unsupported"),
         (place, 0x11, "syntax"),
         (place + 1, 0, "limit"),
         (place + 1, 65, "limit"),

@@ -20,6 +20,7 @@ from nvcodec.core import gop, limits
 from nvcodec.core.errors import BitstreamError, LimitError, UnsupportedError
 from nvcodec.entropy import tables, weights
 from nvcodec.entropy.symbols import SymbolReader
+from nvcodec.grid import contexts, wavelet
 from nvcodec.hybrid import base
 from nvcodec.hybrid.payload import HybridDecoder
 from nvcodec.motion import levels, prediction, warp
@@ -90,7 +91,7 @@ def test_spec_contents_match_its_chapters() -> None:
 
 
 def test_spec_generated_tables() -> None:
-    """After a change of the starting networks: python tools/make_spec_tables.py."""
+    """After a change of a file that belongs to the specification: python tools/make_spec_tables.py."""
     path = Path(__file__).parent.parent / "tools" / "make_spec_tables.py"
     found = importlib.util.spec_from_file_location("make_spec_tables", path)
     assert found is not None
@@ -102,7 +103,7 @@ def test_spec_generated_tables() -> None:
 
 
 def test_spec_constants_of_the_decoding_process() -> None:
-    for taps in (warp._LUMA_TAPS, warp._CHROMA_TAPS):
+    for taps in (warp._LUMA_TAPS, warp._CHROMA_TAPS, wavelet._LOW_TAPS, wavelet._HIGH_TAPS):
         for row in taps:
             assert "{ " + ", ".join(map(str, row)) + " }" in SPEC
     assert "STEPS[16] = { " + ", ".join(map(str, weights.STEPS)) + " }" in SPEC
@@ -110,6 +111,21 @@ def test_spec_constants_of_the_decoding_process() -> None:
     assert f"LN2  = {tables._LN2}\nROOT = {tables._ROOT}" in SPEC
     assert " ".join(f"({dy},{dx})" for dy, dx in prediction._NEIGHBOURS) in SPEC
     assert " ".join(f"({step}, {penalty})" for step, penalty in prediction._REFINEMENT) in SPEC
+
+
+def test_spec_bounds_of_the_grid() -> None:
+    """The sums of the wavelet, and those of its context model, are exact in binary32."""
+    assert f"Clip3(-{wavelet.BAND_BOUND}, {wavelet.BAND_BOUND}, q * gain)" in SPEC
+    assert f"each sample of all of them = Clip3(-{wavelet.RESIDUAL_BOUND}, {wavelet.RESIDUAL_BOUND}, .)" in SPEC
+    largest = int(abs(wavelet.grid_filters() * 512).sum((1, 2)).max()) * wavelet.BAND_BOUND
+    assert f"({largest}, without the offset" in SPEC
+    assert largest + 256 < 2**24
+    found = contexts.appearance_context()
+    most = [part.abs().flatten(0, -2).amax(0) for part in (found.output_bias, found.group_bias)]
+    sums = 1023 * found.output.abs().sum(1) + 64 * (most[0] + most[1])
+    assert sums.max() < 15728640
+    features = 192 * (found.hidden.abs().sum(1) - found.hidden[:, 3].abs()) + 255 * found.hidden[:, 3].abs()
+    assert (features + 64 * found.hidden_bias.abs()).max() < 15728640
 
 
 def test_spec_coding_structure() -> None:

@@ -27,6 +27,7 @@ from nvcodec.entropy.context import (
 from nvcodec.entropy.context_cpu import LevelContext
 from nvcodec.entropy.symbols import SymbolReader, SymbolWriter, code_level, pad_even
 from nvcodec.entropy.tables import BIN_TOTAL, FRACTIONS, SCALES, bits_of_bins, table_frequencies
+from nvcodec.grid.levels import appearance_layout
 from nvcodec.hybrid.blocks import bins_cpu
 from nvcodec.motion.levels import motion_layout
 
@@ -360,7 +361,7 @@ def test_words_of_a_level() -> None:
 @given(
     st.integers(0, 2**32 - 1), st.integers(1, 9), st.integers(1, 9), st.sampled_from([0.05, 0.5, 1.0]),
     st.sampled_from([motion_layout(1, 0), motion_layout(1, 4), motion_layout(2, 0), motion_layout(2, 2),
-                     motion_layout(2, 4)]),
+                     motion_layout(2, 4), appearance_layout(0), appearance_layout(1), appearance_layout(4)]),
 )  # fmt: skip
 def test_compiled_context_gives_what_tensors_give(
     seed: int, rows: int, columns: int, chance: float, layout: ChannelLayout

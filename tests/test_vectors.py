@@ -22,6 +22,7 @@ from nvcodec.core.errors import BitstreamError
 from nvcodec.decoder import Decoder, FrameHash
 from nvcodec.exact import machine
 from nvcodec.hybrid.blocks import contexts
+from nvcodec.implicit.starts import shipped_starts
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "tests" / "vectors"
@@ -87,14 +88,14 @@ def test_product(name: str, threads: int) -> None:
     assert product_hash(product_frames(name, threads=threads)) == GOOD[name]
 
 
-@pytest.mark.parametrize("name", ["program_hinerv", "program_references", "program_cwrnn"])
+@pytest.mark.parametrize("name", ["program_hinerv", "program_references", "program_cwrnn", "program_residual"])
 def test_frames_of_a_unit_one_by_one(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As they are computed where they are large."""
     monkeypatch.setattr(machine, "_ELEMENTS_AT_ONCE", 1)
     assert product_hash(product_frames(name)) == GOOD[name]
 
 
-@pytest.mark.parametrize("name", ["segments", "program_several", "program_inputs", "program_cwrnn"])
+@pytest.mark.parametrize("name", ["segments", "program_several", "program_inputs", "program_cwrnn", "program_residual"])
 def test_account_adds_up(name: str) -> None:
     with Decoder(path_of(name), device="cpu") as decoder:
         info = describe(decoder, name)
@@ -122,6 +123,11 @@ class Seen:
     programs: dict[int, Any] = field(default_factory=dict)
     exponents: set[int] = field(default_factory=set)
     weight_sums: set[int] = field(default_factory=set)
+    appearance: set[tuple[int, int]] = field(default_factory=set)
+    channels: set[tuple[int, int]] = field(default_factory=set)
+    gains: set[int] = field(default_factory=set)
+    largest_image: int = 0
+    changed_weights: int = 0
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +168,31 @@ def seen() -> Seen:
         result.changed.update(name for name, tensor in net.items() if (tensor != start[name]).any())
         return net
 
+    read_appearance, make_residual, merge = reference.appearance_levels, reference.residual_of, reference.merge
+
+    def appearance(coder: Any, frames: Any, moves: bool) -> Any:
+        found = read_appearance(coder, frames, moves)
+        for f, levels in zip(frames, found, strict=True):
+            result.appearance.update((k, f.depth) for k, level in levels.items() if level.any())
+            result.channels.update((k, c) for k, level in levels.items() for c in range(len(level)) if level[c].any())
+        return found
+
+    def residual(f: Any, g: Any, least: list[int], quantiser: int) -> Any:
+        result.gains.update(max(value, quantiser) for value in least)
+        return make_residual(f, g, least, quantiser)
+
+    def merged(low: Any, high: Any, n: int) -> Any:
+        out = merge(low, high, n)
+        result.largest_image = max(result.largest_image, int(abs(out).max()))
+        return out
+
     class Decoding(reference.ImplicitDecoder):  # type: ignore[misc]
+        def changed(self, node: Any) -> Any:
+            tensors = super().changed(node)
+            start = self.start[node.index].weight
+            result.changed_weights += int((tensors.weight.reshape(start.shape) != start).sum())
+            return tensors
+
         def conv_tensors(self, node: Any) -> Any:
             tensors = super().conv_tensors(node)
             result.programs[id(self.program)] = self.program
@@ -176,6 +206,9 @@ def seen() -> Seen:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reference, "ImplicitDecoder", Decoding)
+        patch.setattr(reference, "appearance_levels", appearance)
+        patch.setattr(reference, "residual_of", residual)
+        patch.setattr(reference, "merge", merged)
         patch.setattr(reference, "motion_level", level)
         patch.setattr(reference, "decode_unit", unit)
         patch.setattr(reference.BlockReader, "c", one_bin)
@@ -204,20 +237,25 @@ def test_faulty(name: str) -> None:
     assert caught.value.reason == FAULTY[name]
 
 
-def sections_of(data: bytes) -> set[int]:
-    kinds, reader = set(), reference.Reader(data, 10)
+def sections_of(data: bytes) -> list[tuple[int, bytes]]:
+    """Type and payload of each section."""
+    found, reader = [], reference.Reader(data, 10)
     while reader.left:
-        kinds.add(reader.u8("type"))
-        reader.take(reader.leb128("length"), "payload")
+        kind = reader.u8("type")
+        found.append((kind, reader.take(reader.leb128("length"), "payload")))
         reader.take(4, "crc32")
-    return kinds
+    return found
 
 
 def test_vectors_use_the_whole_format(seen: Seen) -> None:
-    """Every width, depth, level of motion, size, mode and context of blocks, tensor, kind of section and name of an
-    error occurs."""
-    kinds = set().union(*(sections_of(path_of(name).read_bytes()) for name in GOOD))
-    assert kinds == {0x01, 0x02, 0x03, 0x04, 0x7F, 0x80, 0x81, 0x82, 0x83, 0x84, 0xFF}
+    """Every width, depth, level of motion and of appearance, size, mode and context of blocks, tensor, kind of section,
+    representation and name of an error occurs."""
+    sections = [section for name in GOOD for section in sections_of(path_of(name).read_bytes())]
+    assert {kind for kind, _ in sections} == {0x01, 0x02, 0x03, 0x04, 0x7F, 0x80, 0x81, 0x82, 0x83, 0x84, 0xFF}
+    assert {payload[0] for kind, payload in sections if kind == 4} == {1, 0x28}
+    representations = {payload[0] >> 4 for kind, payload in sections if kind == 3}
+    assert representations == ({0, 1, 2} if shipped_starts() else {0, 1})
+    assert (seen.changed_weights > 100) == (2 in representations)
     assert seen.widths == set(reference.WIDTHS)
     assert seen.depths == set(range(8))
     assert seen.motion == {(k, r) for k in range(5) for r in (1, 2)}
@@ -229,6 +267,11 @@ def test_vectors_use_the_whole_format(seen: Seen) -> None:
     assert seen.largest > 32000
     assert seen.contexts == reachable_contexts()
     assert seen.changed == set(reference.tensor_shapes(8))
+    assert seen.appearance == {(k, depth) for k in range(5) for depth in range(8)}
+    assert seen.channels == {(k, c) for k, count in enumerate((3, 9, 9, 9, 12)) for c in range(count)}
+    assert {0, 63} <= seen.gains
+    assert len(seen.gains) > 30
+    assert seen.largest_image == reference.MAX_BAND
     assert set(FAULTY.values()) == {error.reason for error in BitstreamError.__subclasses__()}
 
 
@@ -266,6 +309,7 @@ def test_vectors_use_all_operations(seen: Seen) -> None:
                 found = values[operation.name, name]
                 assert (min(found), max(found)) == (low, high), (operation.name, name)
     assert values["latent", "level"] | values["grid", "level"] == set(range(16))
+    assert values["residual", "level"] == set(range(5))
     assert values["conv", "kernel"] == {1, 3, 5, 7, 9}
     assert values["table", "function"] == set(range(6))
     assert values["warp", "block_log2"] == set(range(4))
@@ -274,7 +318,7 @@ def test_vectors_use_all_operations(seen: Seen) -> None:
     assert {2**17 - 1, (2**31 - 1) // (2**15 - 1)} <= seen.weight_sums
 
 
-@pytest.mark.parametrize("name", ["segments", "p_only", "program_several", "program_hinerv"])
+@pytest.mark.parametrize("name", ["segments", "p_only", "program_several", "program_hinerv", "program_residual"])
 def test_any_range_of_frames(name: str) -> None:
     whole = product_frames(name)
     assert product_hash(whole) == GOOD[name]
@@ -356,7 +400,8 @@ def test_reference_command_refuses_in_one_line(tmp_path: Path) -> None:
         assert not (tmp_path / "out.y4m").exists()
 
 
-def test_reference_stands_alone() -> None:
+@pytest.mark.parametrize("name", ["timestamps", "program_dictionary"])
+def test_reference_stands_alone(name: str) -> None:
     """It decodes where neither torch nor the product can be imported, and has loaded neither."""
     program = (
         "import runpy, sys\n"
@@ -367,10 +412,10 @@ def test_reference_stands_alone() -> None:
         "assert not [m for m in sys.modules if m.split('.')[0] in ('torch', 'nvcodec') and sys.modules[m]]\n"
         "print('alone')\n"
     )
-    command = [sys.executable, "-c", program, str(ROOT / "tools" / "reference_decoder.py"), str(path_of("timestamps"))]
+    command = [sys.executable, "-c", program, str(ROOT / "tools" / "reference_decoder.py"), str(path_of(name))]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.endswith("alone\n")
+    assert done.stdout.endswith("alone\n"), name
 
 
 def test_reference_sees_every_damaged_byte() -> None:

@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
@@ -28,13 +29,20 @@ from typing import Any
 import click
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import nvcodec
 from nvcodec.core.errors import NvcodecError
 from nvcodec.core.metrics import frame_psnr, mean_psnr
-from nvcodec.encoder import segment_analysis, unit_motion_search
-from nvcodec.hybrid.encoder import quantise, stages
+from nvcodec.encoder import segment_analysis, unit_motion_search, weight_changes
+from nvcodec.exact.layer import ExactLayer
+from nvcodec.exact.operation import Sizes
+from nvcodec.exact.tracing import place, trace
+from nvcodec.grid.encoder import fit as grid_fit
+from nvcodec.hybrid.encoder import stages
+from nvcodec.implicit import starts
+from nvcodec.implicit.encoder import recurrent_representation, recurrent_stages, start
+from nvcodec.implicit.encoder.coding import conv_symbols
 from nvcodec.media.video_io import VideoReader
 from nvcodec.motion import unit
 from nvcodec.motion.prediction import MotionPrediction
@@ -83,12 +91,12 @@ def _no_pruning() -> None:
     """Every weight goes to its nearest step, whatever its bits; steps and untouched tensors are still chosen."""
 
     def nearest(target: np.ndarray, sensitivity: np.ndarray, price: float) -> tuple[np.ndarray, np.ndarray, float]:
-        symbols = np.rint(target).clip(-quantise.TABLE_BOUND, quantise.TABLE_BOUND).astype(np.int32)
-        bits = quantise._COSTS[:, symbols + quantise.TABLE_BOUND].sum(2)
+        symbols = np.rint(target).clip(-weight_changes.TABLE_BOUND, weight_changes.TABLE_BOUND).astype(np.int32)
+        bits = weight_changes._COSTS[:, symbols + weight_changes.TABLE_BOUND].sum(2)
         cost = float((sensitivity * (target - symbols) ** 2).sum() + price * bits.min(0).sum())
         return symbols, bits.argmin(0), cost
 
-    _put(quantise, "_choose_symbols", nearest)
+    _put(weight_changes, "_choose_symbols", nearest)
 
 
 def _no_tuning() -> None:
@@ -103,10 +111,134 @@ class Variant:
     name: str
     take_out: Callable[[], None]
     effort: str = "fast"
+    model: str = "hybrid"
 
 
 def _nothing() -> None:
     pass
+
+
+def _changed_start(change: Callable[[nn.Module], dict[str, Tensor]]) -> None:
+    """Let the encoder, and the decoder in this process, start from other weights. ``change``: of a module with the
+    weights of the shipped start makes one with others, and says which weights (masks by name of the layer) stay so."""
+    load = recurrent_representation.load_start
+
+    def load_changed(module: nn.Module, sizes: Sizes, bits: int, data: bytes, fractions: dict[str, int]) -> start.Start:
+        load(module, sizes, bits, data, fractions)
+        masks = change(module)
+        for name, mask in masks.items():
+            module.get_submodule(name).weight.register_hook(lambda grad, mask=mask: grad * mask)
+        traced = trace(module, sizes, bits)
+        symbols = [conv_symbols(layer, fraction) for layer, fraction in traced.convolutions.values()]
+        made = starts.write_start(symbols)
+        starts.shipped_starts()[starts.start_name(made)] = made
+        found = starts.read_start(made, traced.program.convolutions(traced.shapes))
+        layers = {number: layer for number, (layer, _) in traced.convolutions.items()}
+        return start.Start(starts.start_name(made), found, layers)
+
+    _put(recurrent_representation, "load_start", load_changed)
+
+
+@torch.no_grad()
+def _silenced(module: nn.Module, columns: dict[str, slice]) -> dict[str, Tensor]:
+    """Input channels of convolutions that count no longer; their masks."""
+    masks = {}
+    for name, part in columns.items():
+        layer = module.get_submodule(name)
+        mask = torch.ones_like(layer.weight)
+        mask[:, part] = 0
+        layer.weight.mul_(mask)
+        masks[name] = mask
+    return masks
+
+
+def _no_hidden_state() -> None:
+    def change(module: nn.Module) -> dict[str, Tensor]:
+        widths = module.widths
+        return _silenced(
+            module,
+            {
+                "motion.enter": slice(0, 8 * widths.quarter_state),
+                "enter_quarter": slice(9, 9 + 2 * widths.quarter_state),
+                "enter_states": slice(0, 2 * widths.half_state),
+            },
+        )
+
+    _changed_start(change)
+
+
+def _one_scale() -> None:
+    def change(module: nn.Module) -> dict[str, Tensor]:
+        widths = module.widths
+        return _silenced(
+            module,
+            {
+                "motion.enter": slice(0, 8 * widths.quarter_state),
+                "enter_states": slice(2 * widths.half_state, None),
+            },
+        )
+
+    _changed_start(change)
+
+
+def _no_refined_motion() -> None:
+    @torch.no_grad()
+    def change(module: nn.Module) -> dict[str, Tensor]:
+        leave = module.get_submodule("motion.leave")
+        leave.weight.zero_()
+        leave.bias.zero_()
+        leave.bias.register_hook(torch.zeros_like)
+        return {"motion.leave": torch.zeros_like(leave.weight)}
+
+    _changed_start(change)
+
+
+def _no_fine_levels() -> None:
+    descend = grid_fit.descended_levels
+
+    def coarse(levels: list[Tensor], *arguments: Any) -> list[Tensor]:
+        found = descend(levels, *arguments)
+        return [torch.zeros_like(level) for level in found[:2]] + found[2:]
+
+    _put(grid_fit, "descended_levels", coarse)
+
+
+def _recurrent(**settings: Any) -> Callable[[], None]:
+    def change() -> None:
+        efforts = recurrent_stages.EFFORTS
+        for name, effort in efforts.items():
+            efforts[name] = replace(effort, **settings)
+
+    return change
+
+
+def _gated_state() -> None:
+    cwrnn = recurrent_representation.CWRNN
+    _put(recurrent_representation, "CWRNN", partial(cwrnn, gated=True))
+    load = recurrent_representation.load_start
+
+    def load_gated(module: nn.Module, sizes: Sizes, bits: int, data: bytes, fractions: dict[str, int]) -> start.Start:
+        plain = cwrnn(sizes, widths=module.widths)
+        place(plain, sizes)
+        load(plain, sizes, bits, data, fractions)
+        layers = dict(plain.named_modules())
+        for name, layer in module.named_modules():
+            if isinstance(layer, ExactLayer) and name in layers:
+                layer.load_state_dict(layers[name].state_dict())
+        choose = module.get_submodule("state_gate")
+        with torch.no_grad():
+            choose.weight.zero_()
+            choose.bias.fill_(4.0)
+            choose.step.fill_(-40.0)
+        choose.fit_bias()
+        traced = trace(module, sizes, bits)
+        made = starts.write_start([conv_symbols(layer, fraction) for layer, fraction in traced.convolutions.values()])
+        starts.shipped_starts()[starts.start_name(made)] = made
+        found = starts.read_start(made, traced.program.convolutions(traced.shapes))
+        by_number = {number: layer for number, (layer, _) in traced.convolutions.items()}
+        return start.Start(starts.start_name(made), found, by_number)
+
+    _put(recurrent_representation, "load_start", load_gated)
 
 
 VARIANTS = (
@@ -119,6 +251,18 @@ VARIANTS = (
     Variant("without pruning", _no_pruning),
     Variant("all parts, medium", _nothing, "medium"),
     Variant("without quantisation-aware tuning, medium", _no_tuning, "medium"),
+    Variant("all parts", _nothing, model="cwrnn"),
+    Variant("without the hidden state", _no_hidden_state, model="cwrnn"),
+    Variant("without motion prediction", _no_motion_prediction, model="cwrnn"),
+    Variant("without learned refinement of motion", _no_refined_motion, model="cwrnn"),
+    Variant("without motion channels", _no_grid_motion, model="cwrnn"),
+    Variant("without the grid at strides 2 and 4", _no_fine_levels, model="cwrnn"),
+    Variant("at one scale", _one_scale, model="cwrnn"),
+    Variant("network frozen at its start", _recurrent(learns=False), model="cwrnn"),
+    Variant("without joint refinement", _recurrent(joint=False), model="cwrnn"),
+    Variant("without pruning", _recurrent(prunes=False), model="cwrnn"),
+    Variant("without tuning", _recurrent(tuning=0), model="cwrnn"),
+    Variant("state gated by the residual", _gated_state, model="cwrnn"),
 )
 
 
@@ -143,12 +287,12 @@ def run(job: Job, folder: Path) -> dict[str, float]:
     variant = VARIANTS[job.variant]
     variant.take_out()
     path = folder / f"{job.variant}_{job.clip.stem}_{job.frames}_{job.bpp}.cwrv"
-    options = nvcodec.EncodeOptions(bpp=job.bpp, effort=variant.effort, device="cpu", threads=1)
+    options = nvcodec.EncodeOptions(bpp=job.bpp, effort=variant.effort, model=variant.model, device="cpu", threads=1)
     report_at = path.with_suffix(".json")
     if report_at.exists():
         return dict(json.loads(report_at.read_text()))
     start = time.perf_counter()
-    nvcodec.encode(job.clip, path, options, frames=(0, job.frames), overwrite=True)
+    report = nvcodec.encode(job.clip, path, options, frames=(0, job.frames), overwrite=True)
     encoded = time.perf_counter()
     with nvcodec.Decoder(path, device="cpu", threads=1) as decoder, VideoReader(job.clip, frames=(0, job.frames)) as r:
         figures = mean_psnr([frame_psnr(one, other) for one, other in zip(decoder, r, strict=True)])
@@ -162,17 +306,20 @@ def run(job: Job, folder: Path) -> dict[str, float]:
         "encode": encoded - start,
         "decode": time.perf_counter() - decoding,
     }
+    if report.stages:
+        found |= {"weights": report.stages[0]["weight_bits"] / 8, "sparsity": report.stages[0].get("sparsity", 1.0)}
     report_at.write_text(json.dumps(found))
     return found
 
 
 def table(found: dict[Job, dict[str, float]], clips: Sequence[Path]) -> str:
     """Markdown: a row for each variant that was run."""
+    more = " bytes of weights | as they start |" if "weights" in next(iter(found.values())) else ""
     lines = [
-        f"| | {' | '.join(clip.stem for clip in clips)} | encode | decode |",
-        f"|---|{'---|' * len(clips)}---|---|",
+        f"| | {' | '.join(clip.stem for clip in clips)} | encode | decode |{more}",
+        f"|---|{'---|' * len(clips)}---|---|{'---|' * more.count('|')}",
     ]
-    whole = {variant.effort: number for number, variant in reversed(list(enumerate(VARIANTS)))}
+    whole = {(v.model, v.effort): number for number, v in reversed(list(enumerate(VARIANTS)))}
     for number, variant in enumerate(VARIANTS):
         if all(job.variant != number for job in found):
             continue
@@ -182,15 +329,20 @@ def table(found: dict[Job, dict[str, float]], clips: Sequence[Path]) -> str:
                 Curve(
                     tuple((f["bytes"], f["psnr"]) for job, f in found.items() if (job.variant, job.clip) == (n, clip))
                 )
-                for n in (whole[variant.effort], number)
+                for n in (whole[variant.model, variant.effort], number)
             )
             delta = bd_rate(anchor, test)
             cells.append(delta.note if delta.value is None else f"{delta.value:+.1f} %")
         for what in ("encode", "decode"):
             total, usual = (
-                sum(f[what] for job, f in found.items() if job.variant == n) for n in (number, whole[variant.effort])
+                sum(f[what] for job, f in found.items() if job.variant == n)
+                for n in (number, whole[variant.model, variant.effort])
             )
             cells.append(f"{total / usual:.2f}")
+        if "weights" in next(iter(found.values())):
+            here = [f for job, f in found.items() if job.variant == number]
+            cells.append(f"{sum(f['weights'] for f in here) / len(here):.0f}")
+            cells.append(f"{100 * sum(f['sparsity'] for f in here) / len(here):.0f} %")
         lines.append(f"| {variant.name} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -202,11 +354,21 @@ def table(found: dict[Job, dict[str, float]], clips: Sequence[Path]) -> str:
     "--frames", type=click.IntRange(2), default=17, show_default=True, help="Most of each clip, from its start."
 )
 @click.option("--effort", type=click.Choice(["fast", "medium", "both"]), default="both", help="Only its variants.")
+@click.option("--model", type=click.Choice(["hybrid", "cwrnn"]), default="hybrid", help="Which is taken to pieces.")
+@click.option("--only", help="Only variants whose name holds this, and the whole.")
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Encodes at a time.")
-def main(clips: tuple[Path, ...], folder: Path, frames: int, effort: str, jobs: int) -> None:
+def main(
+    clips: tuple[Path, ...], folder: Path, frames: int, effort: str, model: str, only: str | None, jobs: int
+) -> None:
     """Encode CLIPS with and without each part and print the table."""
     folder.mkdir(parents=True, exist_ok=True)
-    numbers = [number for number, variant in enumerate(VARIANTS) if effort in (variant.effort, "both")]
+    numbers = [
+        number
+        for number, variant in enumerate(VARIANTS)
+        if effort in (variant.effort, "both") and variant.model == model
+    ]
+    if only:
+        numbers = [n for n in numbers if only in VARIANTS[n].name or VARIANTS[n].name.startswith("all parts")]
     lengths = {clip: _length(clip, frames) for clip in clips}
     wanted = [Job(number, clip, bpp, lengths[clip]) for number in numbers for clip in clips for bpp in BPPS]
     spawn = multiprocessing.get_context("spawn")

@@ -1,14 +1,16 @@
-"""Write the generated tables of bitstream_spec.md: tensors, starting networks, contexts, constants of the decoder.
+"""Write the generated tables of bitstream_spec.md: tensors, files that belong to it, constants of the decoder.
 
     python tools/make_spec_tables.py
 
-Run it after the starting networks, the starting probabilities of the contexts, or a normative constant have changed;
-tests/test_spec.py holds the two equal.
+Run it after a starting network, the starting probabilities of the contexts, a start of an implicit network, the context
+model of the appearance levels, the dictionary of programs, or a normative constant has changed; tests/test_spec.py
+holds the two equal. Then make the vectors that depend on these files: tools/make_vectors.py.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -23,17 +25,28 @@ from nvcodec.entropy.tables import FRACTIONS, SCALES, TABLE_BOUND, table_frequen
 from nvcodec.exact.arithmetic import Function, function_table, root_table
 from nvcodec.exact.operation import InputOperation, Operation
 from nvcodec.exact.program import OPERATIONS
+from nvcodec.grid.contexts import CONTEXT_SHAPES
 from nvcodec.hybrid.base import TRAINED_WIDTHS, WIDTHS, starting_tensors
 from nvcodec.hybrid.blocks import contexts
 from nvcodec.hybrid.blocks.layout import scans
 from nvcodec.hybrid.blocks.picture import MODEL_DEPTHS
 from nvcodec.hybrid.blocks.transform_cpu import cosines
 from nvcodec.hybrid.network import NetworkShape
+from nvcodec.implicit.starts import start_name
 
-SPEC = Path(__file__).parent.parent / "bitstream_spec.md"
+ROOT = Path(__file__).parent.parent
+SPEC = ROOT / "bitstream_spec.md"
 SHOWN_TABLES = (0, 1, 8, 112, 114, 224, 255)
 SHOWN_SYMBOLS = (-127, -2, -1, 0, 1, 2, 127)
 SHOWN_LOGARITHMS = 32
+CONTEXT_TENSORS = {
+    "hidden": "hidden.weight",
+    "hidden_bias": "hidden.bias",
+    "output": "output.weight",
+    "output_bias": "output.bias",
+    "group_bias": "group.bias",
+}
+"""Of the context model of the appearance levels: names in ``nvcodec.grid.contexts`` and in the specification."""
 CONTEXTS = (
     ("SPLIT", "SPLIT", "is_split"),
     ("KIND", "KIND", "has_own_modes"),
@@ -111,6 +124,29 @@ def contexts_table() -> str:
         _rows(rows) + f"\n\nThere are {contexts.CONTEXTS} contexts. The file of starting probabilities has {len(data)} "
         f"bytes and the SHA-256\n`{digest}`."
     )
+
+
+def appearance_context_table() -> str:
+    """The tensors of the context model of the appearance levels, in the order of the file, and its SHA-256."""
+    rows: list[tuple[object, ...]] = [("Tensor", "Dimensions", "Bytes")]
+    for name, text in CONTEXT_TENSORS.items():
+        shape = CONTEXT_SHAPES[name]
+        rows.append((f"`{text}`", " x ".join(map(str, shape)), 2 * math.prod(shape)))
+    if list(CONTEXT_SHAPES) != list(CONTEXT_TENSORS):
+        raise SystemExit("the file of the context model has other tensors, or another order")
+    data = (ROOT / "nvcodec/grid/contexts.bin").read_bytes()
+    digest = hashlib.sha256(data).hexdigest()
+    return _rows(rows) + f"\n\nThe file has {len(data)} bytes and the SHA-256\n`{digest}`."
+
+
+def files_table(paths: Iterable[Path], *, named: bool) -> str:
+    """Size and SHA-256 of files. ``named``: with the names that starts have."""
+    rows: list[tuple[object, ...]] = [("File", *(["`start`"] if named else []), "Bytes", "SHA-256")]
+    for path in paths:
+        data = path.read_bytes()
+        name = [f"`{start_name(data).hex(' ')}`"] if named else []
+        rows.append((f"`{path.relative_to(ROOT)}`", *name, len(data), f"`{hashlib.sha256(data).hexdigest()}`"))
+    return _rows(rows)
 
 
 def quantiser_steps_table() -> str:
@@ -225,6 +261,9 @@ def generated_tables() -> dict[str, str]:
         "tensors": tensors_table(),
         "starting networks": starting_networks_table(),
         "contexts": contexts_table(),
+        "appearance context": appearance_context_table(),
+        "starts": files_table(sorted((ROOT / "nvcodec/implicit/starts").glob("*.bin")), named=True),
+        "program dictionary": files_table([ROOT / "nvcodec/bitstream/programs.dict"], named=False),
         "quantiser steps": quantiser_steps_table(),
         "scan": scan_table(),
         "cosines": _numbers(cosines(), 11),

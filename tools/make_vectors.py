@@ -4,16 +4,19 @@
     python tools/make_vectors.py --check    only compares; exit status 1 if anything differs
 
 Grids and weights are pseudo-random and go past what an encoder would choose; only ``random.random()`` is drawn, which
-Python keeps the same from version to version.
+Python keeps the same from version to version. One vector is what the encoder makes of a clip, with a start of weights
+that is shipped: it is encoded anew where the file that there is does not decode any more, and stays as it is otherwise.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import io
 import json
 import re
 import sys
+import tempfile
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -26,11 +29,23 @@ import reference_decoder as reference
 import torch
 import zstandard
 from draw_blocks import draw_blocks
-from program_vectors import Body, ProgramPlan, flat, implicit_segment, program_files, references
+from program_vectors import (
+    Body,
+    ProgramPlan,
+    drawn_changes,
+    flat,
+    implicit_segment,
+    program_files,
+    references,
+    residual,
+)
 
 from nvcodec.bitstream.container import Segment, StreamHeader, write_container
+from nvcodec.bitstream.syntax import parse_program
+from nvcodec.core.errors import BitstreamError
 from nvcodec.core.limits import level_for
-from nvcodec.decoder import FrameHash, output_planes
+from nvcodec.decoder import Decoder, FrameHash, output_planes
+from nvcodec.encoder.pipeline import EncodeOptions, encode
 from nvcodec.entropy.numbers import best_scale, code_number, code_scales, code_symbols
 from nvcodec.entropy.symbols import SymbolWriter
 from nvcodec.entropy.weights import TensorChange, best_scales
@@ -41,18 +56,22 @@ from nvcodec.exact.operation import Operation
 from nvcodec.exact.outputs import Correction, SamplesOutput
 from nvcodec.exact.pointwise import Addition
 from nvcodec.exact.program import Program
-from nvcodec.exact.references import StateInput
+from nvcodec.exact.references import ResidualInput, StateInput
 from nvcodec.hybrid.base import starting_tensors
 from nvcodec.hybrid.blocks.layout import BlockLayout
 from nvcodec.hybrid.network import CELL_INPUTS, NetworkShape
 from nvcodec.hybrid.payload import HybridHeader, HybridWriter
 from nvcodec.hybrid.unit import UnitSymbols
+from nvcodec.implicit.payload import IMPLICIT_FROM_START, ImplicitHeader
+from nvcodec.implicit.starts import shipped_starts
 from nvcodec.motion.levels import FrameGeometry
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "tests" / "vectors"
 SPEC = ROOT / "bitstream_spec.md"
+DICTIONARY = ROOT / "nvcodec" / "bitstream" / "programs.dict"
 WORKED = "one_sample"
+UNKNOWN_START = bytes(4)
 VERSION = reference.SIGNATURE + b"\6\0"
 CPU = torch.device("cpu")
 Planes = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -264,6 +283,8 @@ def conforming() -> dict[str, Vector]:
     for name, (description, size, plans) in program_files().items():
         add(name, description, size, *plans)
     add_several(add)
+    add_forms_of_programs(vectors)
+    add_starts(vectors, add)
     return vectors
 
 
@@ -277,6 +298,87 @@ def add_several(add: Callable[..., None]) -> None:
     add("program_several", "hybrid and implicit segments, 16 sections PROGRAM, most of them unused, and METADATA", size,
         Plan(2, gop=1), ProgramPlan(first, 3, 2), ProgramPlan(last, 4, 3), Plan(3), ProgramPlan(last, 1, 1),
         programs=[first, *unused, last], metadata={"title": "several"})  # fmt: skip
+
+
+def add_forms_of_programs(vectors: dict[str, Vector]) -> None:
+    """A program with and without the dictionary, whichever is shorter."""
+    made = make_file("program_forms", "", (18, 12), [ProgramPlan(residual(11, (18, 12)), 3, 2)])
+    for name, packed, text in (
+        ("dictionary", by_dictionary, "a section PROGRAM that is decompressed with the dictionary"),
+        ("plain", plainly, "the same without the dictionary"),
+    ):
+        parts = [(kind, packed(parse_program(p)) if kind == 4 else p) for kind, p in sections_of(made.data)]
+        vectors[f"program_{name}"] = Vector(text, assembled(parts), made.frame_hash)
+
+
+def plainly(program: bytes) -> bytes:
+    return zstandard.ZstdCompressor().compress(program)
+
+
+def by_dictionary(program: bytes) -> bytes:
+    """13.1: a frame behind a byte of 1, in the place of its magic number."""
+    raw = zstandard.ZstdCompressionDict(DICTIONARY.read_bytes(), dict_type=zstandard.DICT_TYPE_RAWCONTENT)
+    return b"\1" + zstandard.ZstdCompressor(19, dict_data=raw).compress(program)[4:]
+
+
+STARTED = "start_cwrnn"
+"""What the encoder makes of a clip."""
+
+
+def add_starts(vectors: dict[str, Vector], add: Callable[..., None]) -> None:
+    """Segments from a start: CWRNN as the encoder leaves it, and its program with drawn changes and symbols."""
+    data = started_file()
+    if data is None:
+        print("no start of CWRNN is shipped: vectors of segments from a start are not made", file=sys.stderr)
+        return
+    with Decoder(io.BytesIO(data), device="cpu") as decoder:
+        size, program = (decoder.geometry.width, decoder.geometry.height), decoder.programs[0]
+        frame_hash = hash_of([frame.planes for frame in decoder])
+    vectors[STARTED] = Vector("CWRNN from its start, as the encoder leaves it: I, P and B frames", data, frame_hash)
+    name = started_header(data).start
+    add("start_changes", "CWRNN from its start, drawn changes of its tensors, drawn symbols", size,
+        ProgramPlan(program, 6, 4, least=(9, 20, 30, 40, 50, 60), start=name, changes=drawn_changes),
+        ProgramPlan(program, 1, 1, start=name, changes=lambda random, shapes: {}),
+        ProgramPlan(program, 2, 1, least=(30,) * 6, quantiser=5))  # fmt: skip
+
+
+def started_header(data: bytes) -> ImplicitHeader:
+    """Of the first segment of a file."""
+    payload = next(payload for kind, payload in sections_of(data) if kind == 3)
+    assert payload[0] >> 4 == IMPLICIT_FROM_START, "the encoder has used no start"
+    return ImplicitHeader.parse(payload, 16)[0]
+
+
+def started_file() -> bytes | None:
+    """The vector of the encoder: as it is if it still decodes, else anew. None where no start is shipped."""
+    if not shipped_starts():
+        return None
+    path = FOLDER / f"{STARTED}.cwrv"
+    if path.exists():
+        try:
+            with Decoder(path, device="cpu") as decoder:
+                decoder.verify()
+            return path.read_bytes()
+        except BitstreamError as error:
+            print(f"{path.name} is encoded anew: {error}", file=sys.stderr)
+    with tempfile.TemporaryDirectory() as folder:
+        clip, made = Path(folder, "clip.y4m"), Path(folder, "made.cwrv")
+        clip.write_bytes(moving_clip(48, 32, 6))
+        encode(clip, made, EncodeOptions(model="cwrnn", quality=20.0, effort="fast", device="cpu", threads=1))
+        return made.read_bytes()
+
+
+def moving_clip(width: int, height: int, frames: int) -> bytes:
+    """A y4m file: two waves, of which one moves, and a dot."""
+    out = [f"YUV4MPEG2 W{width} H{height} F25:1 Ip C420jpeg\n".encode()]
+    for t in range(frames):
+        for part, base in ((1, 110), (2, 120), (2, 136)):
+            rows, columns = height // part, width // part
+            y, x = np.mgrid[:rows, :columns] * part
+            plane = base + 30 * np.sin((x - 2 * t) / 5) + 20 * np.cos(y / 4 + x / 9)
+            plane += 50.0 * ((x - 10 - 3 * t) ** 2 + (y - 14) ** 2 < 40)
+            out.append((b"FRAME\n" if base == 110 else b"") + plane.clip(0, 255).astype(np.uint8).tobytes())
+    return b"".join(out)
 
 
 def section(kind: int, payload: bytes, before: bytes = b"") -> bytes:
@@ -329,8 +431,8 @@ def faulty(good: dict[str, Vector]) -> dict[str, Vector]:
         "crc": ("a bit of the payload is turned", data[:-30] + bytes([data[-30] ^ 4]) + data[-29:], "checksum"),
         "hash": ("another frame_hash", assembled([head, index, (kind, segment[:-1] + b"\0"), end]), "checksum"),
         "representation": (
-            "representation 2",
-            assembled([head, index, (kind, bytes([segment[0] | 32]) + segment[1:]), end]),
+            "representation 3",
+            assembled([head, index, (kind, bytes([segment[0] | 48]) + segment[1:]), end]),
             "unsupported",
         ),
         "gop": ("gop 0", assembled([head, index, (kind, gop_zero), end]), "limit"),
@@ -358,7 +460,7 @@ def faulty_programs(good: dict[str, Vector]) -> dict[str, tuple[str, bytes, str]
     size = (10, 8)
     data = make_file("faulty_programs", "", size, [ProgramPlan(small_program(), 2, 2)]).data
     head, _, (_, program), (_, segment), end = sections_of(data)
-    coded = zstandard.ZstdDecompressor().decompress(program)
+    coded = small_program().write()
 
     def with_(payload: bytes, *programs: bytes) -> bytes:
         length = 1 + len(reference_leb(len(payload))) + len(payload) + 4
@@ -383,10 +485,23 @@ def faulty_programs(good: dict[str, Vector]) -> dict[str, tuple[str, bytes, str]
             code_symbols(writer, rows, rows.shape, scales)
         return with_(bytes([0x10, 2]) + writer.finish() + bytes(16), program)
 
+    def from_start(name: bytes) -> bytes:
+        """A segment that names a start; its words are 0, its hash is wrong."""
+        return with_(b"\x20\2" + name + bytes(16), program)
+
+    assert UNKNOWN_START not in shipped_starts()
+    beyond = bytearray(Program(12, (ResidualInput((), 0), SamplesOutput((0,)))).write())
+    beyond[beyond.index(ResidualInput.CODE) + 1] = 5
     state = StateInput((), 0, 0, 6, 4, 5)
     wide_nodes = (LatentInput((), 0, 65, 1, 1), Fitting((0,), 4, 5), Slicing((1,), 0, 6), SamplesOutput((2,)))
     wide = zstandard.ZstdCompressor().compress(Program(12, wide_nodes).write())
-    return {
+    of_start = {
+        "start_unknown": ("a start that does not exist", from_start(UNKNOWN_START), "unsupported"),
+        "start_cut": ("a header that ends within the name of its start", from_start(b"\0\0"), "truncated"),
+    }
+    for name in list(shipped_starts())[:1]:
+        of_start["start_unfit"] = ("a start of another program", from_start(name), "syntax")
+    return of_start | {
         "program_absent": ("program_index without a section PROGRAM", with_(segment), "syntax"),
         "program_index": ("program_index 1 of one program", with_(b"\x11" + segment[1:], program), "syntax"),
         "program_number": ("17 sections PROGRAM", with_(segment, *[program] * 17), "limit"),
@@ -414,6 +529,18 @@ def faulty_programs(good: dict[str, Vector]) -> dict[str, tuple[str, bytes, str]
         "program_unused": ("a program that no segment names breaks a limit", with_(segment, program, wide), "limit"),
         "program_exponent": ("a scale above 2^12", with_tensors(1, 97), "limit"),
         "program_weights": ("weights beyond the bound of 13.4", with_tensors(127, 0), "limit"),
+        "program_residual": ("a residual at level 5", with_content(bytes(beyond)), "limit"),
+        "program_dictionary_cut": (
+            "a program with the dictionary, without its last byte",
+            with_(segment, by_dictionary(coded)[:-1]),
+            "syntax",
+        ),
+        "program_dictionary_longer": (
+            "a byte behind a program with the dictionary",
+            with_(segment, by_dictionary(coded) + b"\0"),
+            "syntax",
+        ),
+        "program_dictionary_alone": ("a section PROGRAM of a byte of 1", with_(segment, b"\1"), "syntax"),
     }  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -17,6 +17,7 @@ import torch
 
 from nvcodec.decoder import output_planes
 from nvcodec.entropy.numbers import best_scale
+from nvcodec.entropy.weights import TensorChange, TensorSpec, best_scales
 from nvcodec.exact.arithmetic import EXPONENT_HIGH, EXPONENT_LOW, EXPONENT_STEPS, WEIGHT_BOUND, Function
 from nvcodec.exact.arrangement import (
     Concatenation,
@@ -43,18 +44,31 @@ from nvcodec.exact.references import (
     PredictionInput,
     PresenceInput,
     QuantiserInput,
+    ResidualInput,
     StateInput,
     VectorsInput,
 )
 from nvcodec.exact.warping import Warping
+from nvcodec.grid.levels import APPEARANCE_GAINS, Quantiser, appearance_shapes
 from nvcodec.hybrid.unit import UnitSymbols as HybridSymbols
 from nvcodec.implicit.latents import LatentModel
 from nvcodec.implicit.payload import ImplicitHeader, ImplicitWriter, SegmentTensors
+from nvcodec.implicit.starts import tensor_specs
 from nvcodec.implicit.unit import UnitSymbols
 from nvcodec.implicit.weights import ConvSymbols
 from nvcodec.motion.levels import FrameGeometry
 
-__all__ = ["Body", "ProgramPlan", "drawn", "flat", "implicit_segment", "program_files", "references"]
+__all__ = [
+    "Body",
+    "ProgramPlan",
+    "drawn",
+    "drawn_changes",
+    "flat",
+    "implicit_segment",
+    "program_files",
+    "references",
+    "residual",
+]
 
 Planes = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -64,8 +78,10 @@ Planes = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 @dataclass(frozen=True)
 class ProgramPlan:
-    """An implicit segment. ``latents``, ``grids``, ``motion``: with what chance and amplitude symbols are not 0.
-    ``empty``: with what chance all of a level is, in a frame. ``tensors``: of a convolution, by its shape."""
+    """An implicit segment. ``latents``, ``grids``, ``motion``, ``appearance``: with what chance and amplitude symbols
+    are not 0. ``empty``: with what chance all of a level is, in a frame. ``tensors``: of a convolution, by its shape.
+    ``least``: the least gain indices, drawn up to these. ``start``: name of the start that the tensors are changes of,
+    ``changes``: by the names and shapes of the tensors."""
 
     program: Program
     frames: int
@@ -73,10 +89,14 @@ class ProgramPlan:
     latents: tuple[float, int] = (0.5, 20)
     grids: tuple[float, int] = (0.5, 20)
     motion: tuple[float, int] = (0.2, 6)
+    appearance: tuple[float, int] = (0.2, 5)
     empty: float = 0.0
+    least: tuple[int, ...] = (63,) * APPEARANCE_GAINS
     quantiser: int | None = None  # None: drawn
     tensors: Callable[[Random, tuple[int, ...]], ConvSymbols] | None = None
     scale_spread: int = 4
+    start: bytes = b""
+    changes: Callable[[Random, Mapping[str, tuple[int, ...]]], dict[str, TensorChange]] | None = None
 
 
 def drawn(random: Random, shape: Sequence[int], chance: float, amplitude: int) -> np.ndarray:
@@ -152,16 +172,25 @@ def implicit_segment(
     levels = [shapes[n] for n, _ in sorted(program.of(LatentInput), key=lambda found: found[1].level)]
     grids = [(node, shapes[n]) for n, node in sorted(program.of(GridInput), key=lambda found: found[1].level)]
     make = plan.tensors or plain_tensors()
-    convolutions = {n: make(random, shape) for n, shape in program.convolutions(shapes)}
+    convolutions: dict[int, ConvSymbols] = {}
+    changes: dict[str, TensorChange] = {}
+    if plan.changes is not None:
+        changes = plan.changes(random, {s.name: s.shape for s in tensor_specs(program.convolutions(shapes))})
+    else:
+        convolutions = {n: make(random, shape) for n, shape in program.convolutions(shapes)}
     classes = 2 if program.refers else 1
     scales = [_scales(random, plan, plan.latents, (classes, shape.channels)) for shape in levels]
     scales += [_scales(random, plan, plan.grids, (classes, shape.channels)) for _, shape in grids]
     grid_symbols = {node.level: drawn(random, (node.slices, *shape), *plan.grids) for node, shape in grids}
+    least = Quantiser()
+    if program.has_residual:
+        least = Quantiser(tuple(within(random, 0, most) for most in plan.least))
     given = SegmentTensors(
-        convolutions, LatentModel(tuple(scales)), {k: torch.from_numpy(g).float() for k, g in grid_symbols.items()}
-    )
+        convolutions, LatentModel(tuple(scales)), {k: torch.from_numpy(g).float() for k, g in grid_symbols.items()},
+        changes, least,
+    )  # fmt: skip
     writer = ImplicitWriter(
-        ImplicitHeader(number, plan.gop), program, given, geometry, plan.frames, torch.device("cpu")
+        ImplicitHeader(number, plan.gop, plan.start), program, given, geometry, plan.frames, torch.device("cpu")
     )
     outputs: dict[int, Planes] = {}
     for unit in writer.units:
@@ -173,7 +202,11 @@ def implicit_segment(
                 for level in HybridSymbols.empty(unit, geometry).motion
             ]
         quantiser = within(random, 0, 63) if plan.quantiser is None else plan.quantiser
-        for display, state in writer.code(UnitSymbols(latents, motion, quantiser)).items():
+        appearance = []
+        if program.has_residual:
+            appearance = [_appearance(random, plan, len(unit.frames), s) for s in appearance_shapes(geometry)]
+        symbols = UnitSymbols(latents, motion, appearance, quantiser)
+        for display, state in writer.code(symbols).items():
             outputs[display] = output_planes(state.frame.appearance.packed, geometry.width, geometry.height)
     return writer.finish(), [outputs[n] for n in range(plan.frames)]
 
@@ -187,7 +220,15 @@ def _scales(random: Random, plan: ProgramPlan, amplitude: tuple[float, int], sha
 
 
 def _latent(random: Random, plan: ProgramPlan, frames: int, shape: Shape) -> torch.Tensor:
-    symbols = drawn(random, (frames, *shape), *plan.latents).astype(np.float32)
+    return _level(random, plan, plan.latents, (frames, *shape))
+
+
+def _appearance(random: Random, plan: ProgramPlan, frames: int, shape: tuple[int, int, int]) -> torch.Tensor:
+    return _level(random, plan, plan.appearance, (frames, *shape))
+
+
+def _level(random: Random, plan: ProgramPlan, amplitude: tuple[float, int], shape: tuple[int, ...]) -> torch.Tensor:
+    symbols = drawn(random, shape, *amplitude).astype(np.float32)
     for frame in symbols:
         if random.random() < plan.empty:
             frame[:] = 0
@@ -480,6 +521,66 @@ def references(bits: int, size: tuple[int, int], reach: int = 0) -> Program:
     return body.program()
 
 
+def residual(bits: int, size: tuple[int, int]) -> Program:
+    """A residual on the prediction: motion is corrected by its planes at level 2, and the samples by a convolution of
+    what is predicted, of the residual itself and of a state."""
+    body = Body(bits)
+    geometry = FrameGeometry(*size)
+    (rows, columns), (block_rows, block_columns) = geometry.half, geometry.blocks
+    coarse = body(Fitting, body(ResidualInput, level=2), rows=block_rows, columns=block_columns)
+    vectors = [body(VectorsInput, slot=k) for k in (0, 1)]
+    offsets = body.convolved(body(Concatenation, coarse, *vectors), 4, 3)
+    for slot in (0, 1):
+        body(Correction, body(Slicing, offsets, start=2 * slot, channels=2), slot=slot)
+    state = body(StateInput, slot=0, index=2, channels=4, rows=rows, columns=columns)
+    final = body(Rescaling, body(VectorsInput, slot=0, final=1), left=1)
+    warped = body(Warping, state, final, block_log2=2)
+    prediction, fine = body(PredictionInput), body(ResidualInput, level=0)
+    told = body.convolved(body(Concatenation, body(DepthInput), body(QuantiserInput)), 8)
+    hidden = body(Addition, body.convolved(body(Concatenation, prediction, fine, warped), 8, 3), told)
+    hidden = body.table(hidden, Function.GELU)
+    body(StateOutput, body.convolved(hidden, 4), index=2)
+    rough = body(Addition, prediction, fine)
+    body(SamplesOutput, body(Addition, rough, body.convolved(hidden, 6, 3), right=0, shift=0))
+    return body.program()
+
+
+def planes_of_residual(level: int, size: tuple[int, int], *, lower: bool = False) -> Program:
+    """The residual at a level, and nothing else: upper bits, and lower ones by a sine; at level 0 either of them."""
+    body = Body(12)
+    rows, columns = FrameGeometry(*size).half
+    x = body(ResidualInput, level=level)
+    if level == 0:
+        body(SamplesOutput, body.table(x, Function.SINE, 6, 9) if lower else body(Rescaling, x, shift=1))
+    else:
+        both = body(Concatenation, body(Rescaling, x, shift=1), body.table(x, Function.SINE, 6, 9))
+        body(SamplesOutput, body(Fitting, both, rows=rows, columns=columns))
+    return body.program()
+
+
+def added_residual(size: tuple[int, int]) -> Program:
+    """A residual on a state: frames refer to others, but have no motion; neither convolutions nor latents."""
+    body = Body(14)
+    rows, columns = FrameGeometry(*size).half
+    state = body(StateInput, slot=1, index=0, channels=6, rows=rows, columns=columns)
+    made = body(Addition, body(Rescaling, state, shift=1), body(ResidualInput, level=0))
+    body(StateOutput, made, index=0)
+    body(SamplesOutput, made)
+    return body.program()
+
+
+def drawn_changes(random: Random, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, TensorChange]:
+    """Changes of most tensors, small ones of many elements, and large ones of a few, which are clipped."""
+    found = {}
+    for number, spec in enumerate(TensorSpec(name, shape, 0, WEIGHT_BOUND) for name, shape in shapes.items()):
+        if number % 5 == 3:
+            continue
+        chance, amplitude, step = ((0.3, 3, 0), (0.1, 8, 1), (0.02, 127, 15), (0.2, 4, 3))[number % 4]
+        symbols = drawn(random, spec.shape, chance, amplitude)
+        found[spec.name] = TensorChange(symbols, step, best_scales(symbols, spec))
+    return found
+
+
 def nerv(size: tuple[int, int]) -> Program:
     """After NeRV: time as phases, then blocks of convolution, shuffle and GELU."""
     body = Body(14)
@@ -600,4 +701,23 @@ def program_files() -> dict[str, File]:
         ProgramPlan(kept(HNERV), 3, 2), size=(40, 20))  # fmt: skip
     add("cwrnn", "CWRNN, drawn weights: key frame, P frames, B frames of depth 2 to 4",
         ProgramPlan(kept(CWRNN), 9, 8, (0.2, 6)), size=(34, 20))  # fmt: skip
+    size = (43, 26)
+    add("residual", "residuals at levels 0 and 2, a state, corrections of motion: key frame, P frames, B frames",
+        ProgramPlan(residual(12, size), 6, 4, least=(9, 20, 30, 40, 50, 60)),
+        ProgramPlan(residual(9, size), 3, 2, empty=0.4, least=(0,) * 6), size=size)  # fmt: skip
+    add("residual_depths", "residuals in B frames down to depth 7",
+        ProgramPlan(residual(10, (3, 2)), 34, 64, motion=(0.1, 4), appearance=(0.6, 5), least=(20,) * 6, quantiser=12),
+        size=(3, 2))  # fmt: skip
+    size = (37, 23)
+    kinds = ((0, False), (0, True), (1, False), (2, False), (3, False), (4, False))
+    add("residual_levels", "residuals at every level, and nothing else; symbols of up to 127, all gains",
+        *(ProgramPlan(planes_of_residual(level, size, lower=lower), 3, 1, appearance=(0.3, 9), least=(level * 12,) * 6)
+          for level, lower in kinds),
+        ProgramPlan(planes_of_residual(0, size), 1, 1, appearance=FULL, quantiser=63),
+        ProgramPlan(planes_of_residual(2, size), 1, 1, appearance=FULL, quantiser=0, least=(0,) * 6),
+        size=size)  # fmt: skip
+    add("residual_states", "residuals in frames that refer to states alone",
+        ProgramPlan(added_residual((18, 5)), 7, 4, least=(30,) * 6, quantiser=8), size=(18, 5))  # fmt: skip
+    add("residual_line", "residuals of a picture of one column: lines of one sample",
+        ProgramPlan(planes_of_residual(0, (1, 40)), 2, 1, least=(40,) * 6), size=(1, 40))  # fmt: skip
     return files

@@ -1,11 +1,14 @@
-"""What the files of the reference decoder share: errors, integer operators, descriptors (chapters 2, 3, 7, 16).
+"""What the files of the reference decoder share: errors, integer operators, descriptors (chapters 2, 3, 7, 13.1, 16).
 
 Like all of it, this is written from bitstream_spec.md alone and shares nothing with the product.
 """
 
 from __future__ import annotations
 
+import hashlib
+import re
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -91,21 +94,58 @@ def leb128_bytes(value: int) -> int:
     return max(1, (value.bit_length() + 6) // 7)
 
 
-# ---------------------------------------------------------------- chapter 7: Zstandard frames
+# ---------------------------------------------------------------- files that belong to the specification
+
+
+@cache
+def hashes_of(table: str) -> frozenset[str]:
+    """The SHA-256 that a table of the specification states."""
+    found = re.search(rf"<!-- table: {table} -->(.*?)<!-- end -->", SPEC.read_text(encoding="utf-8"), re.DOTALL)
+    return frozenset(re.findall(r"`([0-9a-f]{64})`", found[1] if found else ""))
+
+
+def specified(data: bytes, table: str) -> bytes:
+    """``data``, which must be what a table of the specification says."""
+    if hashlib.sha256(data).hexdigest() not in hashes_of(table):
+        raise SystemExit(f"the file of the table {table!r} is not that of {SPEC.name}")
+    return data
+
+
+# ---------------------------------------------------------------- chapter 7, 13.1: Zstandard frames
 
 
 def decompress(payload: bytes, low: int, high: int) -> bytes:
     """The one Zstandard frame of an optional section or of a program, of low to high bytes."""
+    need(payload[:4] == bytes.fromhex("28 B5 2F FD"), "syntax", "not a Zstandard frame")
+    return decompress_frame(payload, low, high)
+
+
+@cache
+def programs_dictionary() -> bytes:
+    """13.1: what stands before the content of a frame whose first byte is 1."""
+    return specified((ROOT_FOLDER / "nvcodec/bitstream/programs.dict").read_bytes(), "program dictionary")
+
+
+def decompress_with_dictionary(frame: bytes, low: int, high: int) -> bytes:
+    """13.1: a frame without a magic number, of low to high bytes.
+
+    Behind a magic number it is a usual one, but for what stands before it.
+    """
+    return decompress_frame(bytes.fromhex("28 B5 2F FD") + frame, low, high, programs_dictionary())
+
+
+def decompress_frame(payload: bytes, low: int, high: int, before: bytes = b"") -> bytes:
+    """``before``: what stands before the content."""
     import zstandard
 
-    need(payload[:4] == bytes.fromhex("28 B5 2F FD"), "syntax", "not a Zstandard frame")
+    dictionary = zstandard.ZstdCompressionDict(before, dict_type=zstandard.DICT_TYPE_RAWCONTENT) if before else None
     try:
         parameters = zstandard.get_frame_parameters(payload)
         size = parameters.content_size
         need(size != zstandard.CONTENTSIZE_UNKNOWN, "syntax", "the Zstandard frame does not state its size")
         need(low <= size <= high, "limit", f"a Zstandard frame of {size} bytes")
-        need(parameters.dict_id == 0, "syntax", "the Zstandard frame needs a dictionary")
-        data = zstandard.ZstdDecompressor().decompress(payload, allow_extra_data=False)
+        need(parameters.dict_id == 0, "syntax", "the Zstandard frame names a dictionary")
+        data = zstandard.ZstdDecompressor(dict_data=dictionary).decompress(payload, allow_extra_data=False)
     except zstandard.ZstdError as error:
         fail("syntax", f"Zstandard: {error}")
     need(len(data) == size, "syntax", "the Zstandard frame has another size than it states")

@@ -3,9 +3,10 @@
     python tools/reference_decoder.py FILE.cwrv [-o OUT.y4m] [--hash]
 
 It is plain and slow on purpose: one function for each clause, in the order of the specification, integers only, and
-nothing shared with the product but the starting networks and probabilities, which belong to the specification. It
-needs numpy, and zstandard for files with programs or optional sections. A file with an error ends in one line and exit
-status 1. Beside it stand reference_basics.py (chapters 2, 3 and 7) and reference_machine.py (chapter 13).
+nothing shared with the product but the files that belong to the specification: starting networks and probabilities,
+starts of weights, the context model of the appearance levels, the dictionary of programs. It needs numpy, and zstandard
+for files with programs or optional sections. A file with an error ends in one line and exit status 1. Beside it
+stand reference_basics.py (chapters 2, 3 and 7) and reference_machine.py (chapter 13).
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from reference_basics import (
     leb128_bytes,
     need,
     round2,
+    specified,
 )
 from reference_machine import (
     MAX_PROGRAM_BYTES,
@@ -264,7 +266,7 @@ def decode_segment(payload: bytes, count: int, stream: Stream) -> list[Planes]:
     height, width, representation = stream.head["height"], stream.head["width"], payload[0] >> 4
     if representation == 0:
         return decode_hybrid(payload, count, height, width)
-    need(representation == 1, "unsupported", f"representation {representation} of a segment")
+    need(representation in (1, 2), "unsupported", f"representation {representation} of a segment")
     return decode_implicit(payload, count, height, width, stream.programs)
 
 
@@ -1369,7 +1371,19 @@ def motion_level(coder: RangeDecoder, net: Network, frames: list[UnitFrame], k: 
             at += location.size
 
 
-def neighbour_sums(g: Array, c: int, stage: int, y0: int, x0: int) -> list[Array]:
+def all_related(c: int, d: int) -> bool:
+    """12.2: motion levels and latents."""
+    return True
+
+
+def bands_related(c: int, d: int) -> bool:
+    """12.2: appearance levels."""
+    return c // 3 == d // 3 or c % 3 == d % 3
+
+
+def neighbour_sums(
+    g: Array, c: int, stage: int, y0: int, x0: int, related: Callable[[int, int], bool] = all_related
+) -> list[Array]:
     """12.2: near, wide, cross and mean at the samples (c, y0 + 2i, x0 + 2j)."""
     channels, rows, columns = g.shape
     padded = np.pad(g, ((0, 0), (2, 2), (2, 2)))
@@ -1383,7 +1397,7 @@ def neighbour_sums(g: Array, c: int, stage: int, y0: int, x0: int) -> list[Array
         weight = (
             int(d == c and reach == 1),
             int(d == c),
-            int(d != c and reach <= 1) * (2 if reach == 0 else 1),
+            int(d != c and related(c, d) and reach <= 1) * (2 if reach == 0 else 1),
             int(d == c and reach == 1) * (2 if 0 in (dy, dx) else 1),
         )
         if not any(weight):
@@ -1428,9 +1442,14 @@ def pool(a: Array, k: int) -> Array:
 def parent(f: UnitFrame, k: int, c: int) -> Array:
     """12.3 Parent, at all places of the level."""
     _, rows, columns = f.level_shape(k)
-    if k == MOTION_LEVELS - 1 or c >= len(f.grid[k + 1]):
+    return parent_of(f.grid.get(k + 1), c, rows, columns)
+
+
+def parent_of(coarser: Array | None, c: int, rows: int, columns: int) -> Array:
+    """12.3 Parent, at all places of a level of rows x columns, by level k + 1, if there is one."""
+    if coarser is None or c >= len(coarser):
         return np.zeros((rows, columns), np.int64)
-    m = np.pad(abs(f.grid[k + 1][c]), 1)
+    m = np.pad(abs(coarser[c]), 1)
     y, x = np.mgrid[:rows, :columns]
     y, x = (y >> 1) + 1, (x >> 1) + 1
     return lg(4 * (8 * m[y, x] + sum(m[y + p, x + q] for p, q in product((-1, 0, 1), repeat=2))))
@@ -1471,6 +1490,9 @@ def context_output(net: Network, features: list[Array], stage: int, bias: Array)
 
 MAX_LATENT_CHANNELS = 64
 CONTEXT_WIDTH = 8  # the starting network with the context model
+START_BYTES = 4
+APPEARANCE_CHANNELS = (3, 9, 9, 9, 12)  # 14.7, by level
+APPEARANCE_LEVELS = len(APPEARANCE_CHANNELS)
 
 
 def decode_implicit(payload: bytes, count: int, height: int, width: int, programs: list[Program]) -> list[Planes]:
@@ -1482,7 +1504,42 @@ def decode_implicit(payload: bytes, count: int, height: int, width: int, program
     for node in program.of("latent", "grid"):
         need(node.p["channels"] <= MAX_LATENT_CHANNELS, "limit", f"latents of {node.p['channels']} channels")
     gop = read_gop(r)
-    return ImplicitDecoder(RangeDecoder(entropy_coded_data(r)), program, count, height, width).decode(gop)
+    start = read_start(r.take(START_BYTES, "a segment header"), program) if payload[0] >> 4 == 2 else None
+    return ImplicitDecoder(RangeDecoder(entropy_coded_data(r)), program, count, height, width, start).decode(gop)
+
+
+@dataclass
+class StartTensors:
+    """14.3: what a start holds of a node conv."""
+
+    bias_shift: int
+    exponent: Array
+    bias: Array
+    weight: Array
+
+
+@lru_cache(maxsize=1)
+def starts() -> dict[bytes, bytes]:
+    """14.3: the files of starts, by their names."""
+    files = [path.read_bytes() for path in sorted((ROOT_FOLDER / "nvcodec/implicit/starts").glob("*.bin"))]
+    return {hashlib.sha256(data).digest()[:START_BYTES]: specified(data, "starts") for data in files}
+
+
+def read_start(name: bytes, program: Program) -> dict[int, StartTensors]:
+    """14.3 start_file(), by the index of the nodes conv."""
+    need(name in starts(), "unsupported", f"the start {name.hex()} is not known")
+    r, nodes = Reader(starts()[name]), program.of("conv")
+    lengths = [(node.p["channels"], weights_a_channel(program, node)) for node in nodes]
+    need(r.left == sum(1 + channels * (3 + n) for channels, n in lengths), "syntax", "the start is of another program")
+    tensors = {}
+    for node, (channels, n) in zip(nodes, lengths, strict=True):
+        bias_shift = r.u8("a start")
+        exponent, bias, weight = (
+            np.frombuffer(r.take(size * count, "a start"), kind).astype(np.int64)
+            for count, size, kind in ((channels, 2, "<i2"), (channels, 1, "i1"), (channels * n, 1, "i1"))
+        )
+        tensors[node.index] = StartTensors(bias_shift, exponent, bias, weight.reshape(channels, n))
+    return tensors
 
 
 def implicit_units(program: Program, count: int, gop: int) -> list[list[tuple[int, int, list[int]]]]:
@@ -1505,9 +1562,18 @@ class LatentFrame:
 class ImplicitDecoder:
     """14.1 entropy_coded_data(), 14.3 to 14.6."""
 
-    def __init__(self, coder: RangeDecoder, program: Program, count: int, height: int, width: int) -> None:
+    def __init__(
+        self,
+        coder: RangeDecoder,
+        program: Program,
+        count: int,
+        height: int,
+        width: int,
+        start: dict[int, StartTensors] | None = None,
+    ) -> None:
         self.coder, self.program, self.count = coder, program, count
-        self.height, self.width = height, width
+        self.height, self.width, self.start = height, width, start
+        self.least_gain = [0] * (APPEARANCE_LEVELS + 1)
         self.net = starting_network(CONTEXT_WIDTH)
         self.machine = Machine(program, {})
         self.scale_lists: dict[int, Array] = {}  # by level: class x channel
@@ -1515,8 +1581,10 @@ class ImplicitDecoder:
 
     def decode(self, gop: int) -> list[Planes]:
         for node in self.program.of("conv"):
-            self.machine.tensors[node.index] = self.conv_tensors(node)
+            self.machine.tensors[node.index] = self.conv_tensors(node) if self.start is None else self.changed(node)
         self.read_scale_lists()
+        if self.program.of("residual"):
+            self.least_gain = [self.coder.bits(6) for _ in self.least_gain]
         for node in self.program.by_level("grid"):
             self.grids[node.p["level"]] = np.stack(self.grid(node))
         states: dict[int, State] = {}
@@ -1561,6 +1629,16 @@ class ImplicitDecoder:
         check_tensors(tensors, self.program.largest)
         return tensors
 
+    def changed(self, node: Node) -> Tensors:
+        """14.1 conv_changes(node), 14.3."""
+        assert self.start is not None
+        start, kernel = self.start[node.index], node.p["kernel"]
+        weight = clip3(-127, 127, tensor_change(self.coder, start.weight))
+        bias = clip3(-127, 127, tensor_change(self.coder, start.bias)) << start.bias_shift
+        tensors = Tensors(weight.reshape(len(weight), -1, kernel, kernel), start.exponent, bias)
+        check_tensors(tensors, self.program.largest)
+        return tensors
+
     # 14.4
 
     def read_scale_lists(self) -> None:
@@ -1584,7 +1662,11 @@ class ImplicitDecoder:
             unit_motion(self.coder, self.net, frames)
             for f in frames:
                 compensate(f)
-        quantiser = self.coder.bits(6) if self.program.of("quantiser") else 0
+        quantiser = self.coder.bits(6) if self.program.of("quantiser", "residual") else 0
+        residuals: list[dict[int, Array]] = [{} for _ in frames]
+        if self.program.of("residual"):
+            appearance = appearance_levels(self.coder, frames, self.program.moves)
+            residuals = [residual_of(f, g, self.least_gain, quantiser) for f, g in zip(frames, appearance, strict=True)]
         latents: list[dict[int, Array]] = [{} for _ in frames]
         before: list[Array | None] = [None for _ in frames]
         for node in self.program.by_level("latent"):
@@ -1593,7 +1675,10 @@ class ImplicitDecoder:
             for of_frame, symbols in zip(latents, levels, strict=True):
                 of_frame[node.p["level"]] = symbols
             before = list(levels)
-        return [self.frame(f, quantiser, of_frame) for f, of_frame in zip(frames, latents, strict=True)]
+        return [
+            self.frame(f, quantiser, of_frame, residual)
+            for f, of_frame, residual in zip(frames, latents, residuals, strict=True)
+        ]
 
     def latent_frame(self, node: Node, f: UnitFrame, before: Array | None) -> LatentFrame:
         """14.5: what the features and scales of a frame are made of."""
@@ -1643,9 +1728,11 @@ class ImplicitDecoder:
 
     # 14.6
 
-    def frame(self, f: UnitFrame, quantiser: int, latents: dict[int, Array]) -> dict[int, Array]:
+    def frame(
+        self, f: UnitFrame, quantiser: int, latents: dict[int, Array], residual: dict[int, Array]
+    ) -> dict[int, Array]:
         """14.6: sets the samples and the fields after corrections, gives the states."""
-        inputs = FrameInputs(f.number, self.count, f.depth, quantiser, latents, self.grids)
+        inputs = FrameInputs(f.number, self.count, f.depth, quantiser, latents, self.grids, residual=residual)
         inputs.places = list(f.references)
         inputs.states = [s.stored for s in f.states]
         if f.references and self.program.moves:
@@ -1689,6 +1776,131 @@ def cells(size: int, count: int) -> tuple[Array, Array]:
     n = np.arange(count)
     first = np.minimum(n * size // count, size - 1)
     return first, np.minimum(np.maximum((n + 1) * size // count, first + 1), size)
+
+
+# 14.7 Appearance levels
+
+
+@lru_cache(maxsize=1)
+def appearance_context() -> Network:
+    """14.7: the tensors of the context model."""
+    shapes = {
+        "hidden.weight": (16, 8),
+        "hidden.bias": (4, 16),
+        "output.weight": (2, 16),
+        "output.bias": (8, APPEARANCE_LEVELS, 2),
+        "group.bias": (APPEARANCE_LEVELS, 4, 2),
+    }
+    data = specified((ROOT_FOLDER / "nvcodec/grid/contexts.bin").read_bytes(), "appearance context")
+    elements, net, at = np.frombuffer(data, "<i2").astype(np.int64), {}, 0
+    for name, shape in shapes.items():
+        net[f"context.{name}"] = elements[at : at + math.prod(shape)].reshape(shape)
+        at += math.prod(shape)
+    need(at == len(elements), "syntax", "the context model of the appearance levels has another size")
+    return net
+
+
+def appearance_levels(coder: RangeDecoder, frames: list[UnitFrame], moves: bool) -> list[dict[int, Array]]:
+    """14.7: of each frame its levels g[k]. ``moves``: whether the program does."""
+    found: list[dict[int, Array]] = [{} for _ in frames]
+    planes = []  # mismatch and activity, by prediction and difference before corrections
+    for f in frames:
+        mismatch = activity = np.zeros(f.working_size, np.int64)
+        if f.references and moves:
+            mismatch = abs(f.difference[:4]).sum(0)
+            activity = np.sum([edge(f.prediction[c]) for c in range(4)], axis=0)
+        planes.append((mismatch, activity))
+    for k in reversed(range(APPEARANCE_LEVELS)):
+        h, w = frames[0].working_size
+        shape = (APPEARANCE_CHANNELS[k], half(h, k), half(w, k))
+        for g in found:
+            g[k] = np.zeros(shape, np.int64)
+        used = [n for n in range(len(frames)) if coder.bits(1)]
+        sides = {n: [lg(pool(plane, k)) for plane in planes[n]] for n in used}
+        for stage in range(4 if used else 0):
+            places, tables, locations = [], [], []
+            for n, c in product(used, range(shape[0])):
+                y0, x0 = next(place for place in PHASE if stage_of(c, *place) == stage)
+                location, scale_index = appearance_context_of(found[n], k, c, stage, y0, x0, sides[n], frames[n].depth)
+                places.append(found[n][k][c, y0::2, x0::2])
+                locations.append(location)
+                tables.append((4 * scale_index + location % 4).ravel())
+            symbols, at = coder.run(np.concatenate(tables)), 0
+            for place, location in zip(places, locations, strict=True):
+                q = symbols[at : at + location.size].reshape(location.shape)
+                place[...] = (q + (location >> 2) + 127) % 255 - 127
+                at += location.size
+    return found
+
+
+def appearance_context_of(
+    g: dict[int, Array], k: int, c: int, stage: int, y0: int, x0: int, side: list[Array], depth: int
+) -> tuple[Array, Array]:
+    """14.7: location and scale of the samples (c, y0 + 2i, x0 + 2j) of level k."""
+    near, wide, cross, mean = neighbour_sums(g[k], c, stage, y0, x0, bands_related)
+    own = (slice(y0, None, 2), slice(x0, None, 2))
+    above = parent_of(g.get(k + 1), c, *g[k].shape[1:])
+    features = [lg(near), lg(wide), lg(cross), mean, lg(abs(mean)), above[own], side[0][own], side[1][own]]
+    net = appearance_context()
+    bias = net["context.output.bias"][depth, k] + net["context.group.bias"][k, c // 3]
+    return context_output(net, features, stage, bias)
+
+
+# 14.8 Residual
+
+MAX_BAND, MAX_RESIDUAL = 14336, 1023
+LOW = ((0, -21, 404, -21, 0), (0, -33, 214, 214, -33))
+HIGH = ((12, -193, -193, 12, 0), (19, -57, 437, -57, 19))
+
+
+def mirror(t: int, n: int) -> int:
+    """14.8 mirror(t, n)."""
+    t = t % (2 * n - 2) if n > 1 else 0
+    return min(t, 2 * n - 2 - t)
+
+
+def merge(low: Array, high: Array, n: int) -> Array:
+    """14.8 merge(), of the last axis of two arrays."""
+    out = np.zeros((*low.shape[:-1], n), np.int64)
+    for t in range(n):
+        i, p = divmod(t, 2)
+        a = sum(
+            LOW[p][j] * low[..., mirror(2 * (i + j - 2), n) >> 1]
+            + HIGH[p][j] * high[..., mirror(2 * (i + j - 2) + 1, n) >> 1]
+            for j in range(5)
+        )
+        out[..., t] = clip3(-MAX_BAND, MAX_BAND, round2(a, 9))
+    return out
+
+
+def synthesise_level(low: Array, bands: list[Array], rows: int, columns: int) -> Array:
+    """14.8."""
+    upper = merge(low, bands[0], columns)
+    lower = merge(bands[1], bands[2], columns)
+    return merge(upper.T, lower.T, rows).T
+
+
+def residual_of(f: UnitFrame, g: dict[int, Array], least_gain: list[int], quantiser: int) -> dict[int, Array]:
+    """14.8: what the node residual of each level gives."""
+    (h, w), index = f.working_size, [max(least, quantiser) for least in least_gain]
+
+    def amplitude(q: Array, p: int, k: int) -> Array:
+        gain = gains()[index[k] if p == 0 else max(index[k] - 4, 0)]
+        return clip3(-MAX_BAND, MAX_BAND, q * gain)
+
+    image = {4: [amplitude(g[4][9 + p], p, 5) for p in range(3)]}
+    for k in (4, 3, 2, 1):
+        image[k - 1] = [
+            synthesise_level(
+                image[k][p], [amplitude(g[k][3 * p + b], p, k) for b in range(3)], half(h, k - 1), half(w, k - 1)
+            )
+            for p in range(3)
+        ]
+    top = synthesise_level(image[0][0], [amplitude(g[0][b], 0, 0) for b in range(3)], 2 * h, 2 * w)
+    found = {0: np.concatenate([pack(top), np.stack(image[0][1:])])}
+    for k in (1, 2, 3, 4):
+        found[k] = np.stack([round2(image[k][p], k + 1 if p == 0 else k) for p in range(3)])
+    return {k: clip3(-MAX_RESIDUAL, MAX_RESIDUAL, value) for k, value in found.items()}
 
 
 # ---------------------------------------------------------------- command

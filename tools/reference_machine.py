@@ -15,7 +15,17 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from reference_basics import SPEC, Array, Reader, clip3, decompress, fail, need, round2
+from reference_basics import (
+    SPEC,
+    Array,
+    Reader,
+    clip3,
+    decompress,
+    decompress_with_dictionary,
+    fail,
+    need,
+    round2,
+)
 
 MAX_PROGRAM_BYTES, MAX_PROGRAM_NODE_BYTES, MAX_PROGRAM_NODES = 1024, 16384, 512  # chapter 15
 MAX_PROGRAM_SIDE, MAX_PROGRAM_CHANNELS, MAX_PROGRAM_WEIGHTS = 32768, 65536, 33554432
@@ -73,6 +83,7 @@ OPERATIONS = {
     43: Operation("distance", 0, (("slot", 0, 1),)),
     44: Operation("depth", 0),
     45: Operation("quantiser", 0),
+    46: Operation("residual", 0, (("level", 0, 4),)),
     64: Operation("samples", 1),
     65: Operation("store", 1, (("index", 0, 7),)),
     66: Operation("correct", 1, (("slot", 0, 1),)),
@@ -138,6 +149,8 @@ class Program:
 
 def parse_program_section(payload: bytes) -> Program:
     """13.1 program_section()."""
+    if payload[:1] == b"\1":
+        return parse_program(decompress_with_dictionary(payload[1:], 1, MAX_PROGRAM_NODE_BYTES))
     return parse_program(decompress(payload, 1, MAX_PROGRAM_NODE_BYTES))
 
 
@@ -332,6 +345,9 @@ def size_of(node: Node, operands: Sequence[Size], picture: Picture) -> Size:
             return 6, picture.h, picture.w
         case "vectors":
             return 2, picture.bh, picture.bw
+        case "residual":
+            side = 2 ** p["level"]
+            return 3 if p["level"] else 6, -(-picture.h // side), -(-picture.w // side)
         case "samples":
             fits(c == 6 and h >= picture.h and q >= picture.w, "it does not cover the picture")
             return c, h, q
@@ -482,6 +498,7 @@ class FrameInputs:
     pictures: list[Array] = field(default_factory=list)
     vectors: list[Array] = field(default_factory=list)  # before corrections
     final_vectors: list[Array] = field(default_factory=list)
+    residual: dict[int, Array] = field(default_factory=dict)  # by level (14.8)
 
 
 @dataclass
@@ -764,6 +781,8 @@ def read_input(node: Node, f: FrameInputs, a: int) -> Array:
             return one(16 * f.depth)
         case "quantiser":
             return one(f.quantiser)
+        case "residual":
+            return f.residual[p["level"]]
     fail("unsupported", f"the operation {node.operation}")
 
 

@@ -2,9 +2,9 @@
 
     python tools/train_cwrnn.py OUT_DIR CLIP [CLIP ...] --minutes 60 --held-out walk,cup
 
-One segment after the other is encoded in closed loop with the network as it stands, at random lambda and GOP length; the
-network is fitted to what that leaves, jointly with segments before it, and so is the context model. Frames are mirrored
-and transposed, their planes negated, U and V exchanged, by chance. Clips whose name holds a word of --held-out are
+One segment after the other is encoded in closed loop with the network as it stands, at random lambda and GOP length;
+the network is fitted to what that leaves, jointly with segments before it, and so is the context model. Frames are
+mirrored and transposed, their planes negated, U and V exchanged, by chance. Clips whose name holds a word of --held-out are
 measured only: every now and then OUT_DIR/curve.csv gets a line with what they cost. Interrupted, it goes on from
 OUT_DIR/training.pt.
 
@@ -17,6 +17,7 @@ import math
 import random
 import time
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from pathlib import Path
 
 import click
@@ -42,12 +43,12 @@ from nvcodec.media.video_io import VideoReader
 from nvcodec.motion.levels import FrameGeometry
 
 _LAMBDAS = (12.0, 250.0)
-_FRAMES = (9, 17)
+_FRAMES = (9, 9, 13)
 _POOL = 32
 """Segments that steps are taken on."""
-_STEPS = 100
+_STEPS = 120
 """For each segment."""
-_KEY_SHARE, _JOINT_SHARE = 0.12, 0.4
+_KEY_SHARE, _JOINT_SHARE = 0.1, 1.0
 """Of the steps: on key frames, and with gradients through the states."""
 _CONTEXT_ROUNDS = 2
 _HELD_OUT_LAMBDAS = (30.0, 120.0)
@@ -107,7 +108,7 @@ def load(path: Path) -> Tensor:
 
 @dataclass
 class Training:
-    """What is trained, and how far it is. ``blind``: the same network, whose states are never shown: what they bring."""
+    """What is trained, and how far it is. ``blind``: the same network, which never sees states: what they bring."""
 
     module: CWRNN
     blind: CWRNN | None
@@ -149,11 +150,16 @@ class Training:
 
 def resize(module: CWRNN, sizes: Sizes) -> None:
     """Make a network for pictures of another size: its layers that know one."""
-    like = CWRNN(sizes, widths=module.widths)
-    for (name, layer), (_, other) in zip(module.named_modules(), like.named_modules(), strict=True):
+    like = _network_for(sizes, module.widths)
+    for (_, layer), (_, other) in zip(module.named_modules(), like.named_modules(), strict=True):
         for key in ("rows", "columns", "shape"):
             if hasattr(other, key) and not isinstance(getattr(other, key), type(lambda: 0)):
                 setattr(layer, key, getattr(other, key))
+
+
+@lru_cache(maxsize=256)
+def _network_for(sizes: Sizes, widths: Widths) -> CWRNN:
+    return CWRNN(sizes, widths=widths)
 
 
 def blinded(module: nn.Module) -> None:
@@ -212,7 +218,7 @@ def main(
     random.seed(seed)
     out_dir.mkdir(parents=True, exist_ok=True)
     words = held_out.split(",")
-    measured = [load(p)[:9] for p in clips if any(w in p.name for w in words)][:6]
+    measured = [load(p)[:9] for p in clips if any(w in p.name for w in words)][::4]
     pool_of_clips = [load(p).to(torch.int16) for p in clips if not any(w in p.name for w in words)]
     sizes = Sizes((96, 160), (24, 40), 1)
     widths = Widths.of(parameters)
@@ -277,7 +283,7 @@ def main(
             count += 1
             training.seconds = before + time.monotonic() - begun
             if training.seconds >= next_measure:
-                next_measure = training.seconds + 240
+                next_measure = training.seconds + 400
                 costs = held_out_cost(training, measured)
                 line = f"{training.seconds:.0f},{count}," + ",".join(f"{c:.5f}" for c in costs)
                 click.echo(f"{line} loss {sum(losses[-2000:]) / len(losses[-2000:]):.5f}")

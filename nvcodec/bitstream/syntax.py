@@ -273,7 +273,7 @@ def parse_metadata(payload: bytes) -> dict[str, Any]:
 _LEVEL = 19
 """Of compression."""
 _BY_DICTIONARY = 1
-"""First byte of a PROGRAM section that is compressed with the help of ``programs.dict``; else it begins a zstd frame."""
+"""First byte of a PROGRAM section that is compressed with the help of ``programs.dict``; else a zstd frame begins."""
 
 
 @cache

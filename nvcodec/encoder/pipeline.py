@@ -332,20 +332,22 @@ def _encode_shots(
         for place, picture in zip(samples, pictures, strict=True):
             place.copy_(working_samples(picture))
         samples = samples.to(device)
+        known = program_bytes(work.programs)
         if total is None:
             target = Target(lmbda=lambda_for_quality(options.quality or 0))
         else:
-            used = sum(len(s.payload) for s in work.segments) + program_bytes(work.programs)
+            used = sum(len(s.payload) for s in work.segments) + known
             left = total - overhead - used
             target = Target(total_bytes=max(left * shot.count / (count - shot.start), 16.0))
         result = encoder.encode_segment(
             samples, geometry, target, options.seed + number, _reporter(progress, shot, count),
             kept=work.take_segment(), keep=keep,
         )  # fmt: skip
-        if target.total_bytes is not None and len(result.payload) > 1.02 * max(target.total_bytes, 24):
+        taken = len(result.payload) + program_bytes(work.programs) - known
+        if target.total_bytes is not None and taken > 1.02 * max(target.total_bytes, 24):
             raise TargetError(
                 f"the target of {total:.0f} bytes cannot be met: segment {number} came to "
-                f"{len(result.payload)} bytes at best, its share is {target.total_bytes:.0f}"
+                f"{taken} bytes at best, its share is {target.total_bytes:.0f}"
             )
         work.segments.append(Segment(result.payload, result.frame_hash, shot.count))
         work.stages += [result.stages] if result.stages else []

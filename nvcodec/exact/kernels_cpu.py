@@ -12,7 +12,7 @@ from torch import Tensor
 from nvcodec.core.compiled import compiled
 from nvcodec.core.parallel import run_all
 
-__all__ = ["requantised"]
+__all__ = ["requantised", "warped"]
 
 _PART = 1 << 15
 """Elements that are worth a thread."""
@@ -83,3 +83,75 @@ def _by_row(
                 total += np.int64(high[n, i]) << 8
             value = min(max(((total * multiplier + half) >> shift) + added, -bound), bound)
             low[n, i] = lookup[value + bound] if mapped else np.float32(value)
+
+
+def warped(
+    x: np.ndarray, vectors: np.ndarray, block_log2: int, own: np.ndarray, bound: int, threads: int
+) -> np.ndarray:
+    """``Warping`` of (B, C, H, W) by (B, 2, h, w), integers in float32. ``own``: int64, the share, /8, of a block's own
+    vector by the place in it. ``threads``: for rows."""
+    out = np.empty_like(x)
+    rows = x.shape[2]
+    parts = max(1, min(threads, x.size // _PART))
+    cuts = [rows * k // parts for k in range(parts + 1)]
+    run_all([partial(_warp_rows, x, vectors, block_log2, own, bound, a, b, out) for a, b in pairwise(cuts)])
+    return out
+
+
+@compiled
+def _warp_rows(
+    x: np.ndarray, vectors: np.ndarray, block_log2: int, own: np.ndarray, bound: int, first: int, last: int,
+    out: np.ndarray,
+) -> None:  # fmt: skip
+    """Rows ``first`` to ``last``. ``own``: share, /8, of a block's own vector by the place in it."""
+    batch, channels, rows, columns = x.shape
+    high, wide = vectors.shape[2], vectors.shape[3]
+    side = 1 << block_log2
+    shift = 14 if block_log2 else 8
+    half = np.int64(1) << (shift - 1)
+    count = 2 if block_log2 else 1
+    places = np.empty((16, 2), np.int64)
+    weights = np.empty(16, np.int64)
+    for b in range(batch):
+        for y in range(first, last):
+            for col in range(columns):
+                taps = 0
+                for i in range(count):
+                    row = y >> block_log2
+                    share_y = np.int64(8)
+                    if block_log2:
+                        share_y = 8 - own[y % side] if i else own[y % side]
+                        if i:
+                            row = row - 1 if 2 * (y % side) < side else row + 1
+                    row = min(max(row, 0), high - 1)
+                    for j in range(count):
+                        column = col >> block_log2
+                        share_x = np.int64(8)
+                        if block_log2:
+                            share_x = 8 - own[col % side] if j else own[col % side]
+                            if j:
+                                column = column - 1 if 2 * (col % side) < side else column + 1
+                        column = min(max(column, 0), wide - 1)
+                        share = share_y * share_x if block_log2 else np.int64(1)
+                        if share == 0:
+                            continue
+                        at_y = 16 * y + np.int64(vectors[b, 0, row, column])
+                        at_x = 16 * col + np.int64(vectors[b, 1, row, column])
+                        part_y, part_x = at_y & 15, at_x & 15
+                        for dy in range(2):
+                            weight_y = part_y if dy else 16 - part_y
+                            if weight_y == 0:
+                                continue
+                            for dx in range(2):
+                                weight_x = part_x if dx else 16 - part_x
+                                if weight_x == 0:
+                                    continue
+                                places[taps, 0] = min(max((at_y >> 4) + dy, 0), rows - 1)
+                                places[taps, 1] = min(max((at_x >> 4) + dx, 0), columns - 1)
+                                weights[taps] = weight_y * weight_x * share
+                                taps += 1
+                for c in range(channels):
+                    total = half
+                    for t in range(taps):
+                        total += weights[t] * np.int64(x[b, c, places[t, 0], places[t, 1]])
+                    out[b, c, y, col] = min(max(total >> shift, -bound), bound)

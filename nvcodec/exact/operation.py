@@ -74,7 +74,8 @@ class FrameInputs:
     ``numbers``: (B,) display positions, int64. ``latents``: by level, (B, C, H, W). ``grids``: by index, (S, C, H, W).
     ``prediction``, ``difference``, ``pictures[slot]``: (B, 6, h, w) samples, None without references. ``vectors[slot]``
     and ``final_vectors[slot]``: (B, 2, block rows, block columns), quarter luma samples. ``states[slot]``: by index,
-    (B, C, H, W). ``residual``: by level, see ``ResidualInput``. ``distances[slot]``: (B,), signed, in frames. ``depth``, ``quantiser``: of all of them.
+    (B, C, H, W). ``residual``: by level, see ``ResidualInput``. ``distances[slot]``: (B,), signed, in frames.
+    ``depth``, ``quantiser``: of all of them.
     """
 
     numbers: Tensor

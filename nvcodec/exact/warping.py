@@ -8,10 +8,11 @@ the nearest one to the left or right, and of the one between these. There is one
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -52,6 +53,14 @@ class Warping(Operation):
 
     def run(self, number: int, operands: list[Tensor], shape: Shape, execution: Execution) -> Tensor:
         x, v = operands
+        if x.device.type == "cpu":
+            from nvcodec.exact import kernels_cpu  # brings a compiler: only where programs are run
+
+            own = np.array(OVERLAP.get(self.block_log2, (8,)), np.int64)
+            made = kernels_cpu.warped(
+                x.contiguous().numpy(), v.contiguous().numpy(), self.block_log2, own, execution.bound, execution.threads
+            )
+            return torch.from_numpy(made)
         shift = 14 if self.block_log2 else 8
         total = warped(x.double(), v.double(), self.block_log2)
         return torch.floor(total * 2.0**-shift + 0.5).clamp(-execution.bound, execution.bound).float()
@@ -65,21 +74,26 @@ def warped(x: Tensor, v: Tensor, block_log2: int) -> Tensor:
     size = x.shape[-2:]
     if not block_log2:
         return _bilinear(x, v[..., : size[0], : size[1]])
-    side = 1 << block_log2
-    own = torch.tensor(OVERLAP[block_log2], dtype=x.dtype, device=x.device)
-    own_y = own.repeat(-(-size[0] // side))[: size[0], None]
-    own_x = own.repeat(-(-size[1] // side))[: size[1]]
     total: Tensor | float = 0.0
-    for down in (False, True):
-        rows = _blocks_of(size[0], side, v.shape[-2], down, x.device)
-        share_y = 8 - own_y if down else own_y
-        for right in (False, True):
-            columns = _blocks_of(size[1], side, v.shape[-1], right, x.device)
-            share_x = 8 - own_x if right else own_x
-            dense = v.index_select(-2, rows).index_select(-1, columns)
-            total = total + _bilinear(x, dense) * (share_y * share_x)
+    for dense, share in _overlapping(v, (size[0], size[1]), block_log2):
+        total = total + _bilinear(x, dense) * share
     assert isinstance(total, Tensor)
     return total
+
+
+def _overlapping(v: Tensor, size: Sequence[int], block_log2: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """The four vectors of every sample, (B, 2, *size), each with its share, /64."""
+    side = 1 << block_log2
+    own = torch.tensor(OVERLAP[block_log2], dtype=v.dtype, device=v.device)
+    own_y = own.repeat(-(-size[0] // side))[: size[0], None]
+    own_x = own.repeat(-(-size[1] // side))[: size[1]]
+    for down in (False, True):
+        rows = _blocks_of(size[0], side, v.shape[-2], down, v.device)
+        share_y = 8 - own_y if down else own_y
+        for right in (False, True):
+            columns = _blocks_of(size[1], side, v.shape[-1], right, v.device)
+            share_x = 8 - own_x if right else own_x
+            yield v.index_select(-2, rows).index_select(-1, columns), share_y * share_x
 
 
 def _blocks_of(size: int, side: int, blocks: int, outer: bool, device: torch.device) -> Tensor:
@@ -137,9 +151,14 @@ class Warp(ExactLayer):
         self.block_log2, self.units_log2 = block.bit_length() - 1, units_log2
 
     def forward(self, x: Tensor, v: Tensor) -> Tensor:
+        size, vectors = x.shape[-2:], v * 2.0 ** (self.units_log2 - 4)
         if not self.block_log2:
-            return _sampled(x, v[..., : x.shape[-2], : x.shape[-1]] * 2.0 ** (self.units_log2 - 4))
-        return warped(x, v * 2.0**self.units_log2, self.block_log2) * 2.0**-14
+            return _sampled(x, vectors[..., : size[0], : size[1]])
+        total: Tensor | float = 0.0
+        for dense, share in _overlapping(vectors, size, self.block_log2):
+            total = total + _sampled(x, dense) * (share / 64)
+        assert isinstance(total, Tensor)
+        return total
 
     def emit(self, builder: Builder, *operands: Traced) -> Traced:
         x, v = operands

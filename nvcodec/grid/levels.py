@@ -1,9 +1,9 @@
 """The appearance levels of the mixed residual grid: which symbols a frame has, and how large a step of each is.
 
-With the motion levels (``nvcodec.motion.levels``, strides 8 to 128) they are one multi-resolution tensor of a frame. The
-appearance levels have strides 2, 4, 8, 16, 32 luma samples and hold the bands of a wavelet transform: three bands of
-luma at the finest level, three of each plane at the others, and the means at the coarsest. They are critically sampled,
-one symbol a sample, and orthogonal enough that each symbol can be decided by itself.
+With the motion levels (``nvcodec.motion.levels``, strides 8 to 128) they are one multi-resolution tensor of a frame.
+The appearance levels have strides 2, 4, 8, 16, 32 luma samples and hold the bands of a wavelet transform: three bands
+of luma at the finest level, three of each plane at the others, and the means at the coarsest. They are critically
+sampled, one symbol a sample, and orthogonal enough that each symbol can be decided by itself.
 """
 
 from __future__ import annotations

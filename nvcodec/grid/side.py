@@ -16,7 +16,7 @@ _LUMA = 4
 
 
 class AppearanceSide:
-    """Mismatch of the warped references and activity of the prediction, of a coding unit, and the levels read so far."""
+    """Mismatch of the warped references and activity of the prediction of a unit, and the levels read so far."""
 
     def __init__(self, prediction: Tensor, difference: Tensor, geometry: FrameGeometry) -> None:
         """``prediction``, ``difference``: (B, 6, h, w) integers, as motion alone gives them."""

@@ -82,7 +82,7 @@ class SegmentTensors:
     model: LatentModel
     grids: Mapping[int, Tensor]
     changes: Mapping[str, TensorChange] = field(default_factory=dict)
-    quantiser: Quantiser = Quantiser()
+    quantiser: Quantiser = field(default_factory=Quantiser)
 
 
 class _Segment:

@@ -1,8 +1,9 @@
 """Coordinate descent on the residual symbols: one after the other, each with its exact error and all its bits.
 
 Where the importance of blocks differs the bands are not orthogonal; the error that a symbol leaves is known to all that
-follow. What the network adds is taken as given. Inside a level a symbol is weighed on the image that the level's bands are added
-to: the synthesis from there on is nearly orthonormal, so its samples are as important as the picture is there.
+follow. What the network adds is taken as given. Inside a level a symbol is weighed on the image that the level's bands
+are added to: the synthesis from there on is nearly orthonormal, so its samples are as important as the picture is
+there.
 """
 
 from __future__ import annotations

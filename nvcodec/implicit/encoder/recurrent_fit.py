@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -139,25 +139,50 @@ class RecurrentFit(SegmentAnalysis):
         """The units of the present pass that are still to come."""
 
         def begin(number: int) -> Callable[[], FittedUnit]:
-            displays = {r for frame in self.units[number].frames for r in frame.references}
-            net_states = {d: self.net_states[d] for d in displays}
-            states = self.references_of(number, self.states)
-            return partial(self.fitted_unit, number, synthesis, states, net_states, highest_lmbda, effort)
+            return partial(self.fitted_unit, number, synthesis, *self.known_states(number), highest_lmbda, effort)
 
         def finish(number: int, found: FittedUnit) -> None:
             unit = self.units[number]
-            self.keep_motion(number, found.motion.levels)
-            self.records[number] = found.record
-            for b, frame in enumerate(unit.frames):
-                self.states[frame.display] = FrameState(Reference(found.samples[b]), found.motion_states[b])
-                self.net_states[frame.display] = {n: s[b : b + 1] for n, s in found.states.items()}
-            self.drop_states(number)
-            self.net_states = {d: s for d, s in self.net_states.items() if d in self.states}
+            self.adopt(number, found)
             report = UnitReport(unit, *found.bits, plane_errors(found.samples, self.sources(unit)))
             self.reports.append(report)
             on_unit(report)
 
         run_ahead(range(len(self.reports), len(self.units)), self.last_reference, begin, finish)
+
+    def known_states(self, number: int) -> tuple[dict[int, FrameState], dict[int, States]]:
+        """Of the references of a unit."""
+        states = self.references_of(number, self.states)
+        return states, {display: self.net_states[display] for display in states}
+
+    def adopt(self, number: int, found: FittedUnit) -> None:
+        """Keep what was found of a unit; what no unit behind it needs is forgotten."""
+        self.keep_motion(number, found.motion.levels)
+        self.records[number] = found.record
+        for b, frame in enumerate(self.units[number].frames):
+            self.states[frame.display] = FrameState(Reference(found.samples[b]), found.motion_states[b])
+            self.net_states[frame.display] = {n: s[b : b + 1] for n, s in found.states.items()}
+        self.drop_states(number)
+        self.net_states = {d: s for d, s in self.net_states.items() if d in self.states}
+
+    def all_records(self) -> list[UnitRecord]:
+        """In coding order."""
+        return [self.records[number] for number in range(len(self.units))]
+
+    def kept(self) -> dict[str, Any]:
+        """What a pass depends on: a segment of the same source, given this, goes on in the same way."""
+        return self.kept_analysis() | {
+            "reports": [],
+            "states": {},
+            "motion": [list(levels) for levels in self.motion],
+            "least_gains": self.quantiser.least,
+        }
+
+    def take_up(self, state: Mapping[str, Any]) -> None:
+        """Take over what ``kept`` returned, with all tensors on the CPU."""
+        self.restore_analysis(state)
+        self.motion = [list(levels) for levels in state["motion"]]
+        self.quantiser = Quantiser(tuple(state["least_gains"]))
 
     def fitted_unit(
         self,

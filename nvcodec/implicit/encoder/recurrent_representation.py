@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,10 +11,13 @@ from torch import Tensor, nn
 from nvcodec.bitstream.container import program_bytes
 from nvcodec.core.errors import EncodeError
 from nvcodec.core.gop import MAX_GOP
+from nvcodec.encoder.gop_foresight import best_foreseen_gop, trial_lmbda
 from nvcodec.encoder.rate_control import Target
 from nvcodec.encoder.representation import CodedSegment, Keep, StageReport
-from nvcodec.encoder.segment_analysis import SegmentSource
+from nvcodec.encoder.segment_analysis import USUAL_IMPORTANCE, SegmentSource
 from nvcodec.exact.operation import Sizes
+from nvcodec.grid.contexts import appearance_context
+from nvcodec.implicit.encoder.recurrent_fit import RecurrentFit
 from nvcodec.implicit.encoder.recurrent_stages import (
     ACTIVATION_BITS,
     EFFORTS,
@@ -24,12 +27,14 @@ from nvcodec.implicit.encoder.recurrent_stages import (
 )
 from nvcodec.implicit.encoder.start import Start, load_start, starting_point
 from nvcodec.implicit.models.cwrnn import CWRNN, Widths
+from nvcodec.implicit.unit import motion_weights
 from nvcodec.motion.levels import FrameGeometry
 
 __all__ = ["CWRNN_MODEL", "RecurrentEncoder", "check_choices"]
 
 CWRNN_MODEL = "cwrnn"
-DEFAULT_GOP = 4
+GOPS = (4, 2, 8)
+"""Lengths to choose among, the usual one first."""
 DEFAULT_PARAMETERS = 16.5e3
 
 
@@ -47,10 +52,11 @@ def check_choices(effort: str, gop: int | None, params: float | None, epochs: in
 
 @dataclass(frozen=True)
 class RecurrentEncoder:
-    """A ``nvcodec.encoder.representation.SegmentEncoder``. ``programs``: those of the file so far, as coded."""
+    """A ``nvcodec.encoder.representation.SegmentEncoder``. ``gops``: lengths to choose among, the usual one first.
+    ``programs``: those of the file so far, as coded."""
 
     effort: RecurrentEffort
-    gop: int
+    gops: Sequence[int]
     widths: Widths
     programs: list[bytes]
 
@@ -62,7 +68,7 @@ class RecurrentEncoder:
         settings = EFFORTS[effort]
         if epochs is not None:
             settings = replace(settings, epochs=epochs)
-        return RecurrentEncoder(settings, gop or DEFAULT_GOP, Widths.of(params or DEFAULT_PARAMETERS), programs)
+        return RecurrentEncoder(settings, (gop,) if gop else GOPS, Widths.of(params or DEFAULT_PARAMETERS), programs)
 
     def smallest_payload(self, frames: int, geometry: FrameGeometry) -> int:
         """Of frames that are as they are predicted: a flag a level."""
@@ -82,9 +88,23 @@ class RecurrentEncoder:
         def overhead(program: bytes) -> int:
             return 0 if program in self.programs else program_bytes([program])
 
-        source = SegmentSource(samples, geometry, self.gop)
-        task = RecurrentTask(source, self._build, self._load, target, self.effort, seed, self._index, overhead)
-        return encode_recurrent(task, on_unit, kept=kept, keep=keep)
+        known = list(self.programs)  # what is kept under way holds the programs of finished segments alone
+
+        def index(program: bytes) -> int:
+            if program not in known:
+                known.append(program)
+            return known.index(program)
+
+        source = SegmentSource(samples, geometry, self.gops[0])
+        if kept is None or "gop" not in kept:
+            gop = best_foreseen_gop(source, self.gops, trial_lmbda(source, target), _foresee)
+        else:
+            gop, kept = kept["gop"], kept["work"]
+        source = replace(source, gop=gop)
+        task = RecurrentTask(source, self._build, self._load, target, self.effort, seed, index, overhead)
+        coded = encode_recurrent(task, on_unit, kept=kept, keep=keep)
+        self.programs[:] = known
+        return coded
 
     def _build(self, sizes: Sizes) -> nn.Module:
         return CWRNN(sizes, widths=self.widths)
@@ -93,7 +113,8 @@ class RecurrentEncoder:
         found = starting_point(f"cwrnn{self.widths.half}")
         return load_start(module, sizes, ACTIVATION_BITS, *found) if found else None
 
-    def _index(self, program: bytes) -> int:
-        if program not in self.programs:
-            self.programs.append(program)
-        return self.programs.index(program)
+
+def _foresee(source: SegmentSource, lmbda: float) -> tuple[float, float]:
+    fit = RecurrentFit(source, appearance_context())
+    fit.look_ahead(motion_weights(), lmbda * USUAL_IMPORTANCE, lambda report: None)
+    return fit.estimates(lmbda * USUAL_IMPORTANCE)

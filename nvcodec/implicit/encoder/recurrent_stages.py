@@ -3,8 +3,8 @@
 ::
 
     look ahead -> fit -> overfit -> [refine -> overfit] -> prune -> tune -> final
-       |           |       |            |                   |        |       closed loop by the exact machine, symbols by
-       |           |       |            |                   |        |       rate and distortion, until the size is met
+       |           |       |            |                   |        |       closed loop by the exact machine, symbols
+       |           |       |            |                   |        |       by rate and distortion, to the size
        |           |       |            |                   |        on quantised changes of the weights
        |           |       |            |                   weights go back to the start where the change does not pay
        |           |       |            the same again, with everything learned since
@@ -19,53 +19,43 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from nvcodec.core.errors import EncodeError, MismatchError
-from nvcodec.core.gop import CodingUnit
-from nvcodec.core.parallel import run_ahead
-from nvcodec.decoder import FrameHash, output_planes
-from nvcodec.encoder.distortion import plane_errors, psnr_611
-from nvcodec.encoder.rate_control import (
-    AIM,
-    SLOPE,
-    TOLERANCE,
-    Target,
-    UnitBudget,
-    clamp_lambda,
-    first_lambda,
-    measured_slope,
-    next_lambda,
-)
+from nvcodec.core.errors import EncodeError, TargetError
+from nvcodec.encoder.distortion import psnr_611
+from nvcodec.encoder.rate_control import AIM, Target, first_lambda, next_lambda
 from nvcodec.encoder.representation import CodedSegment, Keep, StageReport
 from nvcodec.encoder.segment_analysis import USUAL_IMPORTANCE, SegmentSource, UnitReport
+from nvcodec.entropy.weights import TensorChange
 from nvcodec.exact.layer import calibrate, exact_layers
 from nvcodec.exact.operation import Sizes
 from nvcodec.exact.simulation import Simulation
 from nvcodec.exact.tracing import TracedProgram, place, trace
 from nvcodec.grid.contexts import appearance_context
-from nvcodec.implicit.encoder.exact_synthesis import ExactSynthesis
 from nvcodec.implicit.encoder.overfit import Overfit, rate_at
-from nvcodec.implicit.encoder.recurrent_fit import FittedUnit, PassEffort, RecurrentFit, TwinSynthesis
-from nvcodec.implicit.encoder.start import Start, start_from_nothing
+from nvcodec.implicit.encoder.recurrent_final import FinalCoding, FinalState
+from nvcodec.implicit.encoder.recurrent_fit import PassEffort, RecurrentFit, TwinSynthesis
+from nvcodec.implicit.encoder.start import Start, choose_steps, zero_start
 from nvcodec.implicit.encoder.weight_fit import WeightFit
-from nvcodec.implicit.latents import LatentModel
-from nvcodec.implicit.payload import ImplicitHeader, ImplicitWriter, SegmentTensors
-from nvcodec.implicit.unit import UnitSymbols, motion_weights
-from nvcodec.motion.compensation import FrameState
-from nvcodec.motion.warp import Reference
+from nvcodec.implicit.payload import ImplicitHeader
+from nvcodec.implicit.unit import motion_weights
 
 __all__ = ["EFFORTS", "RecurrentEffort", "RecurrentTask", "encode_recurrent"]
 
 _WEIGHT_GUESS = 0.04
 """Share of the target that the network is believed to take before it is known."""
-_STREAM_END_BITS = 96
 ACTIVATION_BITS = 12
+_LOOK_SHARE, _FINAL_SHARE = 0.04, 0.8
+"""Of the work: what lies behind the look ahead, and before the final passes."""
+_TUNING_RATE = 0.5
+"""Of the rate of the overfit."""
 _PEAK_MARGIN = 1.3
 """Of the largest values that a network gave while it was fitted."""
 
@@ -115,7 +105,10 @@ class RecurrentTask:
 
 @dataclass
 class _Work:
-    """A segment between two pieces of work: all that the rest of its encode depends on."""
+    """A segment between two pieces of work: all that the rest of its encode depends on.
+
+    A pass is quick beside what follows it, so its records are not kept: it is run again where work goes on behind it.
+    """
 
     fit: RecurrentFit
     sizes: Sizes
@@ -128,24 +121,90 @@ class _Work:
     lmbda: float
     tell: Callable[[StageReport], None]
     keep: Keep
-    stage: int = 0
-    """Stages that are done."""
+    entered: int = 0
+    """Stages that have begun."""
+    before_pass: dict[str, Any] | None = None
+    """What the last pass began with."""
     epoch: int = 0
-    """Of an overfit that is under way."""
-    bits: list[float] = field(default_factory=list)
-    """Of each unit, in the last pass, at ``lmbda``."""
-    attempt: dict[str, Any] | None = None
-    figures: dict[str, float] = field(default_factory=dict)
-    replayed: dict[str, Any] | None = None
+    """Of an overfit that is under way, how many are done."""
     optimiser: dict[str, Any] | None = None
+    bits: list[float] = field(default_factory=list)
+    """Of each unit, in the last pass, at ``measured_at``."""
+    measured_at: float = 0.0
+    final: FinalState = field(default_factory=FinalState)
+    figures: dict[str, float] = field(default_factory=dict)
+    _stage: int = field(default=0, init=False)
+    _is_new: bool = field(default=True, init=False)
 
     @property
     def highest_lmbda(self) -> float:
         return self.lmbda * USUAL_IMPORTANCE
 
-    @property
-    def stages(self) -> int:
-        return 2 * self.effort.rounds + 3
+    def enters(self) -> bool:
+        """Whether the next stage is still to be done, or to be gone on with."""
+        self._stage += 1
+        self._is_new = self._stage > self.entered
+        if self._is_new:
+            self.entered, self.epoch, self.optimiser = self._stage, 0, None
+            self.kept_now()
+        return self._stage == self.entered
+
+    def kept_now(self) -> None:
+        """Tell how the work can be had as it is."""
+        self.keep(self.state)
+
+    def state(self) -> dict[str, Any]:
+        device = self.fit.source.samples.device
+        return {
+            "entered": self.entered,
+            "lmbda": self.lmbda,
+            "analysis": self.fit.kept(),
+            "module": dict(self.module.state_dict()),
+            "changes": {n: vars(c) for n, c in self.weights.changes.items()} if self.weights else None,
+            "before_pass": self.before_pass,
+            "epoch": self.epoch,
+            "optimiser": self.optimiser,
+            "bits": self.bits,
+            "measured_at": self.measured_at,
+            "final": self.final.state(),
+            "figures": dict(self.figures),
+            "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what ``state`` returned."""
+        self.before_pass = state["before_pass"]
+        if self.before_pass is not None:  # its records are wanted again
+            self.take_up(self.before_pass)
+            run_pass(self, lambda report: None)
+        self.entered, self.epoch, self.optimiser = state["entered"], state["epoch"], state["optimiser"]
+        self.take_up(state)
+        if state["changes"] is not None:
+            if self.weights is None:
+                start, self.traced = zero_start(self.module, self.sizes, ACTIVATION_BITS)
+                self.weights = WeightFit(self.traced.program, self.sizes, start)
+            self.weights.changes = {name: TensorChange(**change) for name, change in state["changes"].items()}
+        self.bits, self.measured_at, self.figures = state["bits"], state["measured_at"], state["figures"]
+        self.final = FinalState.restored(state["final"])
+        torch.set_rng_state(state["random"])
+        if state["random_cuda"] is not None:
+            torch.cuda.set_rng_state(state["random_cuda"], self.fit.source.samples.device)
+
+    @torch.no_grad()
+    def take_up(self, state: dict[str, Any]) -> None:
+        """Analysis, lambda and weights of a state."""
+        self.lmbda = state["lmbda"]
+        self.fit.take_up(state["analysis"])
+        self.module.load_state_dict(state["module"])
+
+    def begun_pass(self) -> dict[str, Any]:
+        """What a pass begins with, which later work does not change."""
+        return {
+            "lmbda": self.lmbda,
+            "analysis": self.fit.kept(),
+            "module": deepcopy(dict(self.module.state_dict())),
+        }
 
 
 def encode_recurrent(
@@ -157,27 +216,49 @@ def encode_recurrent(
 ) -> CodedSegment:
     """Fit, overfit, prune, tune and code one segment. Raises EncodeError, TargetError."""
     work = _begin(task, tell, keep)
-    effort = work.effort
-    fit = work.fit
+    effort, fit = work.effort, work.fit
+    if kept is not None:
+        work.restore(kept)
+        del kept
 
-    fit.look_ahead(motion_weights(), work.highest_lmbda, _reporter(work, "look ahead", 0.0, 0.04))
-    if work.wanted is not None:
-        wanted = work.wanted * (1 - _WEIGHT_GUESS)
-        work.lmbda = fit.estimated_highest_lmbda(work.highest_lmbda, wanted) / USUAL_IMPORTANCE
-    fit.filter_sources(work.highest_lmbda)
-    fit.weigh(work.highest_lmbda)
+    # look ahead: what later frames inherit from each block
+    if work.enters():
+        fit.start_pass()
+        fit.look_ahead(motion_weights(), work.highest_lmbda, _reporter(work, "look ahead", 0.0, _LOOK_SHARE))
+        if work.wanted is not None:
+            wanted = work.wanted * (1 - _WEIGHT_GUESS)
+            work.lmbda = fit.estimated_highest_lmbda(work.highest_lmbda, wanted) / USUAL_IMPORTANCE
+        fit.filter_sources(work.highest_lmbda)
+        fit.weigh(work.highest_lmbda)
 
-    shares = np.linspace(0.04, 0.75, effort.rounds + 1)
-    for number in range(effort.rounds):
-        low, high = shares[number], shares[number + 1]
+    shares = np.linspace(_LOOK_SHARE, _FINAL_SHARE, effort.rounds + 1).tolist()
+    for number, (low, high) in enumerate(pairwise(shares)):
         middle = low + 0.3 * (high - low)
-        _pass(work, "fit" if not number else "refine", low, middle)
-        if number + 1 < effort.rounds or effort.learns:
-            _overfit(work, number, middle, high)
-        _follow_target(work)
-    if effort.learns or work.weights is None:
+        if work.enters():
+            work.before_pass = work.begun_pass()
+            run_pass(work, _reporter(work, "refine" if number else "fit", low, middle))
+        if work.enters():
+            if effort.learns:
+                _overfit(work, middle, high)
+            _follow_target(work)
+
+    # prune and tune: changes that pay, in steps
+    if work.enters() and (effort.learns or work.weights is None):
         _quantise(work)
-    return _final(work, task)
+
+    # final: closed loop by the exact machine, again with another lambda until the size is met
+    work.enters()
+    assert work.weights is not None
+    payload_bits = _wanted_bits(task, work.traced)  # without a start the program is another one than at first
+    header = ImplicitHeader(task.program_index(work.traced.program.write()), fit.source.gop, work.weights.start.name)
+    coding = FinalCoding(
+        fit, work.traced, work.weights, header, payload_bits, work.highest_lmbda, effort.final, work.final
+    )
+    if work.final.attempt == 0:
+        work.final.before, work.final.lambdas = list(work.bits), [work.measured_at] * len(work.bits)
+    coded = coding.run(effort.attempts, _reporter(work, "final", _FINAL_SHARE, 0.99), work.kept_now)
+    work.figures["weight_bits"] = coding.weight_bits
+    return replace(coded, stages={name: float(value) for name, value in work.figures.items()})
 
 
 def _begin(task: RecurrentTask, tell: Callable[[StageReport], None], keep: Keep) -> _Work:
@@ -188,16 +269,27 @@ def _begin(task: RecurrentTask, tell: Callable[[StageReport], None], keep: Keep)
     place(module, sizes)
     start = task.load(module, sizes)
     traced = trace(module, sizes, ACTIVATION_BITS)
-    wanted = None
+    wanted = _wanted_bits(task, traced)
     lmbda = task.target.lmbda
-    if task.target.total_bytes is not None:
-        wanted = 8.0 * (task.target.total_bytes - task.overhead(traced.program.write()))
-        lmbda = first_lambda(max(wanted, 1.0) / source.luma_samples, len(source.samples))
-        wanted *= AIM
+    if wanted is not None:
+        lmbda = first_lambda(max(wanted / AIM, 1.0) / source.luma_samples, len(source.samples))
     assert lmbda is not None
     fit = RecurrentFit(source, appearance_context())
     weights = WeightFit(traced.program, sizes, start) if start else None
     return _Work(fit, sizes, weights, module, traced, task.effort, wanted, lmbda, tell, keep)
+
+
+def _wanted_bits(task: RecurrentTask, traced: TracedProgram) -> float | None:
+    """What the payload shall take beside its program; None where a lambda is given."""
+    if task.target.total_bytes is None:
+        return None
+    overhead = task.overhead(traced.program.write())
+    if task.target.total_bytes <= overhead:
+        raise TargetError(
+            f"the target of {task.target.total_bytes:.0f} bytes for this segment is out of reach: its program alone "
+            f"takes {overhead}"
+        )
+    return AIM * 8.0 * (task.target.total_bytes - overhead)
 
 
 def _reporter(work: _Work, name: str, low: float, high: float) -> Callable[[UnitReport], None]:
@@ -211,194 +303,80 @@ def _reporter(work: _Work, name: str, low: float, high: float) -> Callable[[Unit
         luma = len(made.unit.frames) * geometry.width * geometry.height
         total = len(work.fit.source.samples)
         psnr = float(psnr_611(made.errors).mean())
-        work.tell(StageReport(name, frames, low + (high - low) * frames / total, made.bits / luma, psnr))
+        fraction = low + (high - low) * min(frames / total, 1.0)  # the last stage may come again
+        work.tell(StageReport(name, (frames - 1) % total + 1, fraction, made.bits / luma, psnr))
 
     return report
 
 
-def _pass(work: _Work, name: str, low: float, high: float) -> None:
-    work.fit.start_pass()
-    simulation = Simulation()
-    work.fit.continue_pass(
-        TwinSynthesis(work.module, simulation),
-        work.highest_lmbda,
-        work.effort.learned,
-        _reporter(work, name, low, high),
-    )
-    work.bits = [report.bits for report in work.fit.reports if report]
-    work.figures[f"{name}_psnr"] = float(torch.cat([psnr_611(r.errors) for r in work.fit.reports if r]).mean())
+def run_pass(work: _Work, on_unit: Callable[[UnitReport], None]) -> None:
+    """Frame by frame in coding order, by the float twin as it stands."""
+    fit = work.fit
+    fit.start_pass()
+    fit.continue_pass(TwinSynthesis(work.module), work.highest_lmbda, work.effort.learned, on_unit)
+    work.bits = [report.bits for report in fit.reports if report]
+    work.measured_at = work.lmbda
+    work.figures["fit_psnr"] = float(torch.cat([psnr_611(r.errors) for r in fit.reports if r]).mean())
 
 
-def _records(work: _Work) -> list[Any]:
-    return [work.fit.records[n] for n in range(len(work.fit.units))]
-
-
-def _overfit(work: _Work, number: int, low: float, high: float) -> None:
+def _overfit(work: _Work, low: float, high: float) -> None:
     """The weights, on what the pass left."""
-    fit = Overfit(work.module, _records(work), Simulation(), joint=work.effort.joint)
-    before = fit.refresh()
-    parameters = [p for p in work.module.parameters() if p.requires_grad]
-    optimiser = torch.optim.Adam(parameters, betas=(0.9, 0.99))
+    fit = Overfit(work.module, work.fit.all_records(), Simulation(), joint=work.effort.joint)
+    optimiser = torch.optim.Adam([p for p in work.module.parameters() if p.requires_grad], betas=(0.9, 0.99))
+    if work.optimiser is not None:
+        optimiser.load_state_dict(work.optimiser)
+    else:
+        work.figures["error_before"] = fit.refresh()
     epochs, units = work.effort.epochs, len(work.fit.units)
-    for epoch in range(epochs):
-        order = torch.randperm(units).tolist()
-        for k, at in enumerate(order):
+    while work.epoch < epochs:
+        fit.refresh()  # so that it is no matter whether work was interrupted before
+        for k, at in enumerate(torch.randperm(units).tolist()):
             for group in optimiser.param_groups:
-                group["lr"] = rate_at((epoch + k / units) / epochs, work.effort.rate)
+                group["lr"] = rate_at((work.epoch + k / units) / epochs, work.effort.rate)
             fit.step(optimiser, at)
-        work.tell(StageReport(f"overfit, epoch {epoch + 1} of {epochs}", 0, low + (high - low) * (epoch + 1) / epochs))
-    after = fit.refresh()
+        work.epoch += 1
+        work.optimiser = optimiser.state_dict()
+        work.kept_now()
+        name = f"overfit, epoch {work.epoch} of {epochs}"
+        work.tell(StageReport(name, 0, low + (high - low) * work.epoch / epochs))
+    work.figures["error_overfitted"] = after = fit.refresh()
     if not math.isfinite(after):
         raise EncodeError("the fit ran away: its error is no longer a number")
-    work.figures[f"error_before_{number}"], work.figures[f"error_after_{number}"] = before, after
 
 
 def _follow_target(work: _Work) -> None:
     """Move lambda so that the next pass meets the target."""
-    if work.wanted is None:
+    if work.wanted is None or not work.bits:
         return
-    work.attempt = {"lambda": work.lmbda, "bits": list(work.bits)}
-    wanted = work.wanted * (1 - _WEIGHT_GUESS)
-    work.lmbda = next_lambda(work.lmbda, sum(work.bits), wanted)
+    work.lmbda = next_lambda(work.measured_at, sum(work.bits), work.wanted * (1 - _WEIGHT_GUESS))
     work.fit.weigh(work.highest_lmbda)
 
 
 def _quantise(work: _Work) -> None:
-    """Prune and tune: changes that pay, in steps."""
     effort = work.effort
     if work.weights is None:
         work.weights, work.traced = _weights_from_nothing(work)
     weights = work.weights
-    exact = Simulation(bits=ACTIVATION_BITS)
-    fit = Overfit(work.module, _records(work), exact, joint=effort.joint)
+    fit = Overfit(work.module, work.fit.all_records(), Simulation(bits=ACTIVATION_BITS), joint=effort.joint)
     fit.refresh()
     weights.choose(weights.sensitivity(fit), prunes=effort.prunes)
     weights.adopt()
-    work.figures |= weights.figures()
     work.figures["error_quantised"] = fit.refresh()
     if effort.tuning:
         units = len(work.fit.units)
         numbers = [at for _ in range(effort.tuning) for at in torch.randperm(units).tolist()]
-        weights.tune(fit, numbers, lambda k: rate_at(k / len(numbers), 0.5 * effort.rate))
+        weights.tune(fit, numbers, lambda k: rate_at(k / len(numbers), _TUNING_RATE * effort.rate))
     work.figures["error_tuned"] = fit.refresh()
     work.figures |= weights.figures()
-    work.tell(StageReport("tune", 0, 0.8))
+    work.tell(StageReport("tune", 0, _FINAL_SHARE))
 
 
 def _weights_from_nothing(work: _Work) -> tuple[WeightFit, TracedProgram]:
     """Fixed points and steps of a network that was fitted without a start: all of it is coded."""
-    Overfit(work.module, _records(work), Simulation(observe=True)).refresh()
+    Overfit(work.module, work.fit.all_records(), Simulation(observe=True)).refresh()
     for layer in exact_layers(work.module):
         layer.peak *= _PEAK_MARGIN
     calibrate(work.module, ACTIVATION_BITS)
-    start, traced = start_from_nothing(work.module, work.sizes, ACTIVATION_BITS)
+    choose_steps(work.module)
+    start, traced = zero_start(work.module, work.sizes, ACTIVATION_BITS)
     return WeightFit(traced.program, work.sizes, start), traced
-
-
-def _final(work: _Work, task: RecurrentTask) -> CodedSegment:
-    """Closed-loop passes by the exact machine, again with another lambda until the size is met."""
-    effort, fit = work.effort, work.fit
-    assert work.weights is not None
-    index = task.program_index(work.traced.program.write())
-    header = ImplicitHeader(index, fit.source.gop, work.weights.start.name)
-    before, lambdas = list(work.bits), [work.lmbda] * len(work.bits)
-    if work.attempt is not None:
-        lambdas = [work.attempt["lambda"]] * len(work.bits)
-    slope, best = SLOPE, None
-    for attempt in range(effort.attempts):
-        coded, spent, used = _code_once(work, header, before, lambdas, slope, attempt)
-        if work.wanted is None or TOLERANCE[0] <= coded.bits * AIM / work.wanted <= TOLERANCE[1]:
-            return _with_figures(coded, work)
-        if best is None or _distance(coded.bits, work.wanted) < _distance(best.bits, work.wanted):
-            best = coded
-        if attempt:
-            slope = measured_slope((sum(before), sum(spent)), (_mean_log(lambdas, spent), _mean_log(used, spent)))
-        before, lambdas = spent, used
-    assert best is not None
-    return _with_figures(best, work)
-
-
-def _with_figures(coded: CodedSegment, work: _Work) -> CodedSegment:
-    return replace(coded, stages={name: float(value) for name, value in work.figures.items()})
-
-
-def _code_once(
-    work: _Work, header: ImplicitHeader, before: list[float], lambdas: list[float], slope: float, attempt: int
-) -> tuple[CodedSegment, list[float], list[float]]:
-    """One pass; also bits and lambda of each unit."""
-    fit, geometry = work.fit, work.fit.source.geometry
-    device = fit.source.samples.device
-    assert work.weights is not None
-    changes = work.weights.changes
-    convolutions = {} if work.weights.start.name else work.weights.symbols()
-    empty = SegmentTensors(convolutions, LatentModel(()), {}, changes, fit.quantiser)
-    writer = ImplicitWriter(header, work.traced.program, empty, geometry, len(fit.source.samples), device)
-    work.figures["weight_bits"] = writer.segment.weight_bits
-    synthesis = ExactSynthesis(writer.segment.machine)
-    budget = None
-    if work.wanted is not None:
-        budget = UnitBudget(work.wanted - writer.segment.weight_bits - _STREAM_END_BITS, before, lambdas, slope)
-    fit.start_pass()
-    spent: list[float] = []
-    used: list[float] = []
-    planes: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
-    quality: list[Tensor] = []
-    low = 0.8 + 0.2 * (1 - 0.5**attempt)
-    report = _reporter(work, "final", low, low + 0.1 * 0.5**attempt)
-
-    def needs(number: int) -> int:
-        """Lambda goes by all units but the one just before, which may be under way, unless that is needed, too."""
-        return max(fit.last_reference(number), number - 2)
-
-    def begin(number: int) -> Callable[[], FittedUnit]:
-        used.append(budget.lmbda(number, needs(number) + 1) if budget else work.lmbda)
-        displays = {r for frame in fit.units[number].frames for r in frame.references}
-        net_states = {d: fit.net_states[d] for d in displays}
-        states = fit.references_of(number, fit.states)
-        highest = clamp_lambda(used[number]) * USUAL_IMPORTANCE
-
-        def run() -> FittedUnit:
-            return fit.fitted_unit(number, synthesis, states, net_states, highest, work.effort.final)
-
-        return run
-
-    def finish(number: int, found: FittedUnit) -> None:
-        unit: CodingUnit = fit.units[number]
-        start = writer.bits
-        symbols = UnitSymbols([], found.motion.levels, found.grid.levels, found.record.quantiser)
-        made = writer.code(symbols)
-        spent.append(writer.bits - start)
-        if budget:
-            budget.spend(spent[-1])
-        exact = torch.stack([made[f.display].frame.appearance.packed for f in unit.frames])
-        if not torch.equal(exact, found.samples):
-            raise MismatchError("what was fitted and what is coded differ")
-        fit.keep_motion(number, found.motion.levels)
-        fit.records[number] = found.record
-        for b, frame in enumerate(unit.frames):
-            fit.states[frame.display] = FrameState(Reference(found.samples[b]), found.motion_states[b])
-            fit.net_states[frame.display] = {n: s[b : b + 1] for n, s in found.states.items()}
-            planes[frame.display] = output_planes(exact[b], geometry.width, geometry.height)
-        fit.drop_states(number)
-        fit.net_states = {d: s for d, s in fit.net_states.items() if d in fit.states}
-        errors = plane_errors(exact, fit.sources(unit))
-        quality.append(psnr_611(errors))
-        report(UnitReport(unit, found.bits[0], found.bits[1], errors))
-
-    run_ahead(range(len(fit.units)), needs, begin, finish)
-    digest = FrameHash()
-    for display in sorted(planes):
-        digest.add(planes[display])
-    return CodedSegment(writer.finish(), digest.digest(), float(torch.cat(quality).mean())), spent, used
-
-
-def _distance(bits: float, wanted: float) -> float:
-    """How bad it is to miss the target; above it three times as bad as below."""
-    miss = math.log(bits / wanted)
-    return max(-miss, 3 * miss)
-
-
-def _mean_log(lambdas: list[float], bits: list[float]) -> float:
-    """Geometric mean, weighted by bits."""
-    weights = [max(b, 1.0) for b in bits]
-    return math.exp(sum(w * math.log(x) for x, w in zip(lambdas, weights, strict=True)) / sum(weights))

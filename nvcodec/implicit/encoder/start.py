@@ -24,7 +24,7 @@ from nvcodec.implicit.encoder.coding import conv_symbols
 from nvcodec.implicit.starts import read_start, start_name, write_start
 from nvcodec.implicit.weights import ConvSymbols
 
-__all__ = ["Start", "load_start", "start_from_nothing", "starting_point", "write_trained"]
+__all__ = ["Start", "choose_steps", "load_start", "starting_point", "write_trained", "zero_start"]
 
 
 @dataclass(frozen=True)
@@ -80,16 +80,19 @@ def bias_step(layer: Conv2d) -> float:
     return float(2.0 ** (layer.bias_shift - layer.fraction))
 
 
-def start_from_nothing(module: nn.Module, sizes: Sizes, bits: int) -> tuple[Start, TracedProgram]:
-    """A start of zeros, without a name, for a calibrated module whose weights are coded as they are."""
-    layers = {}
+def choose_steps(module: nn.Module) -> None:
+    """The finest steps that reach all weights and biases, for a calibrated module that has no start."""
     for layer in module.modules():
         if isinstance(layer, Conv2d):
             with torch.no_grad():
                 layer.step.copy_(layer.least_step())
             layer.fit_bias()
+
+
+def zero_start(module: nn.Module, sizes: Sizes, bits: int) -> tuple[Start, TracedProgram]:
+    """A start of zeros, without a name, for a module whose weights are coded as they are."""
     traced = trace(module, sizes, bits)
-    tensors = {}
+    tensors, layers = {}, {}
     for number, (layer, fraction_in) in traced.convolutions.items():
         layers[number] = layer
         found = conv_symbols(layer, fraction_in)

@@ -35,7 +35,7 @@ from nvcodec.exact.arrangement import Concat, Fit, PixelUnshuffle, Slice, Upsamp
 from nvcodec.exact.convolution import Conv2d
 from nvcodec.exact.operation import FrameInputs, Sizes
 from nvcodec.exact.outputs import Correct, Samples, Store
-from nvcodec.exact.pointwise import Add, LeakyReLU, Multiply, Scale, Tanh
+from nvcodec.exact.pointwise import Add, LeakyReLU, Multiply, Scale, Sigmoid, Tanh
 from nvcodec.exact.references import (
     Depth,
     Difference,
@@ -139,12 +139,15 @@ class MotionHalf(nn.Module):
 
 
 class CWRNN(nn.Module):
-    """``parameters``: about how many weights; ``widths``: in the place of that."""
+    """``parameters``: about how many weights; ``widths``: in the place of that. ``gated``: whether the warped half
+    states are multiplied by what the residual says (context modulation)."""
 
-    def __init__(self, sizes: Sizes, parameters: float = 0, *, widths: Widths | None = None) -> None:
+    def __init__(
+        self, sizes: Sizes, parameters: float = 0, *, widths: Widths | None = None, gated: bool = False
+    ) -> None:
         super().__init__()
         self.widths = w = widths or (Widths.of(parameters) if parameters else Widths())
-        half, blocks = sizes.half, sizes.blocks
+        half = sizes.half
         quarter = (-(-half[0] // 2), -(-half[1] // 2))
         self.half_state = Store(0, w.half_state, *half)
         self.quarter_state = Store(1, w.quarter_state, *quarter)
@@ -174,6 +177,9 @@ class CWRNN(nn.Module):
         self.see_samples, self.enter_samples = Concat(), Conv2d(18, w.half, 3)
         self.see_states, self.enter_states = Concat(), Conv2d(2 * w.half_state + w.quarter, w.half)
         self.join_half = Add()
+        self.gated = gated
+        if gated:
+            self.state_gate, self.open_state, self.let_through = Conv2d(6, w.half_state, 3), Sigmoid(), Multiply()
         self.bias, self.add_bias, self.gate, self.open = Conv2d(4, w.half), Add(), Conv2d(4, w.half), Multiply()
         self.first_half, self.second_half = Conv2d(w.half, w.half, 3), Conv2d(w.half, w.half, 3)
         self.act_half = LeakyReLU()
@@ -202,6 +208,9 @@ class CWRNN(nn.Module):
         quarter = self.leave_quarter(self.act_quarter(quarter))
 
         samples = self.enter_samples(self.see_samples(self.residual_scale(residual), prediction, difference))
+        if self.gated:
+            gate = self.open_state(self.state_gate(self.residual_scale(residual)))
+            fine = [self.let_through(state, gate) for state in fine]
         states = self.enter_states(self.see_states(*fine, self.fit_up(self.up(quarter))))
         half = self.act_half(self.add_bias(self.join_half(samples, states), self.bias(conditions)))
         half = self.act_half(self.first_half(half))
