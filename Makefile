@@ -38,8 +38,11 @@ demo: $(READY)
 	mkdir -p $(DEMO)
 	$(BIN)/cwrv encode tests/data/bunny_demo.mkv -o $(DEMO)/bunny_demo.cwrv --bpp 0.15 --effort fast -y
 	$(BIN)/cwrv decode $(DEMO)/bunny_demo.cwrv -o $(DEMO)/bunny_demo.mp4 -y
+	$(BIN)/cwrv encode tests/data/bunny_demo.mkv -o $(DEMO)/bunny_cwrnn.cwrv --model cwrnn --bpp 0.15 --effort fast --frames 0:9 -y
+	$(BIN)/cwrv decode $(DEMO)/bunny_cwrnn.cwrv -o $(DEMO)/bunny_cwrnn.mp4 -y
 	@$(BIN)/python tools/measure.py $(DEMO)/bunny_demo.cwrv tests/data/bunny_demo.mkv
-	@echo "decoded video: $(DEMO)/bunny_demo.mp4"
+	@$(BIN)/python tools/measure.py $(DEMO)/bunny_cwrnn.cwrv tests/data/bunny_demo.mkv --frames 0:9
+	@echo "decoded videos: $(DEMO)/bunny_demo.mp4 (hybrid), $(DEMO)/bunny_cwrnn.mp4 (cwrnn)"
 
 clean:
 	rm -rf $(VENV) $(DEMO) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

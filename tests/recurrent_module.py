@@ -44,11 +44,8 @@ class OwnRecurrent(nn.Module):
         self.up, self.fit_half = exact.Upsample(2), exact.Fit(rows, columns)
         self.see_half, self.half_in = exact.Concat(), exact.Conv2d(12 + 3 * STATE + 1, WIDTH, 3)
         self.there, self.is_there, self.add_presence = exact.Concat(), exact.Conv2d(2, WIDTH), exact.Add()
-        self.act, self.to_state, self.to_samples = (
-            exact.LeakyReLU(),
-            exact.Conv2d(WIDTH, STATE),
-            exact.Conv2d(WIDTH, 6, 3),
-        )
+        self.act, self.to_state = exact.LeakyReLU(), exact.Conv2d(WIDTH, STATE)
+        self.to_samples = exact.Conv2d(WIDTH, 6, 3)
         self.add_prediction, self.samples = exact.Add(), exact.Samples()
         for layer in (self.motion_out, self.to_samples):  # at first nothing is added
             layer.weight.data.mul_(0.05)

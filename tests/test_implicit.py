@@ -30,7 +30,7 @@ from nvcodec.implicit.encoder.model import distortion
 from nvcodec.media.y4m import write_y4m
 
 HNERV = EncodeOptions(model="hnerv", params=4e3, epochs=3, effort="fast", device="cpu", threads=1)
-OWN = EncodeOptions(model="module", bpp=4.0, epochs=3, effort="fast", device="cpu", threads=1)
+OWN = EncodeOptions(model="module", bpp=6.0, epochs=3, effort="fast", device="cpu", threads=1)
 MODELS: dict[str, tuple[EncodeOptions, Any]] = {"hnerv": (HNERV, None), "recurrent": (OWN, OwnRecurrent)}
 """Options and, where users bring it, the module."""
 
@@ -71,7 +71,7 @@ def test_the_file_is_what_was_meant(file: tuple[Path, EncodeReport]) -> None:
         decoder.verify()
     (stages,) = report.stages
     assert stages["fitted"] > 10
-    assert 0.05 < stages["sparsity"] < 0.2
+    assert 0.05 < stages["sparsity"] < 0.25
     with Decoder(path) as decoder:
         made = torch.stack([working_samples(frame) for frame in decoder]) / 1024 - 0.5
     source = torch.stack([working_samples(frame) for frame in tiny_frames(32, 16, 5)]) / 1024 - 0.5
@@ -227,7 +227,7 @@ def test_one_frame_and_odd_sizes(tmp_path: Path) -> None:
 
         with path.open("wb") as stream:
             write_y4m(stream, properties(width, height), tiny_frames(width, height, count))
-        for options, module in ((replace(HNERV, epochs=1), None), (replace(OWN, bpp=None, epochs=2), OwnRecurrent)):
+        for options, module in ((replace(HNERV, epochs=1), None), (replace(OWN, bpp=None, epochs=1), OwnRecurrent)):
             report = encode(path, tmp_path / "a.cwrv", options, overwrite=True, module=module)
             assert report.frames == count
             assert len(planes(tmp_path / "a.cwrv")) == count

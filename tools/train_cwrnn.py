@@ -47,6 +47,7 @@ _FRAMES = (9, 9, 13)
 _POOL = 32
 """Segments that steps are taken on."""
 _STEPS = 120
+_LEAST_POOL = 6
 """For each segment."""
 _KEY_SHARE, _JOINT_SHARE = 0.1, 1.0
 """Of the steps: on key frames, and with gradients through the states."""
@@ -203,10 +204,10 @@ def held_out_cost(training: Training, clips: list[Tensor]) -> list[float]:
 @click.command()
 @click.argument("out_dir", type=click.Path(file_okay=False, path_type=Path))
 @click.argument("clips", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
-@click.option("--parameters", default=14000.0, help="Weights of the network.")
+@click.option("--parameters", default=15500.0, help="Weights of the network.")
 @click.option("--minutes", default=60.0, help="How long to train in all.")
 @click.option("--held-out", default="walk,citynight,cup,s_layer_3", help="Clips that are only measured.")
-@click.option("--rate", default=3e-3, help="Learning rate of the weights.")
+@click.option("--rate", default=2.5e-3, help="Learning rate of the weights.")
 @click.option("--threads", default=2)
 @click.option("--blind/--no-blind", default=True, help="Train a network without states beside it.")
 @click.option("--seed", default=0)
@@ -264,6 +265,8 @@ def main(
             training.learn_context(fit, context_optimiser)
             for m, pool, optimiser in zip(nets, pools, optimisers, strict=True):
                 pool.append(Overfit(m, records, Simulation(), joint=m is module))
+                if len(pool) < _LEAST_POOL:
+                    continue
                 del pool[:-_POOL]
                 for group in optimiser.param_groups:
                     group["lr"] = rate_at(done, rate)
@@ -283,7 +286,7 @@ def main(
             count += 1
             training.seconds = before + time.monotonic() - begun
             if training.seconds >= next_measure:
-                next_measure = training.seconds + 400
+                next_measure = training.seconds + 300
                 costs = held_out_cost(training, measured)
                 line = f"{training.seconds:.0f},{count}," + ",".join(f"{c:.5f}" for c in costs)
                 click.echo(f"{line} loss {sum(losses[-2000:]) / len(losses[-2000:]):.5f}")

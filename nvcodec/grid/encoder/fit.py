@@ -44,7 +44,7 @@ def sample_weights(importance: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 class GridFit:
-    """The appearance levels of one unit while they are being fitted, finest first in ``levels``."""
+    """The appearance levels of one unit while they are being fitted, finest first in ``levels``, on the CPU."""
 
     def __init__(
         self,
@@ -59,14 +59,14 @@ class GridFit:
         """``target``: (B, 6, h, w), what the frames are made to look like, 10 bits. ``inputs``: what the references
         say. ``importance``: (B, block rows, block columns), weight of the errors of each block. ``context``: prices
         the symbols. ``gains``: see ``nvcodec.grid.levels.Quantiser``."""
-        self.unit, self.target, self.context, self.gains = unit, target, context, gains
+        self.unit, self.target, self.context, self.gains = unit, target.cpu(), context, gains
         self.weights = sample_weights(importance, geometry.half)
         self.side = AppearanceSide(inputs.prediction, inputs.difference, geometry)
         self.levels = empty_levels(len(target), geometry)
 
     def start(self, prediction: Tensor) -> None:
         """Begin with the transform of the prediction's error, every symbol rounded towards zero."""
-        goal = amplitudes(self.target - prediction)
+        goal = amplitudes(self.target - prediction.cpu())
         levels = [level / channel_gains(self.gains, k) for k, level in enumerate(goal)]
         rounded = [torch.sign(x) * torch.floor(x.abs() + 1 - _DEAD_ZONE) for x in levels]
         self.levels = [x.clamp(-SYMBOL_BOUND, SYMBOL_BOUND) for x in rounded]
@@ -77,7 +77,7 @@ class GridFit:
         """Visit every symbol of the ``count`` finest levels. ``made``: samples (B, 6, h, w) of levels, and the residual
         that they expand to; what the network adds to that is taken as given."""
         samples, residual = made(self.levels)
-        rest = samples - residual - self.target
+        rest = samples.cpu() - residual - self.target
         self.levels = descended_levels(
             self.levels, self.gains, rest, self.weights * (1 / SAMPLE_STEP**2), self.side, self.context,
             self.unit.depth, lmbda, count,

@@ -22,7 +22,7 @@ from nvcodec.encoder.segment_analysis import SegmentAnalysis, SegmentSource, Uni
 from nvcodec.entropy.context import ContextWeights
 from nvcodec.exact.outputs import Store
 from nvcodec.exact.simulation import Simulation, simulate
-from nvcodec.grid.encoder.fit import GridFit, gain_index, sample_weights
+from nvcodec.grid.encoder.fit import GridFit, gain_index
 from nvcodec.grid.encoder.transform import Reach
 from nvcodec.grid.levels import Quantiser
 from nvcodec.grid.wavelet import residual_planes
@@ -231,7 +231,7 @@ class RecurrentFit(SegmentAnalysis):
         has = unit.reference_count > 0
         record = UnitRecord(
             unit, inputs.prediction if has else None, inputs.difference if has else None, {}, vectors, vectors,
-            blend_of(motion) if has else None, target, sample_weights(relative, geometry.half), lmbda, index,
+            blend_of(motion) if has else None, target, grid.weights.to(target.device), lmbda, index,
         )  # fmt: skip
         return record, grid
 

@@ -35,7 +35,7 @@ __all__ = ["CWRNN_MODEL", "RecurrentEncoder", "check_choices"]
 CWRNN_MODEL = "cwrnn"
 GOPS = (4, 2, 8)
 """Lengths to choose among, the usual one first."""
-DEFAULT_PARAMETERS = 16.5e3
+DEFAULT_PARAMETERS = 15.5e3
 
 
 def check_choices(effort: str, gop: int | None, params: float | None, epochs: int | None) -> None:

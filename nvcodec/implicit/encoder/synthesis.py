@@ -67,8 +67,9 @@ def inputs_of(record: UnitRecord, states: Mapping[int, States]) -> FrameInputs:
     made.distances = _slots([torch.tensor([f.distances[k] for f in unit.frames], device=device) for k in slots])
     references = [[states[frame.references[k]] for frame in unit.frames] for k in slots]
     made.states = _slots([{n: torch.cat([s[n] for s in found]) for n in found[0]} for found in references])
-    made.vectors, made.final_vectors = _slots(record.vectors), _slots(record.final_vectors)
-    made.residual = {level: x * (1 / SAMPLE_SCALE) for level, x in record.residual.items()}
+    made.vectors = _slots([v.to(device) for v in record.vectors])
+    made.final_vectors = _slots([v.to(device) for v in record.final_vectors])
+    made.residual = {level: x.to(device) * (1 / SAMPLE_SCALE) for level, x in record.residual.items()}
     if record.prediction is not None and record.difference is not None:
         made.prediction = (record.prediction - GREY) * (1 / SAMPLE_SCALE)
         made.difference = record.difference * (1 / SAMPLE_SCALE)

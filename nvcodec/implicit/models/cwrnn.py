@@ -58,9 +58,9 @@ _LOUDER = 3
 class Widths:
     """Channels: of the layers and of the state at half the resolution, and at a quarter of it."""
 
-    half: int = 20
+    half: int = 16
     half_state: int = 8
-    quarter: int = 12
+    quarter: int = 16
     quarter_state: int = 4
 
     @staticmethod
@@ -68,7 +68,7 @@ class Widths:
         """The widest with at most so many weights; the narrowest there is where all have more."""
         found = Widths(6, 2, 4, 1)
         for half in range(7, 1024):
-            wider = Widths(half, max(half * 2 // 5, 2), max(half * 3 // 5, 4), max(half // 5, 1))
+            wider = Widths(half, half // 2, half, half // 4)
             if wider.weights > parameters:
                 break
             found = wider
