@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from nvcodec.encoder import unit_motion_search
+from nvcodec.encoder import segment_analysis, unit_motion_search, weight_changes
 from nvcodec.entropy.context import ChannelLayout, stage_of
-from nvcodec.hybrid.encoder import quantise, segment_fit, stages
+from nvcodec.grid.encoder import fit
+from nvcodec.hybrid.encoder import stages
+from nvcodec.implicit.encoder import recurrent_representation, recurrent_stages
 from nvcodec.motion import unit
 
 TOOLS = Path(__file__).parents[1] / "tools"
@@ -27,18 +29,24 @@ def test_every_part_is_found_and_replaced(ablation: dict[str, Any], monkeypatch:
         (unit, "predict_motion"),
         (unit_motion_search, "search_motion"),
         (stages, "_weigh"),
-        (segment_fit, "filtered_frames"),
+        (segment_analysis, "filtered_frames"),
         (stages, "quantise_network"),
-        (quantise, "_choose_symbols"),
+        (weight_changes, "_choose_symbols"),
+        (recurrent_representation, "load_start"),
+        (recurrent_representation, "CWRNN"),
+        (fit, "descended_levels"),
     )
     before = [getattr(*place) for place in places]
     for place, value in zip(places, before, strict=True):
         monkeypatch.setattr(*place, value)  # put back behind the test
-    monkeypatch.setattr(stages, "EFFORTS", dict(stages.EFFORTS))
+    for module in (stages, recurrent_stages):
+        monkeypatch.setattr(module, "EFFORTS", dict(module.EFFORTS))
     for variant in ablation["VARIANTS"]:
         variant.take_out()
     assert all(getattr(*place) is not value for place, value in zip(places, before, strict=True))
     assert not stages.EFFORTS["medium"].tuning
+    effort = recurrent_stages.EFFORTS["fast"]
+    assert not any((effort.learns, effort.joint, effort.prunes, effort.tuning))
 
 
 def test_the_table_compares_with_all_parts_of_the_same_effort(ablation: dict[str, Any]) -> None:

@@ -45,16 +45,10 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def told() -> list[Progress]:
-    """Of the encode of ``file``, once that is there."""
-    return []
-
-
-@pytest.fixture(scope="module")
-def file(clip: Path, told: list[Progress]) -> tuple[Path, EncodeReport]:
+def file(clip: Path) -> tuple[Path, EncodeReport]:
     """Five frames of 32x16."""
     path = clip.with_name("file.cwrv")
-    return path, encode(clip, path, OPTIONS, progress=told.append)
+    return path, encode(clip, path, OPTIONS)
 
 
 def info(path: Path) -> dict[str, Any]:
@@ -83,13 +77,15 @@ def test_the_file_is_what_was_meant(file: tuple[Path, EncodeReport]) -> None:
     assert 0 < stages["sparsity"] < 1
 
 
-def test_what_is_told_on_the_way(file: tuple[Path, EncodeReport], told: list[Progress]) -> None:
-    """The last stage may come again; the bar does not go back, nor beyond its end."""
-    assert file
+def test_what_is_told_on_the_way(clip: Path, tmp_path: Path) -> None:
+    """The last stage comes again where the size cannot be met; the bar does not go back, nor beyond its end."""
+    told: list[Progress] = []
+    encode(clip, tmp_path / "a.cwrv", replace(NARROW, bpp=9.0), frames=(0, 2), progress=told.append)
+    assert [progress.stage for progress in told].count("final") > 2
     fractions = [progress.fraction for progress in told]
     assert fractions == sorted(fractions)
     assert 0.95 < fractions[-1] <= 1
-    assert all(0 <= progress.frame <= 5 for progress in told)
+    assert all(0 <= progress.frame <= 2 for progress in told)
     stages = list(dict.fromkeys(progress.stage for progress in told))
     assert stages == ["look ahead", "fit", "overfit, epoch 1 of 2", "overfit, epoch 2 of 2", "tune", "final"]
 
@@ -133,7 +129,7 @@ def test_where_the_bits_went(file: tuple[Path, EncodeReport]) -> None:
         assert unit["bits"] == pytest.approx(unit["motion_bits"] + sum(unit["grid_bits"].values()))
     assert (segment["latents"], segment["latent_bits"], found["bytes_by_purpose"]["latents"]) == (0, {}, 0)
     assert segment["parameters"] == report.stages[0]["weights"] == Widths.of(16.5e3).weights
-    assert segment["weight_bits"] == pytest.approx(report.stages[0]["weight_bits"], rel=1e-3)
+    assert segment["weight_bits"] == pytest.approx(report.stages[0]["weight_bits"], rel=0.01)
     assert sorted(n for unit in segment["units"] for n in unit["frames"]) == list(range(5))
 
 
@@ -149,8 +145,8 @@ def test_ranges_are_parts_of_the_whole(file: tuple[Path, EncodeReport]) -> None:
 
 @pytest.mark.parametrize(
     "arithmetic",
-    [{"threads": 2}, {"mkldnn": False}, {"ATEN_CPU_CAPABILITY": "default"}, {"ONEDNN_MAX_CPU_ISA": "SSE41"}],
-    ids=lambda arithmetic: next(iter(arithmetic)),
+    [{"threads": 2}, {"mkldnn": False}, {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41"}],
+    ids=["two threads", "without oneDNN", "oldest kernels"],
 )
 def test_every_arithmetic_gives_the_same_frames(file: tuple[Path, EncodeReport], arithmetic: dict[str, Any]) -> None:
     """In a process that has no modules of the encoder."""
@@ -187,8 +183,7 @@ def test_a_device_gives_the_same_frames(file: tuple[Path, EncodeReport], request
 
 @pytest.mark.usefixtures("cuda")
 def test_what_is_encoded_on_a_device_decodes_on_the_cpu(encode_tiny: Callable[..., Encoded]) -> None:
-    options = {"model": "cwrnn", "params": 3000, "quality": 30, "epochs": 1, "gop": 1}
-    made = encode_tiny(16, 16, 2, device="cuda", **options)
+    made = encode_tiny(16, 16, 3, model="cwrnn", params=3000, quality=30, epochs=1, gop=2, device="cuda")
     with Decoder(made.path, device="cpu", threads=1) as decoder:
         decoder.verify()
 
@@ -228,8 +223,8 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> bytes:
 def test_a_segment_from_a_start(start: bytes, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It names the start, takes less for its weights, and is refused by a decoder that does not know it."""
     path = tmp_path / "a.cwrv"
-    report = encode(clip, path, NARROW)
-    assert 0.95 * 2.5 <= report.bpp <= 1.02 * 2.5
+    report = encode(clip, path, replace(NARROW, bpp=1.8))
+    assert 0.95 * 1.8 <= report.bpp <= 1.02 * 1.8
     with Decoder(path) as decoder:
         (segment,) = decoder.container.iter_segments()
         decoder.verify()
@@ -254,11 +249,14 @@ def test_a_stopped_encode_goes_on_to_the_same_bytes(
     name: str, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     """Stopped whenever something was kept, between two attempts at the size, too."""
-    options = replace(CASES[name], epochs=1, bpp=4.0)
-    if name == "made start":
-        request.getfixturevalue("start")
-    elif name == "shipped start" and starting_point(f"cwrnn{Widths.of(16.5e3).half}") is None:
+    options = replace(CASES[name], epochs=2 if name == "no start" else 1, bpp=4.0)
+    is_shipped = starting_point(f"cwrnn{Widths.of(16.5e3).half}") is not None
+    if name == "shipped start" and not is_shipped:
         pytest.skip("there is none")
+    if name == "made start":
+        if is_shipped:
+            pytest.skip("one is shipped")
+        request.getfixturevalue("start")
     monkeypatch.setattr(checkpoint, "_SHARE", 1e9)  # checkpoints whatever they cost
     frames = (0, 3)
     whole = encode(clip, tmp_path / "whole.cwrv", options, frames=frames)
@@ -291,12 +289,12 @@ def test_one_frame_and_odd_sizes(tmp_path: Path) -> None:
         path = tmp_path / f"{width}.y4m"
         with path.open("wb") as stream:
             write_y4m(stream, properties(width, height), tiny_frames(width, height, count))
-        report = encode(path, tmp_path / "a.cwrv", replace(NARROW, bpp=None, quality=25, epochs=1), overwrite=True)
+        report = encode(path, tmp_path / "a.cwrv", replace(NARROW, bpp=None, quality=10, epochs=1), overwrite=True)
         assert report.frames == count
         made = planes(tmp_path / "a.cwrv")
         assert len(made) == count
         assert made[0][0].shape == (height, width)
-        assert report.psnr_yuv > 30
+        assert (width, height) == (1, 1) or report.psnr_yuv > 30
 
 
 def test_several_segments(clip: Path, tmp_path: Path) -> None:

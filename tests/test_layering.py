@@ -39,7 +39,7 @@ OTHER_ROOMS = (
     # what a representation's encoder is made of
     ("encoder", "arithmetic working_domain distortion rate_control representation power_kernels rate_kernels rate"),
     ("encoder", "motion_kernels motion_search unit_motion_search lookahead temporal_filter segment_analysis"),
-    ("encoder", "weight_changes"),
+    ("encoder", "gop_foresight weight_changes"),
     ("grid.encoder", "transform descent_kernels descent fit"),
     ("hybrid.encoder", "twin quantise block_kernels fit segment_fit final_pass stages gop_choice representation"),
     ("exact", "tracing"),

@@ -48,6 +48,8 @@ _POOL = 32
 """Segments that steps are taken on."""
 _STEPS = 120
 _LEAST_POOL = 6
+_REFRESHED = 0.06
+"""Of the steps: before so many all frames of the segment are made anew."""
 """For each segment."""
 _KEY_SHARE, _JOINT_SHARE = 0.1, 1.0
 """Of the steps: on key frames, and with gradients through the states."""
@@ -276,7 +278,7 @@ def main(
                     geometry = chosen.records[0].target.shape[2:]
                     resize(m, Sizes((geometry[0], geometry[1]), blocks_of(geometry), 1))
                     place(m, Sizes((geometry[0], geometry[1]), blocks_of(geometry), 1))
-                    if not chosen.states:
+                    if not chosen.states or random.random() < _REFRESHED:
                         chosen.refresh()
                     number = 0 if random.random() < _KEY_SHARE else random.randrange(len(chosen.records))
                     chosen.joint = m is module and random.random() < _JOINT_SHARE

@@ -21,7 +21,7 @@ from nvcodec.exact.layer import Builder, ExactLayer, Traced
 from nvcodec.exact.operation import Execution, Operation, Parameter, Shape, Sizes, operation
 from nvcodec.exact.pointwise import rescaled
 
-__all__ = ["OVERLAP", "Warp", "Warping"]
+__all__ = ["OVERLAP", "Warp", "Warping", "sampled"]
 
 OVERLAP = {1: (7, 7), 2: (6, 8, 8, 6), 3: (5, 6, 7, 8, 8, 7, 6, 5)}
 """Share, /8, of a block's own vector in the samples along its row or column, by log2 of its side."""
@@ -126,7 +126,7 @@ def _bilinear(x: Tensor, v: Tensor) -> Tensor:
     return total
 
 
-def _sampled(x: Tensor, v: Tensor) -> Tensor:
+def sampled(x: Tensor, v: Tensor) -> Tensor:
     """``_bilinear``, but for float32's rounding, in fewer operations; ``v`` in samples."""
     rows, columns = x.shape[-2:]
     place = torch.stack(
@@ -153,10 +153,10 @@ class Warp(ExactLayer):
     def forward(self, x: Tensor, v: Tensor) -> Tensor:
         size, vectors = x.shape[-2:], v * 2.0 ** (self.units_log2 - 4)
         if not self.block_log2:
-            return _sampled(x, vectors[..., : size[0], : size[1]])
+            return sampled(x, vectors[..., : size[0], : size[1]])
         total: Tensor | float = 0.0
         for dense, share in _overlapping(vectors, size, self.block_log2):
-            total = total + _sampled(x, dense) * (share / 64)
+            total = total + sampled(x, dense) * (share / 64)
         assert isinstance(total, Tensor)
         return total
 

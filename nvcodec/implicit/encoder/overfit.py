@@ -1,8 +1,8 @@
 """Fitting a recurrent network to the records that a closed-loop pass left: joint refinement through the states.
 
-A step runs one unit and, with gradients, the frames that it refers to, so that a state is fitted to be of use to later
-frames (backpropagation through two frames, or three where a reference has references of its own in the window). What
-the references of these hand on is taken as it was made last.
+A step runs one unit and, with gradients, the frames that it refers to, so that states and pictures are fitted to be of
+use to later frames (backpropagation through two or three frames). What the references of these hand on is taken as it
+was made last: pictures, too. What a network adds to every frame anew would otherwise add up unseen.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from nvcodec.encoder.working_domain import SAMPLE_STEP
 from nvcodec.exact.simulation import Simulation, simulate
 from nvcodec.implicit.encoder.recurrent_fit import TwinSynthesis
-from nvcodec.implicit.encoder.synthesis import States, UnitRecord, inputs_of, refined_inputs, synthesised
+from nvcodec.implicit.encoder.synthesis import States, UnitRecord, inputs_of, moved_inputs, refined_inputs, synthesised
 
 __all__ = ["Overfit", "rate_at", "record_part"]
 
@@ -43,6 +43,7 @@ def record_part(record: UnitRecord, b: int) -> UnitRecord:
         blend=cut(record.blend),
         target=record.target[b : b + 1],
         weights=record.weights[b : b + 1],
+        made=cut(record.made),
     )
 
 
@@ -54,7 +55,8 @@ def rate_at(done: float, rate: float, warm_up: float = 0.05) -> float:
 
 
 class Overfit:
-    """``records``: of all units of a segment, in coding order. ``joint``: whether gradients go through the states."""
+    """``records``: of all units of a segment, in coding order. ``joint``: whether gradients go to the frames that a
+    unit refers to, through their states and their pictures."""
 
     def __init__(
         self, module: nn.Module, records: Sequence[UnitRecord], simulation: Simulation, *, joint: bool = True
@@ -62,6 +64,8 @@ class Overfit:
         self.synthesis = TwinSynthesis(module, simulation)
         self.records, self.joint = list(records), joint
         self.states: dict[int, States] = {}
+        self.changes: dict[int, Tensor] = {}
+        """Of each frame, (1, 6, h, w): what the network makes of it now, less what it made of it for the record."""
         self._frames = {f.display: (n, b) for n, r in enumerate(records) for b, f in enumerate(r.unit.frames)}
         self._samples = sum(r.target.numel() for r in records) / 1.5  # of luma
 
@@ -69,46 +73,54 @@ class Overfit:
     def refresh(self) -> float:
         """Run all units in coding order with the present weights; their weighted errors in bits, of a luma sample."""
         total = 0.0
-        with simulate(self.synthesis.simulation):
-            for record in self.records:
-                samples, states = synthesised(
-                    self.synthesis.module, self.synthesis.stores, inputs_of(record, self.states)
-                )
-                self._keep(record, states)
-                total += float(self._errors(record, samples))
+        for record in self.records:
+            samples, states = self._run(record, self.states, self.changes, refines=False)
+            self._keep(record, samples, states)
+            total += float(self._errors(record, samples))
         return total / self._samples
 
     def loss(self, number: int) -> Tensor:
         """Of a unit: weighted errors in bits, of a luma sample."""
         record = self.records[number]
-        states: Mapping[int, States] = self.states
+        states, changes = dict(self.states), dict(self.changes)
         total: Tensor | float = 0.0
-        if self.joint and record.unit.reference_count:
-            made: dict[int, States] = {}
+        if self.joint:
             for display in dict.fromkeys(r for f in record.unit.frames for r in f.references):
                 at, b = self._frames[display]
                 before = record_part(self.records[at], b)
-                samples, made[display] = self._run(before, self.states)
+                samples, states[display] = self._run(before, self.states, self.changes)
+                changes[display] = self._change(before, samples)
                 total = total + _REFERENCE_SHARE * self._errors(before, samples)
-            states = made
-        samples, kept = self._run(record, states)
-        self._keep(record, kept)
+        samples, kept = self._run(record, states, changes)
+        self._keep(record, samples, kept)
         made_total = total + self._errors(record, samples)
         assert isinstance(made_total, Tensor)
         return made_total / (record.target.numel() / 1.5)
 
     def run(self, number: int) -> tuple[Tensor, States]:
-        """What the network makes of a unit on the states as they were made last."""
-        return self._run(self.records[number], self.states)
+        """What the network makes of a unit on states and pictures as they were made last."""
+        return self._run(self.records[number], self.states, self.changes)
 
-    def _run(self, record: UnitRecord, states: Mapping[int, States]) -> tuple[Tensor, States]:
+    def _run(
+        self, record: UnitRecord, states: Mapping[int, States], changes: Mapping[int, Tensor], *, refines: bool = True
+    ) -> tuple[Tensor, States]:
         module, stores = self.synthesis.module, self.synthesis.stores
         with simulate(self.synthesis.simulation):
-            return synthesised(module, stores, refined_inputs(module, record, inputs_of(record, states)))
+            inputs = moved_inputs(record, inputs_of(record, states), changes)
+            if refines:
+                inputs = refined_inputs(module, record, inputs)
+            return synthesised(module, stores, inputs)
 
-    def _keep(self, record: UnitRecord, states: States) -> None:
+    def _change(self, record: UnitRecord, samples: Tensor) -> Tensor:
+        assert record.made is not None
+        rows, columns = record.target.shape[2:]
+        return samples[..., :rows, :columns] - record.made
+
+    def _keep(self, record: UnitRecord, samples: Tensor, states: States) -> None:
+        change = self._change(record, samples.detach())
         for b, frame in enumerate(record.unit.frames):
             self.states[frame.display] = {n: s[b : b + 1].detach() for n, s in states.items()}
+            self.changes[frame.display] = change[b : b + 1]
 
     def _errors(self, record: UnitRecord, samples: Tensor) -> Tensor:
         """Weighted squared errors over lambda: bits."""

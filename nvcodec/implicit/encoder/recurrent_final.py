@@ -43,6 +43,7 @@ class FinalState:
     slope: float = SLOPE
     attempt: int = 0
     best: CodedSegment | None = None
+    weight_bits: float = 0.0
 
     def state(self) -> dict[str, Any]:
         """As a tree."""
@@ -67,7 +68,6 @@ class FinalCoding:
     highest_lmbda: float
     effort: PassEffort
     state: FinalState
-    weight_bits: float = 0.0
 
     def run(self, attempts: int, on_unit: Callable[[UnitReport], None], keep: Callable[[], None]) -> CodedSegment:
         """Go on from where it is. ``keep`` is called between attempts."""
@@ -93,11 +93,11 @@ class FinalCoding:
         convolutions = {} if self.weights.start.name else self.weights.symbols()
         tensors = SegmentTensors(convolutions, LatentModel(()), {}, self.weights.changes, fit.quantiser)
         writer = ImplicitWriter(self.header, self.traced.program, tensors, geometry, len(source), source.device)
-        self.weight_bits = writer.segment.weight_bits
+        self.state.weight_bits = writer.segment.weight_bits
         synthesis = ExactSynthesis(writer.segment.machine)
         budget = None
         if self.wanted is not None:
-            frame_bits = self.wanted - self.weight_bits - _STREAM_END_BITS
+            frame_bits = self.wanted - self.state.weight_bits - _STREAM_END_BITS
             budget = UnitBudget(frame_bits, self.state.before, self.state.lambdas, self.state.slope)
         fit.start_pass()
         spent: list[float] = []

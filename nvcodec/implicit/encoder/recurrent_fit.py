@@ -212,7 +212,7 @@ class RecurrentFit(SegmentAnalysis):
         made(grid.levels)
         samples, kept = synthesis.run(record, net_states)
         bits = motion_bits(motion, motion_weights(), unit.depth), grid.bits()
-        record.bits = sum(bits)
+        record.bits, record.made = sum(bits), samples
         return FittedUnit(motion, grid, record, final_states(unit, fields), samples, kept, bits)
 
     def begun_unit(self, number: int, motion: UnitMotion, highest_lmbda: float) -> tuple[UnitRecord, GridFit]:

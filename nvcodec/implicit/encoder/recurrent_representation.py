@@ -102,7 +102,9 @@ class RecurrentEncoder:
             gop, kept = kept["gop"], kept["work"]
         source = replace(source, gop=gop)
         task = RecurrentTask(source, self._build, self._load, target, self.effort, seed, index, overhead)
-        coded = encode_recurrent(task, on_unit, kept=kept, keep=keep)
+        coded = encode_recurrent(
+            task, on_unit, kept=kept, keep=lambda state: keep(lambda: {"gop": gop, "work": state()})
+        )
         self.programs[:] = known
         return coded
 

@@ -257,7 +257,7 @@ def encode_recurrent(
     if work.final.attempt == 0:
         work.final.before, work.final.lambdas = list(work.bits), [work.measured_at] * len(work.bits)
     coded = coding.run(effort.attempts, _reporter(work, "final", _FINAL_SHARE, 0.99), work.kept_now)
-    work.figures["weight_bits"] = coding.weight_bits
+    work.figures["weight_bits"] = work.final.weight_bits
     return replace(coded, stages={name: float(value) for name, value in work.figures.items()})
 
 

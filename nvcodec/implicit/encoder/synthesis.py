@@ -7,7 +7,7 @@ itself: so it can be run again with other weights, and gradients can go through 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,10 +17,20 @@ from torch.nn import functional as F
 from nvcodec.core.gop import CodingUnit
 from nvcodec.exact.operation import FrameInputs
 from nvcodec.exact.outputs import GREY
+from nvcodec.exact.warping import sampled
 from nvcodec.motion.levels import BLEND_CHANNEL
 from nvcodec.motion.unit import UnitMotion
 
-__all__ = ["SAMPLE_SCALE", "States", "UnitRecord", "blend_of", "inputs_of", "refined_inputs", "synthesised"]
+__all__ = [
+    "SAMPLE_SCALE",
+    "States",
+    "UnitRecord",
+    "blend_of",
+    "inputs_of",
+    "moved_inputs",
+    "refined_inputs",
+    "synthesised",
+]
 
 SAMPLE_SCALE = 2.0 * GREY
 """Samples are shown to a network over so much."""
@@ -47,7 +57,8 @@ class UnitRecord:
     lmbda: float
     quantiser: int
     bits: float = 0.0
-    extra: dict[str, Any] = field(default_factory=dict)
+    made: Tensor | None = None
+    """(B, 6, h, w): what the network made of it when the record was."""
 
 
 def blend_of(motion: UnitMotion) -> Tensor | None:
@@ -81,6 +92,27 @@ def synthesised(module: nn.Module, stores: Sequence[int], inputs: FrameInputs) -
     module's states in the order in which it returns them."""
     out = module(inputs)
     return out["samples"] * SAMPLE_SCALE + GREY, dict(zip(stores, out["states"], strict=True))
+
+
+def moved_inputs(record: UnitRecord, inputs: FrameInputs, changes: Mapping[int, Tensor]) -> FrameInputs:
+    """What the network is given once its references look otherwise than when the record was made.
+
+    ``changes``: of each reference, (1, 6, h, w), samples of 10 bits: they are warped to where the picture was, a vector
+    a block, bilinearly, which gradients follow.
+    """
+    if record.prediction is None or inputs.prediction is None or inputs.difference is None:
+        return inputs
+    rows, columns = record.target.shape[2:]
+    warped = []
+    for k, field in enumerate(record.final_vectors):
+        of_frames = torch.cat([changes[frame.references[k]] for frame in record.unit.frames]) * (1 / SAMPLE_SCALE)
+        dense = field.to(of_frames).repeat_interleave(4, 2).repeat_interleave(4, 3)[..., :rows, :columns]
+        warped.append(sampled(of_frames, dense * (1 / 8)))
+    if record.blend is None:
+        return replace(inputs, prediction=inputs.prediction + warped[0])
+    blend = record.blend.to(warped[0]).repeat_interleave(4, 2).repeat_interleave(4, 3)[..., :rows, :columns]
+    mixed = (warped[0] * (1 + blend) + warped[1] * (1 - blend)) / 2
+    return replace(inputs, prediction=inputs.prediction + mixed, difference=inputs.difference + warped[0] - warped[1])
 
 
 def refined_inputs(module: nn.Module, record: UnitRecord, inputs: FrameInputs) -> FrameInputs:
