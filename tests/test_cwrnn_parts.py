@@ -52,7 +52,7 @@ from nvcodec.implicit.payload import ImplicitDecoder, ImplicitHeader
 from nvcodec.implicit.starts import code_changes, find_start, read_start, start_name, write_start
 from nvcodec.implicit.unit import motion_weights
 from nvcodec.implicit.weights import ConvSymbols
-from nvcodec.motion.compensation import blended
+from nvcodec.motion.compensation import Compensated, blended
 from nvcodec.motion.levels import FrameGeometry
 from nvcodec.motion.warp import Reference, pack_luma
 
@@ -205,11 +205,11 @@ def test_the_machine_does_what_the_twin_does(module: CWRNN, records: list[UnitRe
                     store[frame.display] = {n: s[b : b + 1] for n, s in made.items()}
 
 
-def shifted(module: CWRNN, steps: tuple[float, float]) -> None:
-    """Corrections of so many quarter samples, towards both references, whatever is seen."""
+def shifted(module: CWRNN, steps: tuple[float, float], second: float = 1.0) -> None:
+    """Corrections of so many quarter samples, ``second`` times as many towards the second reference."""
     with torch.no_grad():
         module.motion.leave.weight.zero_()
-        module.motion.leave.bias.copy_(torch.tensor([*steps, *steps]) / 4)
+        module.motion.leave.bias.copy_(torch.tensor([*steps, *(second * x for x in steps)]) / 4)
 
 
 def test_refined_motion_is_that_of_the_decoder(module: CWRNN, records: list[UnitRecord]) -> None:
@@ -241,45 +241,69 @@ def test_refined_motion_is_that_of_the_decoder(module: CWRNN, records: list[Unit
     assert digest.digest() == coded.frame_hash
 
 
-def test_what_is_refined_looks_like_what_is_warped_again(module: CWRNN, records: list[UnitRecord]) -> None:
-    """The prediction moves along its gradient to where the reference would be warped to."""
-    record, picture = records[1], Reference(TwinSynthesis(module).run(records[0], {})[0][0])
-    assert record.unit.reference_count == 1
-    states = overfit(module, records).states
-    for steps in ((0.0, 3.0), (-2.0, 0.0)):
-        shifted(module, steps)
-        given = inputs_of(record, states)
-        looked = refined_inputs(module, record, given)
-        vectors = record.vectors[0] + torch.tensor(steps).view(2, 1, 1)
-        assert torch.equal(looked.final_vectors[0], vectors)
-        moved = (looked.prediction - given.prediction)[0].detach() * 1024
-        real = picture.warp(vectors[0]) - picture.warp(record.vectors[0][0])
-        assert float((moved - real).square().mean()) < 0.3 * float(real.square().mean())
-
-
-@pytest.mark.parametrize("number", [1, 2])
-def test_references_that_look_otherwise_are_seen_so(module: CWRNN, records: list[UnitRecord], number: int) -> None:
-    """About as if they were warped and blended again; gradients reach what has changed."""
-    record = records[number]
+def seen(
+    record: UnitRecord, pictures: dict[int, Tensor], vectors: tuple[Tensor, ...], blend: Tensor | None
+) -> Compensated:
+    """What the references of a unit of one frame come to, warped by ``vectors``."""
     (frame,) = record.unit.frames
+    warped = [Reference(pictures[d]).warp(vectors[k][0]) for k, d in enumerate(frame.references)]
+    return blended(warped, blend[0] if blend is not None else torch.zeros(0))
+
+
+@pytest.fixture(params=[1, 2])
+def referring(request: pytest.FixtureRequest, records: list[UnitRecord]) -> tuple[UnitRecord, dict[int, Tensor]]:
+    """A P frame, or a B frame whose blocks take their two references as was drawn; the pictures of all frames."""
     pictures = {r.unit.frames[0].display: r.made[0] for r in records if r.made is not None}
+    record = records[request.param]
+    assert record.unit.reference_count == request.param
+    if request.param == 2:
+        blend = torch.randint(-1, 2, (1, 1, *GEOMETRY.blocks), generator=torch.Generator().manual_seed(1)).float()
+        found = seen(record, pictures, record.final_vectors, blend)
+        record = replace(record, blend=blend, prediction=found.prediction[None], difference=found.difference[None])
+    return record, pictures
+
+
+@pytest.mark.parametrize("steps", [(0.0, 3.0), (-2.0, 0.0)])
+def test_what_is_refined_looks_like_what_is_warped_again(
+    module: CWRNN, records: list[UnitRecord], referring: tuple[UnitRecord, dict[int, Tensor]],
+    steps: tuple[float, float],
+) -> None:  # fmt: skip
+    """The prediction moves along its gradient to where the references would be warped to."""
+    record, pictures = referring
+    states = overfit(module, records).states
+    shifted(module, steps, -1.0)
+    given = inputs_of(record, states)
+    looked = refined_inputs(module, record, given)
+    vectors = tuple(v + (1 - 2 * k) * torch.tensor(steps).view(2, 1, 1) for k, v in enumerate(record.vectors))
+    assert all(map(torch.equal, looked.final_vectors, vectors))
+    moved = (looked.prediction - given.prediction)[0].detach() * 1024
+    real = seen(record, pictures, vectors, record.blend).prediction
+    real = real - seen(record, pictures, record.vectors, record.blend).prediction
+    assert float((moved - real).square().mean()) < 0.3 * float(real.square().mean())
+
+
+def test_references_that_look_otherwise_are_seen_so(
+    module: CWRNN, records: list[UnitRecord], referring: tuple[UnitRecord, dict[int, Tensor]]
+) -> None:
+    """About as if they were warped and blended again; gradients reach what has changed."""
+    record, pictures = referring
     generator = torch.Generator().manual_seed(4)
-    changes, warped = {}, []
-    for k, display in enumerate(frame.references):
-        coarse = torch.randn(1, 6, 5, 6, generator=generator) * 40
-        change = torch.nn.functional.interpolate(coarse, size=GEOMETRY.half, mode="bicubic").round()
-        new = (pictures[display] + change[0]).clamp(0, 1023)
-        changes[display] = (new - pictures[display])[None].requires_grad_()
-        warped.append(Reference(new).warp(record.final_vectors[k][0]))
-    expected = blended(warped, record.blend[0] if record.blend is not None else torch.zeros(0))
+    changes, changed = {}, {}
+    for display in record.unit.frames[0].references:
+        coarse = torch.randn(1, 3, 5, 6, generator=generator) * 40
+        plane = torch.nn.functional.interpolate(coarse, size=(48, 64), mode="bicubic")[0]
+        change = torch.cat([pack_luma(plane[0]), torch.nn.functional.avg_pool2d(plane[1:], 2)])
+        changed[display] = (pictures[display] + change).round().clamp(0, 1023)
+        changes[display] = (changed[display] - pictures[display])[None].requires_grad_()
+    expected = seen(record, changed, record.final_vectors, record.blend)
     given = inputs_of(record, overfit(module, records).states)
     moved = moved_inputs(record, given, changes)
     for now, before, real in (
         (moved.prediction, given.prediction, expected.prediction / 1024 - 0.5),
         (moved.difference, given.difference, expected.difference / 1024),
     ):
-        error, change = (now[0] - real).square().mean(), (before[0] - real).square().mean()
-        assert float(error) <= 0.1 * float(change)
+        error, moved_by = ((x.detach()[0] - real).square().mean() for x in (now, before))
+        assert float(error) <= 0.1 * float(moved_by)
     moved.prediction.square().sum().backward()
     assert all(change.grad is not None and bool(change.grad.any()) for change in changes.values())
     still = moved_inputs(record, given, {display: 0 * change for display, change in changes.items()})
@@ -347,6 +371,24 @@ def test_a_step_through_the_states_helps_the_frame_that_refers(module: CWRNN, re
     with torch.no_grad():
         module.keep_half.weight -= 1e-3 * slope / slope.norm()
     assert float(fit.loss(1).detach()) < before
+
+
+@pytest.mark.parametrize("name", ["correct.bias", "keep_half.bias", "enter_quarter.bias", "enter_samples.bias"])
+def test_gradients_are_those_of_the_loss(module: CWRNN, records: list[UnitRecord], name: str) -> None:
+    """By differences: through the frame's own samples, and through states and picture of what it refers to."""
+    shifted(module, (0.0, 0.0))  # their rounding has a gradient that differences do not have
+    fit, value = overfit(module, records), module.get_parameter(name)
+    found = gradients(module, fit.loss(1))[name]
+    direction = found / found.norm()
+    known = dict(fit.states), dict(fit.changes)
+    losses = []
+    for step in (1e-3, -1e-3):
+        fit.states, fit.changes = dict(known[0]), dict(known[1])
+        with torch.no_grad():
+            value += step * direction
+            losses.append(float(fit.loss(1)))
+            value -= step * direction
+    assert (losses[0] - losses[1]) / 2e-3 == pytest.approx(float(found.norm()), rel=0.05)
 
 
 def test_steps_lower_the_loss(module: CWRNN, records: list[UnitRecord]) -> None:

@@ -63,7 +63,8 @@ _PEAK_MARGIN = 1.3
 @dataclass(frozen=True)
 class RecurrentEffort:
     """How much work an encode takes. ``rounds``: of a pass and an overfit; ``epochs``: of each overfit, how often every
-    unit is seen. ``rate``: of learning. ``tuning``: epochs on quantised changes. ``learned``, ``final``: of the passes.
+    unit is seen. ``rate``: of learning; ``pull``: share of it by which every weight goes back towards its start
+    in each step. ``tuning``: epochs on quantised changes. ``learned``, ``final``: of the passes.
     ``attempts``: final passes at most. ``joint``: gradients through the states; ``prunes``, ``learns``: see the
     ablations."""
 
@@ -72,7 +73,8 @@ class RecurrentEffort:
     tuning: int
     learned: PassEffort
     final: PassEffort
-    rate: float = 1e-3
+    rate: float = 2e-3
+    pull: float = 0.4
     attempts: int = 6
     joint: bool = True
     prunes: bool = True
@@ -80,9 +82,9 @@ class RecurrentEffort:
 
 
 EFFORTS = {
-    "fast": RecurrentEffort(1, 12, 3, PassEffort(1, (2, 2)), PassEffort(1, (3, 2))),
-    "medium": RecurrentEffort(2, 30, 6, PassEffort(1, (2, 2)), PassEffort(2, (3, 3))),
-    "slow": RecurrentEffort(2, 80, 12, PassEffort(1, (2, 2)), PassEffort(3, (4, 3))),
+    "fast": RecurrentEffort(1, 12, 6, PassEffort(1, (2, 2)), PassEffort(1, (3, 2))),
+    "medium": RecurrentEffort(2, 15, 10, PassEffort(1, (2, 2)), PassEffort(2, (3, 3))),
+    "slow": RecurrentEffort(2, 30, 20, PassEffort(1, (2, 2)), PassEffort(3, (4, 3))),
 }
 
 
@@ -331,9 +333,12 @@ def _overfit(work: _Work, low: float, high: float) -> None:
     while work.epoch < epochs:
         fit.refresh()  # so that it is no matter whether work was interrupted before
         for k, at in enumerate(torch.randperm(units).tolist()):
+            rate = rate_at((work.epoch + k / units) / epochs, work.effort.rate)
             for group in optimiser.param_groups:
-                group["lr"] = rate_at((work.epoch + k / units) / epochs, work.effort.rate)
+                group["lr"] = rate
             fit.step(optimiser, at)
+            if work.weights is not None:
+                work.weights.pull(work.effort.pull * rate)
         work.epoch += 1
         work.optimiser = optimiser.state_dict()
         work.kept_now()

@@ -28,7 +28,7 @@ from nvcodec.implicit.weights import ConvSymbols
 
 __all__ = ["WeightFit", "change_bits"]
 
-_PRICE = 0.5
+_PRICE = 0.3
 """Weight of the changes' own bits when they are chosen: the Hessian's diagonal understates what they do together."""
 
 
@@ -59,6 +59,14 @@ class WeightFit:
         """Back to the start."""
         for name, value in self.values.items():
             value.copy_(self.first[name])
+
+    @torch.no_grad()
+    def pull(self, distance: float) -> None:
+        """Bring every weight nearer to its start by a distance, or all the way: what the error asks for in every step
+        stays, what only drifts does not, and few changes are left to be coded."""
+        for name, value in self.values.items():
+            moved = value - self.first[name]
+            value.copy_(self.first[name] + moved.sign() * (moved.abs() - distance).clamp(min=0))
 
     def sensitivity(self, fit: Overfit) -> dict[str, Tensor]:
         """Bits lost per squared integer unit of each weight, by one random probe a unit (Hutchinson's estimator)."""
