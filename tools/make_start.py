@@ -28,10 +28,11 @@ from nvcodec.implicit.encoder.start import write_trained
 from nvcodec.implicit.models.cwrnn import CWRNN
 
 ROOT = Path(__file__).parent.parent / "nvcodec"
-_MARGIN = 1.5
+_MARGIN = 1.25
 """Of the largest values that were seen."""
-_WEIGHT_MARGIN = 3
-"""Eighths of an octave by which the largest weight of a channel may still grow."""
+_WEIGHT_MARGIN = 6
+"""Eighths of an octave by which the largest weight of a channel may still grow; so that sums of products of 13 bits stay
+within what one convolution in binary32 holds."""
 _LAMBDAS = (12.0, 60.0, 250.0)
 
 

@@ -38,6 +38,8 @@ def _format_recurrent(stages: Mapping[str, float]) -> str:
     text = f"  stages: fitted {stages['fit_psnr']:.2f} dB, weights of {stages['weight_bits'] / 8:.0f} bytes"
     if "sparsity" in stages:
         text += f", {100 * stages['sparsity']:.0f} % of {stages['weights']:.0f} as they start"
+    if "float_psnr" in stages:
+        text += f"; unquantised they would come to {stages['float_psnr']:.2f} dB"
     return text
 
 

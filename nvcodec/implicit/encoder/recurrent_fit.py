@@ -8,7 +8,7 @@ fitted on.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from nvcodec.core.gop import CodingUnit
 from nvcodec.core.parallel import run_ahead
-from nvcodec.encoder.distortion import plane_errors
+from nvcodec.encoder.distortion import plane_errors, psnr_611
 from nvcodec.encoder.segment_analysis import SegmentAnalysis, SegmentSource, UnitReport, motion_bits
 from nvcodec.entropy.context import ContextWeights
 from nvcodec.exact.outputs import Store
@@ -184,6 +184,24 @@ class RecurrentFit(SegmentAnalysis):
         self.motion = [list(levels) for levels in state["motion"]]
         self.quantiser = Quantiser(tuple(state["least_gains"]))
 
+    def replayed(self, synthesis: Synthesis) -> float:
+        """Mean PSNR 6:1:1 in dB of what another network makes of the symbols that were found last, in closed loop."""
+        states: dict[int, FrameState] = {}
+        net_states: dict[int, States] = {}
+        found = []
+        for unit, kept in zip(self.units, self.all_records(), strict=True):
+            record = replace(kept)
+            if unit.reference_count:
+                warp_references(record, unit, states, record.vectors)
+                fields = synthesis.refined(record, net_states)
+                warp_references(record, unit, states, fields)
+            samples, made = synthesis.run(record, net_states)
+            for b, frame in enumerate(unit.frames):
+                states[frame.display] = FrameState(Reference(samples[b]), MotionState((), ()))
+                net_states[frame.display] = {n: s[b : b + 1] for n, s in made.items()}
+            found.append(psnr_611(plane_errors(samples, self.sources(unit))))
+        return float(torch.cat(found).mean())
+
     def fitted_unit(
         self,
         number: int,
@@ -246,6 +264,13 @@ def refine(
     """Warp the references of a unit by refined vectors, where these differ from what the record has."""
     if all(torch.equal(a, b) for a, b in zip(fields, record.final_vectors, strict=True)):
         return
+    warp_references(record, unit, states, fields)
+
+
+def warp_references(
+    record: UnitRecord, unit: CodingUnit, states: Mapping[int, FrameState], fields: tuple[Tensor, ...]
+) -> None:
+    """Make of a record what its references, warped by ``fields``, say of the unit."""
     found: list[Compensated] = []
     for b, frame in enumerate(unit.frames):
         warped = [states[r].appearance.warp(fields[k][b]) for k, r in enumerate(frame.references)]

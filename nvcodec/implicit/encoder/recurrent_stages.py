@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nvcodec.core.errors import EncodeError, TargetError
 from nvcodec.encoder.distortion import psnr_611
@@ -43,7 +43,7 @@ from nvcodec.implicit.encoder.overfit import Overfit, rate_at
 from nvcodec.implicit.encoder.recurrent_final import FinalCoding, FinalState
 from nvcodec.implicit.encoder.recurrent_fit import PassEffort, RecurrentFit, TwinSynthesis
 from nvcodec.implicit.encoder.start import Start, choose_steps, zero_start
-from nvcodec.implicit.encoder.weight_fit import WeightFit
+from nvcodec.implicit.encoder.weight_fit import WEIGHT_PRICE, WeightFit, change_bits
 from nvcodec.implicit.payload import ImplicitHeader
 from nvcodec.implicit.unit import motion_weights
 
@@ -51,9 +51,12 @@ __all__ = ["EFFORTS", "RecurrentEffort", "RecurrentTask", "encode_recurrent"]
 
 _WEIGHT_GUESS = 0.04
 """Share of the target that the network is believed to take before it is known."""
-ACTIVATION_BITS = 12
+ACTIVATION_BITS = 13
 _LOOK_SHARE, _FINAL_SHARE = 0.04, 0.8
 """Of the work: what lies behind the look ahead, and before the final passes."""
+_WEIGHT_SHARE = 0.3
+"""Most of the target that the weights may take."""
+_HIGHEST_PRICE = 1e4
 _TUNING_RATE = 0.5
 """Of the rate of the overfit."""
 _PEAK_MARGIN = 1.3
@@ -73,7 +76,7 @@ class RecurrentEffort:
     tuning: int
     learned: PassEffort
     final: PassEffort
-    rate: float = 2e-3
+    rate: float = 3e-3
     pull: float = 0.4
     attempts: int = 6
     joint: bool = True
@@ -82,9 +85,9 @@ class RecurrentEffort:
 
 
 EFFORTS = {
-    "fast": RecurrentEffort(1, 12, 6, PassEffort(1, (2, 2)), PassEffort(1, (3, 2))),
-    "medium": RecurrentEffort(2, 15, 10, PassEffort(1, (2, 2)), PassEffort(2, (3, 3))),
-    "slow": RecurrentEffort(2, 30, 20, PassEffort(1, (2, 2)), PassEffort(3, (4, 3))),
+    "fast": RecurrentEffort(1, 8, 6, PassEffort(1, (2, 2)), PassEffort(1, (3, 2))),
+    "medium": RecurrentEffort(2, 10, 8, PassEffort(1, (2, 2)), PassEffort(2, (3, 3))),
+    "slow": RecurrentEffort(2, 16, 12, PassEffort(1, (2, 2)), PassEffort(3, (4, 3))),
 }
 
 
@@ -133,6 +136,8 @@ class _Work:
     bits: list[float] = field(default_factory=list)
     """Of each unit, in the last pass, at ``measured_at``."""
     measured_at: float = 0.0
+    float_weights: dict[str, Tensor] = field(default_factory=dict)
+    """As they were before they were quantised: what the file is compared with."""
     final: FinalState = field(default_factory=FinalState)
     figures: dict[str, float] = field(default_factory=dict)
     _stage: int = field(default=0, init=False)
@@ -168,6 +173,7 @@ class _Work:
             "optimiser": self.optimiser,
             "bits": self.bits,
             "measured_at": self.measured_at,
+            "float_weights": self.float_weights,
             "final": self.final.state(),
             "figures": dict(self.figures),
             "random": torch.get_rng_state(),
@@ -188,6 +194,7 @@ class _Work:
                 self.weights = WeightFit(self.traced.program, self.sizes, start)
             self.weights.changes = {name: TensorChange(**change) for name, change in state["changes"].items()}
         self.bits, self.measured_at, self.figures = state["bits"], state["measured_at"], state["figures"]
+        self.float_weights = state["float_weights"]
         self.final = FinalState.restored(state["final"])
         torch.set_rng_state(state["random"])
         if state["random_cuda"] is not None:
@@ -260,6 +267,8 @@ def encode_recurrent(
         work.final.before, work.final.lambdas = list(work.bits), [work.measured_at] * len(work.bits)
     coded = coding.run(effort.attempts, _reporter(work, "final", _FINAL_SHARE, 0.99), work.kept_now)
     work.figures["weight_bits"] = work.final.weight_bits
+    if work.float_weights:
+        work.figures["float_psnr"] = _float_psnr(work)
     return replace(coded, stages={name: float(value) for name, value in work.figures.items()})
 
 
@@ -364,7 +373,13 @@ def _quantise(work: _Work) -> None:
     weights = work.weights
     fit = Overfit(work.module, work.fit.all_records(), Simulation(bits=ACTIVATION_BITS), joint=effort.joint)
     fit.refresh()
-    weights.choose(weights.sensitivity(fit), prunes=effort.prunes)
+    work.float_weights = {name: value.detach().clone() for name, value in weights.values.items()}
+    price = WEIGHT_PRICE
+    sensitivity = weights.sensitivity(fit)
+    weights.choose(sensitivity, price if effort.prunes else 0.0)
+    while work.wanted is not None and change_bits(weights) > _WEIGHT_SHARE * work.wanted and price < _HIGHEST_PRICE:
+        price *= 2
+        weights.choose(sensitivity, price)
     weights.adopt()
     work.figures["error_quantised"] = fit.refresh()
     if effort.tuning:
@@ -374,6 +389,16 @@ def _quantise(work: _Work) -> None:
     work.figures["error_tuned"] = fit.refresh()
     work.figures |= weights.figures()
     work.tell(StageReport("tune", 0, _FINAL_SHARE))
+
+
+@torch.no_grad()
+def _float_psnr(work: _Work) -> float:
+    """Of the float model: the same latents and motion, weights as they were before they were quantised, in a closed
+    loop of its own."""
+    assert work.weights is not None
+    for name, value in work.weights.values.items():
+        value.copy_(work.float_weights[name])
+    return work.fit.replayed(TwinSynthesis(work.module))
 
 
 def _weights_from_nothing(work: _Work) -> tuple[WeightFit, TracedProgram]:

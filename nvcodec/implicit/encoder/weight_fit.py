@@ -26,10 +26,11 @@ from nvcodec.implicit.encoder.start import Start, bias_step, weight_step
 from nvcodec.implicit.starts import tensor_specs
 from nvcodec.implicit.weights import ConvSymbols
 
-__all__ = ["WeightFit", "change_bits"]
+__all__ = ["WEIGHT_PRICE", "WeightFit", "change_bits"]
 
-_PRICE = 0.3
+WEIGHT_PRICE = 1.0
 """Weight of the changes' own bits when they are chosen: the Hessian's diagonal understates what they do together."""
+_LEAST_PRICE = 3e-4
 
 
 class WeightFit:
@@ -85,14 +86,15 @@ class WeightFit:
                 value.grad = None
         return total
 
-    def choose(self, sensitivity: Mapping[str, Tensor], *, prunes: bool = True) -> None:
-        """Find the changes that are worth their bits. ``prunes``: whether weights may go back to the start."""
+    def choose(self, sensitivity: Mapping[str, Tensor], price: float = WEIGHT_PRICE) -> None:
+        """Find the changes that are worth their bits; other weights go back to the start. ``price``: weight of the
+        changes' own bits; with 0 hardly one goes back."""
         self.changes = {}
         for spec in self.specs:
             difference = ((self.values[spec.name].detach() - self.first[spec.name]) / self.units[spec.name]).cpu()
             found = best_change(
                 spec, difference.double().numpy(), sensitivity[spec.name].cpu().double().numpy(),
-                _PRICE if prunes else 1e-3 * _PRICE,
+                max(price, _LEAST_PRICE),
             )  # fmt: skip
             if found is not None:
                 self.changes[spec.name] = found
