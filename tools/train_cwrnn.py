@@ -287,7 +287,7 @@ def main(
                         losses.append(loss)
             count += 1
             training.seconds = before + time.monotonic() - begun
-            if training.seconds >= next_measure:
+            if training.seconds >= min(next_measure, 60 * minutes):
                 next_measure = training.seconds + 300
                 costs = held_out_cost(training, measured)
                 line = f"{training.seconds:.0f},{count}," + ",".join(f"{c:.5f}" for c in costs)
