@@ -14,7 +14,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from nvcodec.core.errors import EncodeError
 from nvcodec.exact.arithmetic import EXPONENT_STEPS
 from nvcodec.exact.convolution import Conv2d
 from nvcodec.exact.layer import ExactLayer
@@ -47,7 +46,7 @@ def starting_point(widths: str) -> tuple[bytes, dict[str, int]] | None:
 
 
 def load_start(module: nn.Module, sizes: Sizes, bits: int, data: bytes, fractions: dict[str, int]) -> Start:
-    """Give ``module``, placed, the weights of a start. Raises EncodeError where it is none of it."""
+    """Give ``module``, placed, the weights of a start. Raises BitstreamError where it is none of it."""
     for name, layer in module.named_modules():
         if isinstance(layer, ExactLayer):
             layer.fraction = fractions[name]
@@ -103,9 +102,6 @@ def zero_start(module: nn.Module, sizes: Sizes, bits: int) -> tuple[Start, Trace
 def write_trained(folder: Path, name: str, module: nn.Module, sizes: Sizes, bits: int) -> TracedProgram:
     """Write a trained module, calibrated, as a start: ``name``.bin and ``name``.json."""
     traced = trace(module, sizes, bits)
-    for number, (layer, fraction_in) in traced.convolutions.items():
-        if int(layer.exponents(fraction_in).min()) < -(1 << 15):
-            raise EncodeError(f"node {number}: its scale is too small for a start")
     symbols = [conv_symbols(layer, fraction_in) for layer, fraction_in in traced.convolutions.values()]
     folder.joinpath(f"{name}.bin").write_bytes(write_start(symbols))
     fractions = {n: layer.fraction for n, layer in module.named_modules() if isinstance(layer, ExactLayer)}

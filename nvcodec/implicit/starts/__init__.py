@@ -19,10 +19,10 @@ from importlib import resources
 import numpy as np
 import torch
 
-from nvcodec.core.errors import SyntaxViolation, UnsupportedError
+from nvcodec.core.errors import LimitError, SyntaxViolation, UnsupportedError
 from nvcodec.entropy.symbols import SymbolChannel
 from nvcodec.entropy.weights import TensorChange, TensorSpec, code_tensors
-from nvcodec.exact.arithmetic import WEIGHT_BOUND
+from nvcodec.exact.arithmetic import EXPONENT_HIGH, EXPONENT_LOW, WEIGHT_BOUND
 from nvcodec.implicit.weights import ConvSymbols
 
 __all__ = ["NAME_BYTES", "code_changes", "find_start", "shipped_starts", "start_name", "tensor_specs", "write_start"]
@@ -58,7 +58,7 @@ def find_start(name: bytes, shapes: _Shapes) -> dict[int, ConvSymbols]:
 
 
 def read_start(data: bytes, shapes: _Shapes) -> dict[int, ConvSymbols]:
-    """From what ``write_start`` gave."""
+    """From what ``write_start`` gave. Raises SyntaxViolation for another length, LimitError for wrong numbers."""
     sizes = [1 + 3 * shape[0] + int(np.prod(shape)) for _, shape in shapes]
     if sum(sizes) != len(data):
         raise SyntaxViolation(f"a start of {len(data)} bytes for a program that has {sum(sizes)}")
@@ -68,6 +68,9 @@ def read_start(data: bytes, shapes: _Shapes) -> dict[int, ConvSymbols]:
         exponent = np.frombuffer(part, "<i2", count, 1).astype(np.int32)
         bias = np.frombuffer(part, np.int8, count, 1 + 2 * count).astype(np.int32)
         weight = np.frombuffer(part, np.int8, -1, 1 + 3 * count).astype(np.int32).reshape(shape)
+        symbols = int(max(np.abs(weight).max(), np.abs(bias).max()))
+        if exponent.min() < EXPONENT_LOW or exponent.max() > EXPONENT_HIGH or symbols > WEIGHT_BOUND or part[0] > 15:
+            raise LimitError(f"node {number}: a start with numbers beyond what a convolution may have")
         found[number] = ConvSymbols(weight, exponent, bias, part[0])
         place += size
     return found
