@@ -3,7 +3,9 @@
     python tools/make_start.py TRAINED.pt CLIP [CLIP ...]
 
 The network is run on the clips, so that every layer has a fixed point that holds what it gives; then its weights are
-rounded to 8 bits. Writes nvcodec/implicit/starts/cwrnnN.bin and .json, and nvcodec/grid/contexts.bin.
+rounded to 8 bits. Writes nvcodec/implicit/starts/cwrnnN.bin and .json, nvcodec/grid/contexts.bin, and, as its program
+is the one that is met most often, nvcodec/bitstream/programs.dict. Behind it run tools/make_spec_tables.py and
+tools/make_vectors.py.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from nvcodec.entropy.context import ContextWeights
 from nvcodec.exact.layer import calibrate, exact_layers
 from nvcodec.exact.operation import Sizes
 from nvcodec.exact.simulation import Simulation
-from nvcodec.exact.tracing import place
+from nvcodec.exact.tracing import place, trace
 from nvcodec.grid.contexts import CONTEXT_SHAPES
 from nvcodec.implicit.encoder.overfit import Overfit
 from nvcodec.implicit.encoder.recurrent_stages import ACTIVATION_BITS
@@ -31,8 +33,8 @@ ROOT = Path(__file__).parent.parent / "nvcodec"
 _MARGIN = 1.25
 """Of the largest values that were seen."""
 _WEIGHT_MARGIN = 6
-"""Eighths of an octave by which the largest weight of a channel may still grow; so that sums of products of 13 bits stay
-within what one convolution in binary32 holds."""
+"""Eighths of an octave by which the largest weight of a channel may still grow; so that sums of products of 13 bits
+stay within what one convolution in binary32 holds."""
 _LAMBDAS = (12.0, 60.0, 250.0)
 
 
@@ -63,6 +65,10 @@ def main(trained: Path, clips: tuple[Path, ...]) -> None:
             layer.bias_shift += 1
     sizes = Sizes((96, 160), (24, 40), 1)
     place(module, sizes)
+    resize(module, sizes)
+    large = Sizes((180, 320), (45, 80), 33)
+    resize(module, large)
+    (ROOT / "bitstream" / "programs.dict").write_bytes(trace(module, large, ACTIVATION_BITS).program.write())
     resize(module, sizes)
     write_trained(ROOT / "implicit" / "starts", f"cwrnn{module.widths.half}", module, sizes, ACTIVATION_BITS)
     parts = [getattr(context, name) for name in CONTEXT_SHAPES]

@@ -4,9 +4,9 @@
 
 One segment after the other is encoded in closed loop with the network as it stands, at random lambda and GOP length;
 the network is fitted to what that leaves, jointly with segments before it, and so is the context model. Frames are
-mirrored and transposed, their planes negated, U and V exchanged, by chance. Clips whose name holds a word of --held-out are
-measured only: every now and then OUT_DIR/curve.csv gets a line with what they cost. Interrupted, it goes on from
-OUT_DIR/training.pt.
+mirrored and transposed, their planes negated, U and V exchanged, by chance. Clips whose name holds a word of --held-out
+are measured only: every now and then OUT_DIR/curve.csv gets a line with what they cost. Interrupted, it goes on from
+OUT_DIR/training.pt, with other random numbers.
 
 What the shipped start was trained on stands in nvcodec/implicit/starts/SOURCES.md.
 """
@@ -27,7 +27,7 @@ from torch.nn import functional as F
 
 from nvcodec.core.parallel import thread_limit
 from nvcodec.encoder.rate import level_costs
-from nvcodec.encoder.segment_analysis import SegmentSource
+from nvcodec.encoder.segment_analysis import USUAL_IMPORTANCE, SegmentSource
 from nvcodec.encoder.working_domain import working_samples
 from nvcodec.entropy.context import ContextWeights
 from nvcodec.exact.operation import Sizes
@@ -47,12 +47,13 @@ _FRAMES = (9, 9, 13)
 _POOL = 32
 """Segments that steps are taken on."""
 _STEPS = 120
+"""For each segment."""
 _LEAST_POOL = 6
+"""With fewer no step is taken."""
 _REFRESHED = 0.06
 """Of the steps: before so many all frames of the segment are made anew."""
-"""For each segment."""
-_KEY_SHARE, _JOINT_SHARE = 0.1, 1.0
-"""Of the steps: on key frames, and with gradients through the states."""
+_KEY_SHARE = 0.1
+"""Of the steps: those on key frames."""
 _CONTEXT_ROUNDS = 2
 _HELD_OUT_LAMBDAS = (30.0, 120.0)
 _MEANS_GAIN = 40
@@ -125,11 +126,11 @@ class Training:
         place(module, sizes)
         resize(module, sizes)
         fit = Gathering(SegmentSource(samples, geometry, gop), self.context, Quantiser((0, 0, 0, 0, 0, _MEANS_GAIN)))
-        fit.look_ahead(motion_weights(), lmbda * 12, lambda report: None)
-        fit.filter_sources(lmbda * 12)
-        fit.weigh(lmbda * 12)
+        fit.look_ahead(motion_weights(), lmbda * USUAL_IMPORTANCE, lambda report: None)
+        fit.filter_sources(lmbda * USUAL_IMPORTANCE)
+        fit.weigh(lmbda * USUAL_IMPORTANCE)
         fit.start_pass()
-        fit.continue_pass(TwinSynthesis(module), lmbda * 12, PassEffort())
+        fit.continue_pass(TwinSynthesis(module), lmbda * USUAL_IMPORTANCE, PassEffort())
         return fit
 
     def learn_context(self, fit: Gathering, optimiser: torch.optim.Adam) -> float:
@@ -281,7 +282,6 @@ def main(
                     if not chosen.states or random.random() < _REFRESHED:
                         chosen.refresh()
                     number = 0 if random.random() < _KEY_SHARE else random.randrange(len(chosen.records))
-                    chosen.joint = m is module and random.random() < _JOINT_SHARE
                     loss = chosen.step(optimiser, number)
                     if m is module:
                         losses.append(loss)

@@ -45,7 +45,7 @@ USUAL_IMPORTANCE = 12.0
 _DEPTH_FACTOR = 2.3
 """By which importance falls from one depth of the hierarchy to the next."""
 _ESTIMATES = 8
-"""Steps of ``estimated_lmbda``; importance and bits move with lambda."""
+"""Steps of ``estimated_highest_lmbda``; importance and bits move with lambda."""
 _DETAIL = 0.1
 """Of a block's variance, what counts as the error of its prediction in a key frame."""
 

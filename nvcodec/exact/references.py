@@ -43,6 +43,7 @@ __all__ = [
 
 _SLOT = Parameter("slot", 0, 1)
 MAX_RESIDUAL_LEVEL = 4
+"""The appearance levels behind the finest."""
 
 
 @operation

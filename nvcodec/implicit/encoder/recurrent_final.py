@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nvcodec.core.errors import MismatchError
+from nvcodec.core.errors import MismatchError, TargetError
 from nvcodec.core.parallel import run_ahead
 from nvcodec.decoder import FrameHash, output_planes
 from nvcodec.encoder.distortion import plane_errors, psnr_611
-from nvcodec.encoder.rate_control import AIM, SLOPE, TOLERANCE, UnitBudget, clamp_lambda, measured_slope
+from nvcodec.encoder.rate_control import AIM, LAMBDA_RANGE, SLOPE, TOLERANCE, UnitBudget, clamp_lambda, measured_slope
 from nvcodec.encoder.representation import CodedSegment
 from nvcodec.encoder.segment_analysis import USUAL_IMPORTANCE, UnitReport
 from nvcodec.exact.tracing import TracedProgram
@@ -29,6 +29,9 @@ from nvcodec.implicit.unit import UnitSymbols
 
 __all__ = ["FinalCoding", "FinalState"]
 
+_LEAST, _MOST = 0.95, 1.02
+"""Of the target."""
+_TOO_LARGE = 1e3
 _STREAM_END_BITS = 96
 """Segment header and the rounding of the stream to whole words."""
 
@@ -68,16 +71,20 @@ class FinalCoding:
     highest_lmbda: float
     effort: PassEffort
     state: FinalState
+    coded_last: CodedSegment | None = None
 
     def run(self, attempts: int, on_unit: Callable[[UnitReport], None], keep: Callable[[], None]) -> CodedSegment:
         """Go on from where it is. ``keep`` is called between attempts."""
         state = self.state
         while state.attempt < attempts:
             coded, spent, used = self._code_once(on_unit)
+            self.coded_last = coded
             if self.wanted is None or TOLERANCE[0] <= coded.bits * AIM / self.wanted <= TOLERANCE[1]:
                 return coded
             if state.best is None or _distance(coded.bits, self.wanted) < _distance(state.best.bits, self.wanted):
                 state.best = coded
+            if spent_alike(state.lambdas, used):
+                break  # lambda is at its end: another attempt would be the same
             if state.attempt:
                 bits = sum(state.before), sum(spent)
                 state.slope = measured_slope(bits, (_mean_log(state.lambdas, spent), _mean_log(used, spent)))
@@ -85,6 +92,12 @@ class FinalCoding:
             state.attempt += 1
             keep()
         assert state.best is not None
+        assert self.wanted is not None
+        if state.best.bits * AIM < _LEAST * self.wanted:
+            raise TargetError(
+                f"the target of {self.wanted / AIM / 8:.0f} bytes for this segment is out of reach: it came to "
+                f"{len(state.best.payload)} at most"
+            )
         return state.best
 
     def _code_once(self, on_unit: Callable[[UnitReport], None]) -> tuple[CodedSegment, list[float], list[float]]:
@@ -138,10 +151,16 @@ class FinalCoding:
         return CodedSegment(writer.finish(), digest.digest(), float(torch.cat(quality).mean())), spent, used
 
 
+def spent_alike(before: list[float], now: list[float]) -> bool:
+    """Whether all lambdas are at an end of their range, as they were."""
+    return before == now and all(lmbda in LAMBDA_RANGE for lmbda in now)
+
+
 def _distance(bits: float, wanted: float) -> float:
-    """How bad it is to miss the target; above it three times as bad as below."""
+    """How bad it is to miss the target: above what a file may take nothing will do, near it three times as bad as
+    below."""
     miss = math.log(bits / wanted)
-    return max(-miss, 3 * miss)
+    return max(-miss, 3 * miss) + (_TOO_LARGE if bits * AIM > _MOST * wanted else 0.0)
 
 
 def _mean_log(lambdas: list[float], bits: list[float]) -> float:

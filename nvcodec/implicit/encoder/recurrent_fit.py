@@ -217,17 +217,20 @@ class RecurrentFit(SegmentAnalysis):
         record, grid = self.begun_unit(number, motion, highest_lmbda)
         fields: tuple[Tensor, ...] = ()
 
-        def made(levels: list[Tensor]) -> tuple[Tensor, Tensor]:
+        def place(levels: list[Tensor]) -> None:
             nonlocal fields
             record.residual = residual_planes(levels, grid.gains)
             fields = synthesis.refined(record, net_states)
-            refine(record, motion, unit, states, fields)
+            refine(record, unit, states, fields)
+
+        def made(levels: list[Tensor]) -> tuple[Tensor, Tensor]:
+            place(levels)
             return synthesis.run(record, net_states)[0], record.residual[0]
 
         lmbda = record.lmbda
         for visit in range(effort.visits[unit.reference_count > 0]):
             grid.descend(made, lmbda, *(() if not visit or not unit.reference_count else (COARSE_LEVELS,)))
-        made(grid.levels)
+        place(grid.levels)
         samples, kept = synthesis.run(record, net_states)
         bits = motion_bits(motion, motion_weights(), unit.depth), grid.bits()
         record.bits, record.made = sum(bits), samples
@@ -254,13 +257,7 @@ class RecurrentFit(SegmentAnalysis):
         return record, grid
 
 
-def refine(
-    record: UnitRecord,
-    motion: UnitMotion,
-    unit: CodingUnit,
-    states: Mapping[int, FrameState],
-    fields: tuple[Tensor, ...],
-) -> None:
+def refine(record: UnitRecord, unit: CodingUnit, states: Mapping[int, FrameState], fields: tuple[Tensor, ...]) -> None:
     """Warp the references of a unit by refined vectors, where these differ from what the record has."""
     if all(torch.equal(a, b) for a, b in zip(fields, record.final_vectors, strict=True)):
         return

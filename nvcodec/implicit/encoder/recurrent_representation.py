@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from nvcodec.bitstream.container import program_bytes
 from nvcodec.core.errors import EncodeError
 from nvcodec.core.gop import MAX_GOP
+from nvcodec.core.limits import MAX_PROGRAMS
 from nvcodec.encoder.gop_foresight import best_foreseen_gop, trial_lmbda
 from nvcodec.encoder.rate_control import Target
 from nvcodec.encoder.representation import CodedSegment, Keep, StageReport
@@ -92,6 +93,11 @@ class RecurrentEncoder:
 
         def index(program: bytes) -> int:
             if program not in known:
+                if len(known) == MAX_PROGRAMS:
+                    raise EncodeError(
+                        f"more than {MAX_PROGRAMS} segments with a network that has no shipped start: make them "
+                        "longer, or leave params away"
+                    )
                 known.append(program)
             return known.index(program)
 

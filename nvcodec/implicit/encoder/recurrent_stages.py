@@ -43,6 +43,7 @@ from nvcodec.implicit.encoder.overfit import Overfit, rate_at
 from nvcodec.implicit.encoder.recurrent_final import FinalCoding, FinalState
 from nvcodec.implicit.encoder.recurrent_fit import PassEffort, RecurrentFit, TwinSynthesis
 from nvcodec.implicit.encoder.start import Start, choose_steps, zero_start
+from nvcodec.implicit.encoder.storable import check_storable
 from nvcodec.implicit.encoder.weight_fit import WEIGHT_PRICE, WeightFit, change_bits
 from nvcodec.implicit.payload import ImplicitHeader
 from nvcodec.implicit.unit import motion_weights
@@ -95,7 +96,7 @@ EFFORTS = {
 class RecurrentTask:
     """A segment to encode. ``build``: the module, from the sizes. ``load``: gives it the weights of its start, and
     returns that, or None where nothing is shipped that fits.
-    ``wanted_bytes``: of the payload and its program, None for what ``lmbda`` gives. ``program_index``: which program of
+    ``target``: of the payload and its program, or a fixed lambda. ``program_index``: which program of
     the file this will be; ``overhead``: the bytes beside the payload that it takes."""
 
     source: SegmentSource
@@ -183,7 +184,7 @@ class _Work:
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from what ``state`` returned."""
         self.before_pass = state["before_pass"]
-        if self.before_pass is not None:  # its records are wanted again
+        if self.before_pass is not None and state["entered"] <= 2 + 2 * self.effort.rounds:  # its records are wanted
             self.take_up(self.before_pass)
             run_pass(self, lambda report: None)
         self.entered, self.epoch, self.optimiser = state["entered"], state["epoch"], state["optimiser"]
@@ -267,7 +268,7 @@ def encode_recurrent(
         work.final.before, work.final.lambdas = list(work.bits), [work.measured_at] * len(work.bits)
     coded = coding.run(effort.attempts, _reporter(work, "final", _FINAL_SHARE, 0.99), work.kept_now)
     work.figures["weight_bits"] = work.final.weight_bits
-    if work.float_weights:
+    if work.float_weights and coding.coded_last is coded:  # its records are those of the file
         work.figures["float_psnr"] = _float_psnr(work)
     return replace(coded, stages={name: float(value) for name, value in work.figures.items()})
 
@@ -280,6 +281,7 @@ def _begin(task: RecurrentTask, tell: Callable[[StageReport], None], keep: Keep)
     place(module, sizes)
     start = task.load(module, sizes)
     traced = trace(module, sizes, ACTIVATION_BITS)
+    check_storable(traced.program, sizes)
     wanted = _wanted_bits(task, traced)
     lmbda = task.target.lmbda
     if wanted is not None:

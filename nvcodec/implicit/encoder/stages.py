@@ -21,16 +21,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nvcodec.bitstream.syntax import write_program
-from nvcodec.core.errors import BitstreamError, CheckpointError, EncodeError, MismatchError, TargetError
-from nvcodec.core.limits import MAX_PROGRAM_BYTES
+from nvcodec.core.errors import CheckpointError, EncodeError, MismatchError, TargetError
 from nvcodec.decoder import FrameHash, output_planes
 from nvcodec.encoder.distortion import plane_errors, psnr_611
 from nvcodec.encoder.rate_control import AIM, TOLERANCE, first_lambda
 from nvcodec.encoder.representation import CodedSegment, Keep, StageReport
 from nvcodec.exact.layer import calibrate
 from nvcodec.exact.operation import Sizes
-from nvcodec.exact.program import Program
 from nvcodec.exact.simulation import Rounding, Simulation
 from nvcodec.exact.tracing import place, trace
 from nvcodec.implicit.encoder.budget import follow_price, meet_by_steps, moved_price
@@ -41,6 +38,7 @@ from nvcodec.implicit.encoder.prune import prune, sparsity
 from nvcodec.implicit.encoder.sequence import SequenceModel
 from nvcodec.implicit.encoder.settings import Effort
 from nvcodec.implicit.encoder.steps import Importance
+from nvcodec.implicit.encoder.storable import check_storable
 from nvcodec.implicit.payload import ImplicitHeader, ImplicitWriter, SegmentTensors
 from nvcodec.implicit.unit import units_of
 from nvcodec.motion.levels import FrameGeometry
@@ -57,8 +55,6 @@ _WITH_NOISE = 0.4
 """Share of the tuning in which noise stands for rounding."""
 _HEADER_BITS = 96
 """Segment header and the end of the coder."""
-_PROGRAM_MARGIN = 128
-"""Bytes that a program may still grow by."""
 _WORST_MISMATCH = 1.5
 """dB by which the exact machine's frames may be worse than the twin's before something is believed to be wrong."""
 _ATTEMPTS = 10
@@ -241,7 +237,7 @@ def _begin(task: SegmentTask, tell: Callable[[StageReport], None], keep: Keep) -
     module.to(samples.device)  # the latents, too
     traced = trace(module, sizes, effort.bits)
     program = traced.program
-    _check_storable(program, sizes)
+    check_storable(program, sizes)
     fixed_points = bytes(fraction & 255 for _, fraction in traced.convolutions.values())
     units = units_of(program, sizes.frames, GOP if program.refers else UNIT_FRAMES)
     real = samples / 1024 - 0.5
@@ -276,17 +272,6 @@ def _begin(task: SegmentTask, tell: Callable[[StageReport], None], keep: Keep) -
 
 def _optimiser_of(model: Model) -> torch.optim.Adam:
     return optimiser_of(model, analysis=isinstance(model, FrameModel) and model.analyse is not None)
-
-
-def _check_storable(program: Program, sizes: Sizes) -> None:
-    """Raise EncodeError for a program that no file may hold."""
-    try:
-        program.check(sizes)
-        stored = len(write_program(program.write()))
-    except BitstreamError as error:
-        raise EncodeError(f"the module makes no program that a file may hold: {error}") from None
-    if stored > MAX_PROGRAM_BYTES - _PROGRAM_MARGIN:  # fixed points are still to be found
-        raise EncodeError(f"the module's program takes {stored} bytes, a file may hold {MAX_PROGRAM_BYTES}")
 
 
 def _foreseen(work: _Work) -> float:

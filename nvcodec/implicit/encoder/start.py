@@ -36,13 +36,13 @@ class Start:
     layers: dict[int, Conv2d]
 
 
-def starting_point(widths: str) -> tuple[bytes, dict[str, int]] | None:
-    """The shipped file for a network of some widths, and the fixed points of its layers; None if there is none."""
+def starting_point(name: str) -> tuple[bytes, dict[str, int]] | None:
+    """The shipped start of this name, and the fixed points of its layers; None if there is none."""
     folder = resources.files("nvcodec.implicit.starts")
-    entry = folder.joinpath(f"{widths}.json")
+    entry = folder.joinpath(f"{name}.json")
     if not entry.is_file():
         return None
-    return folder.joinpath(f"{widths}.bin").read_bytes(), json.loads(entry.read_text("utf-8"))
+    return folder.joinpath(f"{name}.bin").read_bytes(), json.loads(entry.read_text("utf-8"))
 
 
 def load_start(module: nn.Module, sizes: Sizes, bits: int, data: bytes, fractions: dict[str, int]) -> Start:
