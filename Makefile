@@ -31,8 +31,9 @@ lint: $(READY)
 types: $(READY)
 	$(BIN)/mypy
 
+# Two processes of one thread each; a file of tests stays in one of them.
 unit: $(READY)
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 demo: $(READY)
 	mkdir -p $(DEMO)
