@@ -44,7 +44,10 @@ OTHER_ROOMS = (
     ("hybrid.encoder", "twin quantise block_kernels fit segment_fit final_pass stages gop_choice representation"),
     ("exact", "tracing"),
     ("implicit.models", "parts nerv siren hinerv hnerv cwrnn"),
-    ("implicit.encoder", "settings storable steps prune rate model budget coding frames sequence stages representation"),
+    (
+        "implicit.encoder",
+        "settings storable steps prune rate model budget coding frames sequence stages representation",
+    ),
     ("implicit.encoder", "synthesis exact_synthesis recurrent_fit overfit start weight_fit recurrent_final"),
     ("implicit.encoder", "recurrent_stages recurrent_representation"),
     # what makes a file with one

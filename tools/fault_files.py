@@ -198,7 +198,7 @@ def payload_bits(data: bytes) -> Iterator[tuple[str, bytes]]:
         for start, payload_start, end in places:
             payload = data[payload_start : end - limits.CRC_BYTES]
             packed = kind in (SectionType.PROGRAM, SectionType.TIMESTAMPS, SectionType.METADATA)
-            content = zstandard.ZstdDecompressor().decompress(payload) if packed else payload
+            content = unpacked(kind, payload) if packed else payload
             for position in range(len(content)):
                 changed = bytearray(content)
                 changed[position] ^= 1 << position % 8
@@ -207,6 +207,13 @@ def payload_bits(data: bytes) -> Iterator[tuple[str, bytes]]:
                     f"section 0x{kind:02x} at {start}: bit {8 * position + position % 8}",
                     resealed(data, start, again),
                 )
+
+
+def unpacked(kind: int, payload: bytes) -> bytes:
+    """What a section holds that is packed."""
+    if kind == SectionType.PROGRAM:
+        return syntax.parse_program(payload)
+    return zstandard.ZstdDecompressor().decompress(payload)
 
 
 def resealed(data: bytes, start: int, payload: bytes) -> bytes:

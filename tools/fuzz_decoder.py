@@ -21,7 +21,7 @@ import atheris
 import zstandard
 
 with atheris.instrument_imports(include=["nvcodec"]):
-    from fault_files import program_work, resealed, section_places, small_file
+    from fault_files import program_work, resealed, section_places, small_file, unpacked
 
     from nvcodec.bitstream.container import ContainerReader, SectionType
     from nvcodec.core.errors import BitstreamError
@@ -46,7 +46,7 @@ def content(kind: int, start: int, file: bytes = VALID) -> bytes:
     """What stands in a section of a file."""
     payload, end = next((p, e) for s, p, e in section_places(file)[kind] if s == start)
     data = file[payload : end - 4]
-    return zstandard.ZstdDecompressor().decompress(data) if kind in PACKED else data
+    return unpacked(kind, data) if kind in PACKED else data
 
 
 def seed(corpus: Path) -> None:

@@ -245,7 +245,8 @@ def _large() -> bytes:
 
 
 PAYLOADS: Final[dict[str, tuple[Callable[[], tuple[bytes, bytes]], type[BitstreamError]]]] = {
-    "representation 2": (lambda: (b"\x20\1", right_program()), UnsupportedError),
+    "representation 3": (lambda: (b"\x30\1", right_program()), UnsupportedError),
+    "an unknown start": (lambda: (b"\x20\1\0\0\0\0" + bytes(8), right_program()), UnsupportedError),
     "representation 15": (lambda: (b"\xf0\1", right_program()), UnsupportedError),
     "program_index 1 of one": (lambda: (b"\x11\1", right_program()), SyntaxViolation),
     "program_index 15 of one": (lambda: (b"\x1f\1", right_program()), SyntaxViolation),
