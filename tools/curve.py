@@ -24,6 +24,7 @@ import nvcodec
 from nvcodec.account import describe
 from nvcodec.core.errors import NvcodecError
 from nvcodec.core.frame import Frame, VideoProperties
+from nvcodec.core.memory import keep_freed_memory
 from nvcodec.core.metrics import frame_psnr, mean_psnr
 from nvcodec.media.video_io import VideoReader
 from nvcodec.rd.anchors import decode_stream, encode_anchor, parse_anchors
@@ -44,6 +45,7 @@ def point(clip: Path, count: int | None, folder: Path, bpp: float, settings: dic
     kept = path.with_suffix(".json")
     if kept.exists():
         return dict(json.loads(kept.read_text()))
+    keep_freed_memory()  # as the command does
     started = time.monotonic()
     options = nvcodec.EncodeOptions(bpp=bpp, device="cpu", **settings)
     report = nvcodec.encode(clip, path, options, frames=(0, count), overwrite=True)

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nvcodec.core.memory import keep_freed_memory
 from nvcodec.core.parallel import thread_limit
 from nvcodec.encoder.rate import level_costs
 from nvcodec.encoder.segment_analysis import USUAL_IMPORTANCE, SegmentSource
@@ -218,6 +219,7 @@ def main(
     out_dir: Path, clips: tuple[Path, ...], parameters: float, minutes: float, held_out: str, rate: float,
     threads: int, blind: bool, seed: int,
 ) -> None:  # fmt: skip
+    keep_freed_memory()
     torch.manual_seed(seed)
     random.seed(seed)
     out_dir.mkdir(parents=True, exist_ok=True)
