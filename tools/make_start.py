@@ -56,7 +56,7 @@ def main(trained: Path, clips: tuple[Path, ...]) -> None:
             errors.append((records, Overfit(module, records, Simulation(observe=True)).refresh()))
     for layer in exact_layers(module):
         layer.peak *= _MARGIN
-    with torch.no_grad():  # as it was trained, it cost 1 to 3 % of the bits (BENCHMARKS.md): a segment learns it where it pays
+    with torch.no_grad():  # as trained it cost bits (BENCHMARKS.md): a segment learns it where it pays
         module.motion.leave.weight.zero_()
         module.motion.leave.bias.zero_()
     calibrate(module, ACTIVATION_BITS)
