@@ -36,6 +36,7 @@ from nvcodec.core.errors import NvcodecError
 from nvcodec.core.memory import keep_freed_memory
 from nvcodec.core.metrics import frame_psnr, mean_psnr
 from nvcodec.encoder import segment_analysis, unit_motion_search, weight_changes
+from nvcodec.exact.convolution import Conv2d
 from nvcodec.exact.layer import ExactLayer
 from nvcodec.exact.operation import Sizes
 from nvcodec.exact.tracing import place, trace
@@ -44,6 +45,7 @@ from nvcodec.hybrid.encoder import stages
 from nvcodec.implicit import starts
 from nvcodec.implicit.encoder import recurrent_representation, recurrent_stages, start
 from nvcodec.implicit.encoder.coding import conv_symbols
+from nvcodec.implicit.models.cwrnn import CWRNN, Widths
 from nvcodec.media.video_io import VideoReader
 from nvcodec.motion import unit
 from nvcodec.motion.prediction import MotionPrediction
@@ -119,6 +121,17 @@ def _nothing() -> None:
     pass
 
 
+def _convolution(module: nn.Module, name: str) -> Conv2d:
+    layer = module.get_submodule(name)
+    assert isinstance(layer, Conv2d)
+    return layer
+
+
+def _widths(module: nn.Module) -> Widths:
+    assert isinstance(module, CWRNN)
+    return module.widths
+
+
 def _changed_start(change: Callable[[nn.Module], dict[str, Tensor]]) -> None:
     """Let the encoder, and the decoder in this process, start from other weights. ``change``: of a module with the
     weights of the shipped start makes one with others, and says which weights (masks by name of the layer) stay so."""
@@ -128,7 +141,7 @@ def _changed_start(change: Callable[[nn.Module], dict[str, Tensor]]) -> None:
         load(module, sizes, bits, data, fractions)
         masks = change(module)
         for name, mask in masks.items():
-            module.get_submodule(name).weight.register_hook(lambda grad, mask=mask: grad * mask)
+            _convolution(module, name).weight.register_hook(lambda grad, mask=mask: grad * mask)
         traced = trace(module, sizes, bits)
         symbols = [conv_symbols(layer, fraction) for layer, fraction in traced.convolutions.values()]
         made = starts.write_start(symbols)
@@ -145,7 +158,7 @@ def _silenced(module: nn.Module, columns: dict[str, slice]) -> dict[str, Tensor]
     """Input channels of convolutions that count no longer; their masks."""
     masks = {}
     for name, part in columns.items():
-        layer = module.get_submodule(name)
+        layer = _convolution(module, name)
         mask = torch.ones_like(layer.weight)
         mask[:, part] = 0
         layer.weight.mul_(mask)
@@ -155,7 +168,7 @@ def _silenced(module: nn.Module, columns: dict[str, slice]) -> dict[str, Tensor]
 
 def _no_hidden_state() -> None:
     def change(module: nn.Module) -> dict[str, Tensor]:
-        widths = module.widths
+        widths = _widths(module)
         return _silenced(
             module,
             {
@@ -170,7 +183,7 @@ def _no_hidden_state() -> None:
 
 def _one_scale() -> None:
     def change(module: nn.Module) -> dict[str, Tensor]:
-        widths = module.widths
+        widths = _widths(module)
         return _silenced(
             module,
             {
@@ -185,7 +198,7 @@ def _one_scale() -> None:
 def _no_refined_motion() -> None:
     @torch.no_grad()
     def change(module: nn.Module) -> dict[str, Tensor]:
-        leave = module.get_submodule("motion.leave")
+        leave = _convolution(module, "motion.leave")
         leave.weight.zero_()
         leave.bias.zero_()
         leave.bias.register_hook(torch.zeros_like)
@@ -219,14 +232,14 @@ def _gated_state() -> None:
     load = recurrent_representation.load_start
 
     def load_gated(module: nn.Module, sizes: Sizes, bits: int, data: bytes, fractions: dict[str, int]) -> start.Start:
-        plain = cwrnn(sizes, widths=module.widths)
+        plain = cwrnn(sizes, widths=_widths(module))
         place(plain, sizes)
         load(plain, sizes, bits, data, fractions)
         layers = dict(plain.named_modules())
         for name, layer in module.named_modules():
             if isinstance(layer, ExactLayer) and name in layers:
                 layer.load_state_dict(layers[name].state_dict())
-        choose = module.get_submodule("state_gate")
+        choose = _convolution(module, "state_gate")
         with torch.no_grad():
             choose.weight.zero_()
             choose.bias.fill_(4.0)

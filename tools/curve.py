@@ -108,7 +108,7 @@ def main(
     folder.mkdir(parents=True, exist_ok=True)
     settings = {"model": model, "effort": effort, "params": params, "epochs": epochs, "threads": threads}
     wanted = [clip_and_count(text) for text in clips]
-    deltas = []
+    deltas: list[float] = []
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
         futures = {
             (clip, count, bpp): pool.submit(point, clip, count, folder, bpp, settings)
@@ -132,6 +132,9 @@ def main(
                 )
             if anchor != "none":
                 delta = bd_rate(Curve(anchor_points(clip, count, folder, anchor)), Curve(ours))
+                if delta.value is None:
+                    click.echo(f"{clip.stem}: no BD-rate against {anchor}: {delta.note}")
+                    continue
                 click.echo(f"{clip.stem}: BD-rate against {anchor} {delta.value:+.1f} %  {delta.note or ''}")
                 deltas.append(delta.value)
     if len(deltas) > 1:

@@ -19,6 +19,7 @@ from train_cwrnn import Training, load, resize
 
 from nvcodec.core.parallel import thread_limit
 from nvcodec.entropy.context import ContextWeights
+from nvcodec.exact.convolution import Conv2d
 from nvcodec.exact.layer import calibrate, exact_layers
 from nvcodec.exact.operation import Sizes
 from nvcodec.exact.simulation import Simulation
@@ -60,12 +61,12 @@ def main(trained: Path, clips: tuple[Path, ...]) -> None:
         module.motion.leave.weight.zero_()
         module.motion.leave.bias.zero_()
     calibrate(module, ACTIVATION_BITS)
-    for layer in module.modules():
-        if hasattr(layer, "least_step"):
+    for convolution in module.modules():
+        if isinstance(convolution, Conv2d):
             with torch.no_grad():
-                layer.step.copy_(layer.least_step() + _WEIGHT_MARGIN)
-            layer.fit_bias()
-            layer.bias_shift += 1
+                convolution.step.copy_(convolution.least_step() + _WEIGHT_MARGIN)
+            convolution.fit_bias()
+            convolution.bias_shift += 1
     sizes = Sizes((96, 160), (24, 40), 1)
     place(module, sizes)
     resize(module, sizes)

@@ -31,7 +31,8 @@ from nvcodec.encoder.rate import level_costs
 from nvcodec.encoder.segment_analysis import USUAL_IMPORTANCE, SegmentSource
 from nvcodec.encoder.working_domain import working_samples
 from nvcodec.entropy.context import ContextWeights
-from nvcodec.exact.operation import Sizes
+from nvcodec.exact.operation import FrameInputs, Sizes
+from nvcodec.exact.references import State
 from nvcodec.exact.simulation import Simulation
 from nvcodec.exact.tracing import place
 from nvcodec.grid.contexts import CONTEXT_SHAPES
@@ -68,7 +69,7 @@ class Gathering(RecurrentFit):
         super().__init__(source, context, quantiser)
         self.found: dict[int, FittedUnit] = {}
 
-    def fitted_unit(self, number: int, *arguments: object) -> FittedUnit:  # type: ignore[override]
+    def fitted_unit(self, number: int, *arguments: object) -> FittedUnit:
         made = super().fitted_unit(number, *arguments)  # type: ignore[arg-type]
         self.found[number] = made
         return made
@@ -120,7 +121,7 @@ class Training:
     context: ContextWeights
     seconds: float = 0.0
 
-    def encoded(self, samples: Tensor, gop: int, lmbda: float, module: nn.Module) -> Gathering:
+    def encoded(self, samples: Tensor, gop: int, lmbda: float, module: CWRNN) -> Gathering:
         """A pass over a segment."""
         geometry = FrameGeometry(2 * samples.shape[3], 2 * samples.shape[2])
         sizes = Sizes(geometry.half, geometry.blocks, len(samples))
@@ -167,13 +168,22 @@ def _network_for(sizes: Sizes, widths: Widths) -> CWRNN:
     return CWRNN(sizes, widths=widths)
 
 
+class _Zeros:
+    """In the place of a state."""
+
+    def __init__(self, layer: State) -> None:
+        self.layer = layer
+
+    def __call__(self, frame: FrameInputs) -> Tensor:
+        (store,) = self.layer._stores
+        return self.layer.nothing(frame, *store.shape)
+
+
 def blinded(module: nn.Module) -> None:
     """Whatever the states are, the network sees zeros."""
-    from nvcodec.exact.references import State
-
     for layer in module.modules():
         if isinstance(layer, State):
-            layer.forward = lambda frame, layer=layer: layer.nothing(frame, *layer._stores[0].shape)  # type: ignore[method-assign]
+            layer.forward = _Zeros(layer)  # type: ignore[method-assign]
 
 
 def held_out_cost(training: Training, clips: list[Tensor]) -> list[float]:

@@ -17,7 +17,6 @@ Between two stages, and within the longer ones, the work can be kept, and goes o
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
@@ -58,6 +57,7 @@ _LOOK_SHARE, _FINAL_SHARE = 0.04, 0.8
 _WEIGHT_SHARE = 0.3
 """Most of the target that the weights may take."""
 _HIGHEST_PRICE = 1e4
+_NO_ERROR_YET = 1e30
 _TUNING_RATE = 0.5
 """Of the rate of the overfit."""
 _PEAK_MARGIN = 1.3
@@ -77,7 +77,7 @@ class RecurrentEffort:
     tuning: int
     learned: PassEffort
     final: PassEffort
-    rate: float = 3e-3
+    rate: float = 1e-3
     pull: float = 0.4
     attempts: int = 6
     joint: bool = True
@@ -137,6 +137,9 @@ class _Work:
     bits: list[float] = field(default_factory=list)
     """Of each unit, in the last pass, at ``measured_at``."""
     measured_at: float = 0.0
+    least_error: float = _NO_ERROR_YET
+    """Of the epochs of an overfit so far, with the weights that had it."""
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
     float_weights: dict[str, Tensor] = field(default_factory=dict)
     """As they were before they were quantised: what the file is compared with."""
     final: FinalState = field(default_factory=FinalState)
@@ -174,6 +177,8 @@ class _Work:
             "optimiser": self.optimiser,
             "bits": self.bits,
             "measured_at": self.measured_at,
+            "least_error": self.least_error,
+            "best_weights": self.best_weights,
             "float_weights": self.float_weights,
             "final": self.final.state(),
             "figures": dict(self.figures),
@@ -195,6 +200,7 @@ class _Work:
                 self.weights = WeightFit(self.traced.program, self.sizes, start)
             self.weights.changes = {name: TensorChange(**change) for name, change in state["changes"].items()}
         self.bits, self.measured_at, self.figures = state["bits"], state["measured_at"], state["figures"]
+        self.least_error, self.best_weights = state["least_error"], state["best_weights"]
         self.float_weights = state["float_weights"]
         self.final = FinalState.restored(state["final"])
         torch.set_rng_state(state["random"])
@@ -333,16 +339,20 @@ def run_pass(work: _Work, on_unit: Callable[[UnitReport], None]) -> None:
 
 
 def _overfit(work: _Work, low: float, high: float) -> None:
-    """The weights, on what the pass left."""
+    """The weights, on what the pass left: those of the epoch behind which its frames, made anew in coding order, were
+    nearest to the source. Over many frames a fit can run away, and then the first ones stay."""
     fit = Overfit(work.module, work.fit.all_records(), Simulation(), joint=work.effort.joint)
     optimiser = torch.optim.Adam([p for p in work.module.parameters() if p.requires_grad], betas=(0.9, 0.99))
     if work.optimiser is not None:
         optimiser.load_state_dict(work.optimiser)
     else:
-        work.figures["error_before"] = fit.refresh()
+        work.least_error = _NO_ERROR_YET
     epochs, units = work.effort.epochs, len(work.fit.units)
     while work.epoch < epochs:
-        fit.refresh()  # so that it is no matter whether work was interrupted before
+        error = fit.refresh()  # so that it is no matter whether work was interrupted before
+        if not work.epoch:
+            work.figures["error_before"] = error
+        _keep_best(work, error)
         for k, at in enumerate(torch.randperm(units).tolist()):
             rate = rate_at((work.epoch + k / units) / epochs, work.effort.rate)
             for group in optimiser.param_groups:
@@ -355,9 +365,19 @@ def _overfit(work: _Work, low: float, high: float) -> None:
         work.kept_now()
         name = f"overfit, epoch {work.epoch} of {epochs}"
         work.tell(StageReport(name, 0, low + (high - low) * work.epoch / epochs))
-    work.figures["error_overfitted"] = after = fit.refresh()
-    if not math.isfinite(after):
+    _keep_best(work, fit.refresh())
+    with torch.no_grad():
+        for name, value in work.module.named_parameters():
+            value.copy_(work.best_weights[name])
+    work.figures["error_overfitted"] = work.least_error
+    if work.least_error >= _NO_ERROR_YET:
         raise EncodeError("the fit ran away: its error is no longer a number")
+
+
+def _keep_best(work: _Work, error: float) -> None:
+    if error < work.least_error:
+        work.least_error = error
+        work.best_weights = {name: value.detach().clone() for name, value in work.module.named_parameters()}
 
 
 def _follow_target(work: _Work) -> None:
