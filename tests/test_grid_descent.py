@@ -12,6 +12,7 @@ from torch import Tensor
 from nvcodec.core.fixedpoint import Rounding
 from nvcodec.core.gop import CodingUnit, coding_units
 from nvcodec.core.quantiser import GAIN_STEPS
+from nvcodec.encoder.distortion import CHROMA_WEIGHT, sample_weights
 from nvcodec.encoder.rate import laplace_bits, level_costs
 from nvcodec.entropy.context import ContextWeights
 from nvcodec.entropy.symbols import SymbolWriter
@@ -19,7 +20,7 @@ from nvcodec.grid.coding import code_appearance
 from nvcodec.grid.contexts import appearance_context
 from nvcodec.grid.encoder import descent
 from nvcodec.grid.encoder.descent import descended_levels
-from nvcodec.grid.encoder.fit import CHROMA_WEIGHT, GridFit, gain_index, sample_weights
+from nvcodec.grid.encoder.fit import GridFit, gain_index
 from nvcodec.grid.levels import APPEARANCE_GAINS, Quantiser, empty_levels
 from nvcodec.grid.side import AppearanceSide
 from nvcodec.grid.wavelet import expand_grid

@@ -27,6 +27,7 @@ __all__ = [
     "Shape",
     "Sizes",
     "operation",
+    "slots",
 ]
 
 
@@ -65,6 +66,11 @@ class Sizes(NamedTuple):
     def limited_samples(self) -> int:
         """Luma samples that the limits of a program are multiples of."""
         return max(4 * self.half[0] * self.half[1], PROGRAM_LEAST_SAMPLES)
+
+
+def slots(found: Sequence[Any]) -> Any:
+    """What there is of up to two references as a pair; None where there is nothing."""
+    return tuple([*found, None, None][:2])
 
 
 @dataclass

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +13,7 @@ from nvcodec.entropy.context import ContextWeights
 from nvcodec.entropy.numbers import code_number
 from nvcodec.entropy.symbols import SymbolChannel
 from nvcodec.exact.machine import Machine
-from nvcodec.exact.operation import FrameInputs, Shape
+from nvcodec.exact.operation import FrameInputs, Shape, slots
 from nvcodec.exact.program import Program
 from nvcodec.exact.references import PictureInput, QuantiserInput
 from nvcodec.grid.coding import code_appearance
@@ -140,16 +139,16 @@ def rebuild_unit(
         depth=unit.depth,
         quantiser=coded.quantiser,
     )
-    slots = range(unit.reference_count)
-    references = [[states[frame.references[k]] for frame in unit.frames] for k in slots]
-    inputs.distances = _slots([torch.tensor([frame.distances[k] for frame in unit.frames]) for k in slots])
-    inputs.states = _slots(
+    which = range(unit.reference_count)
+    references = [[states[frame.references[k]] for frame in unit.frames] for k in which]
+    inputs.distances = slots([torch.tensor([frame.distances[k] for frame in unit.frames]) for k in which])
+    inputs.states = slots(
         [{n: torch.cat([s.states[n] for s in found]) for n in found[0].states} for found in references]
     )
     motion_states = [MotionState((), ())] * len(unit.frames)
     if motion is not None:
-        fields = [torch.stack([state.fields[k] for state in motion.states]) for k in slots]
-        inputs.vectors = _slots(fields)
+        fields = [torch.stack([state.fields[k] for state in motion.states]) for k in which]
+        inputs.vectors = slots(fields)
         compensated, pictures = motion.inputs, None
         if machine.corrects:
             for slot, correction in machine.corrections(inputs).items():
@@ -157,9 +156,9 @@ def rebuild_unit(
                     fields[slot] = (fields[slot] + correction.cpu()).clamp(-VECTOR_BOUND, VECTOR_BOUND)
         if machine.corrects or any(True for _ in machine.program.of(PictureInput)):
             compensated, pictures = _compensated(coded, references, fields)
-        inputs.final_vectors = _slots(fields)
+        inputs.final_vectors = slots(fields)
         inputs.prediction, inputs.difference = compensated.prediction, compensated.difference
-        inputs.pictures = _slots(pictures or [])
+        inputs.pictures = slots(pictures or [])
         motion_states = [
             MotionState(tuple(field[b] for field in fields), frame.distances) for b, frame in enumerate(unit.frames)
         ]
@@ -188,8 +187,3 @@ def _compensated(
             slot.append(picture)
     batched = Compensated(torch.stack([c.prediction for c in found]), torch.stack([c.difference for c in found]))
     return batched, [torch.stack(slot) for slot in pictures]
-
-
-def _slots(found: Sequence[Any]) -> Any:
-    """As two slots; None where there is nothing."""
-    return tuple([*found, None, None][:2])

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from nvcodec.core.gop import CodingUnit
 from nvcodec.core.quantiser import GAIN_STEPS, GAIN_STEPS_PER_OCTAVE, LEAST_GAIN
+from nvcodec.encoder.distortion import sample_weights
 from nvcodec.encoder.rate import level_costs
-from nvcodec.encoder.working_domain import LUMA_PLANES, SAMPLE_STEP, over_blocks
+from nvcodec.encoder.working_domain import SAMPLE_STEP
 from nvcodec.entropy.context import ContextWeights
 from nvcodec.grid.encoder.descent import descended_levels
 from nvcodec.grid.encoder.transform import amplitudes
@@ -20,11 +21,8 @@ from nvcodec.grid.side import AppearanceSide
 from nvcodec.motion.compensation import Compensated
 from nvcodec.motion.levels import SYMBOL_BOUND, FrameGeometry
 
-__all__ = ["CHROMA_WEIGHT", "GridFit", "gain_index", "sample_weights"]
+__all__ = ["GridFit", "gain_index"]
 
-CHROMA_WEIGHT = 2.6
-"""Weight of chroma errors. The 6:1:1 mean of PSNRs asks for 2/3 of the ratio of luma's squared error to chroma's,
-which is 3 to 4 in most videos."""
 _DEAD_ZONE = 0.66
 _LAMBDA_OF_STEP = (0.15, 0.2, 0.235, 0.27)
 """Lambda over the squared quantiser step that goes best with it, by depth of the frames."""
@@ -35,12 +33,6 @@ def gain_index(lmbda: float, depth: int) -> int:
     square = lmbda / _LAMBDA_OF_STEP[min(depth, len(_LAMBDA_OF_STEP) - 1)]
     octaves = 0.5 * math.log2(square) + math.log2(SAMPLE_STEP / LEAST_GAIN)
     return min(max(round(GAIN_STEPS_PER_OCTAVE * octaves), 0), GAIN_STEPS - 1)
-
-
-def sample_weights(importance: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, 6, *size): weight of the squared error of each working sample; ``importance``: (B, block rows, columns)."""
-    dense = over_blocks(importance, size)[:, None]
-    return torch.cat([dense.expand(-1, LUMA_PLANES, -1, -1), CHROMA_WEIGHT * dense.expand(-1, 2, -1, -1)], dim=1)
 
 
 class GridFit:

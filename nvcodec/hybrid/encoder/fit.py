@@ -18,8 +18,9 @@ from torch import Tensor
 from nvcodec.core.gop import CodingUnit
 from nvcodec.core.parallel import run_all
 from nvcodec.core.quantiser import GAIN_STEPS, GAIN_STEPS_PER_OCTAVE, LEAST_GAIN, quantiser_steps
+from nvcodec.encoder.distortion import sample_weights
 from nvcodec.encoder.rate import level_costs
-from nvcodec.encoder.working_domain import LUMA_PLANES, SAMPLE_STEP, over_blocks
+from nvcodec.encoder.working_domain import SAMPLE_STEP
 from nvcodec.entropy.tables import bits_of_bins
 from nvcodec.hybrid.blocks.layout import BlockLayout, BlockSymbols, decoding_order
 from nvcodec.hybrid.blocks.picture import BinModels, noted_bins
@@ -54,17 +55,8 @@ class FitSettings:
     splits_empty: bool
 
 
-CHROMA_WEIGHT = 2.6
-"""Weight of chroma errors. The 6:1:1 mean of PSNRs asks for 2/3 of the ratio of luma's squared error to chroma's,
-which is 3 to 4 in most videos."""
 _ROOT_BLOCKS = 4
 """Of 8x8 luma samples, on a side of a root of the quadtree."""
-
-
-def _sample_weights(importance: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, 6, *size): weight of the squared error of each working sample; ``importance``: (B, block rows, columns)."""
-    dense = over_blocks(importance, size)[:, None]
-    return torch.cat([dense.expand(-1, LUMA_PLANES, -1, -1), CHROMA_WEIGHT * dense.expand(-1, 2, -1, -1)], dim=1)
 
 
 def context_sensitivity(twin: Twin, levels: list[Tensor], side: MotionSide, depth: int) -> dict[str, Tensor]:
@@ -97,7 +89,7 @@ class UnitFit:
         self.inputs = inputs
         self.layout = BlockLayout(*geometry.half)
         self.importance = importance
-        self.weights = _sample_weights(importance.to(target.device), geometry.half)
+        self.weights = sample_weights(importance.to(target.device), geometry.half)
         self.blocks: list[BlockSymbols] = []
         self.rebuilt = inputs.prediction
 

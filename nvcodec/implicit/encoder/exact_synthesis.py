@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from nvcodec.exact.machine import Machine
-from nvcodec.exact.operation import FrameInputs
+from nvcodec.exact.operation import FrameInputs, slots
 from nvcodec.implicit.encoder.synthesis import States, UnitRecord
 from nvcodec.motion.prediction import VECTOR_BOUND
 
@@ -37,18 +36,13 @@ class ExactSynthesis:
 
 
 def _inputs(record: UnitRecord, states: Mapping[int, States]) -> FrameInputs:
-    unit, slots = record.unit, range(record.unit.reference_count)
+    unit, which = record.unit, range(record.unit.reference_count)
     made = FrameInputs(torch.tensor([frame.display for frame in unit.frames]), depth=unit.depth)
     made.quantiser = record.quantiser
-    made.distances = _slots([torch.tensor([f.distances[k] for f in unit.frames]) for k in slots])
-    references = [[states[frame.references[k]] for frame in unit.frames] for k in slots]
-    made.states = _slots([{n: torch.cat([s[n] for s in found]) for n in found[0]} for found in references])
-    made.vectors, made.final_vectors = _slots(record.vectors), _slots(record.final_vectors)
+    made.distances = slots([torch.tensor([f.distances[k] for f in unit.frames]) for k in which])
+    references = [[states[frame.references[k]] for frame in unit.frames] for k in which]
+    made.states = slots([{n: torch.cat([s[n] for s in found]) for n in found[0]} for found in references])
+    made.vectors, made.final_vectors = slots(record.vectors), slots(record.final_vectors)
     made.residual = record.residual
     made.prediction, made.difference = record.prediction, record.difference
     return made
-
-
-def _slots(found: Sequence[Any]) -> Any:
-    """As two slots; None where there is nothing."""
-    return tuple([*found, None, None][:2])

@@ -20,7 +20,7 @@ from nvcodec.core.gop import CodingUnit, last_uses
 from nvcodec.encoder.rate import level_costs
 from nvcodec.encoder.unit_motion_search import search_unit_motion
 from nvcodec.exact.latents import Grid, Latent
-from nvcodec.exact.operation import FrameInputs
+from nvcodec.exact.operation import FrameInputs, slots
 from nvcodec.exact.outputs import GREY, Correct, Store
 from nvcodec.exact.simulation import Rounding, Simulation, simulate
 from nvcodec.implicit.encoder.model import Epoch, Model, Schedule, distortion, error_scale
@@ -107,16 +107,16 @@ class SequenceModel(Model):
 
     def inputs(self, unit: CodingUnit, motion: UnitMotion | None, states: Mapping[int, _Twin]) -> FrameInputs:
         """What the module is given of a unit, real numbers; motion without the module's own corrections."""
-        slots = range(unit.reference_count)
+        which = range(unit.reference_count)
         device = self.samples.device
         made = FrameInputs(torch.tensor([frame.display for frame in unit.frames], device=device), depth=unit.depth)
-        distances = [[frame.distances[k] for frame in unit.frames] for k in slots]
-        made.distances = _slots([torch.tensor(of_slot, device=device) for of_slot in distances])
-        references = [[states[frame.references[k]].states for frame in unit.frames] for k in slots]
-        made.states = _slots([{n: torch.cat([s[n] for s in found]) for n in found[0]} for found in references])
+        distances = [[frame.distances[k] for frame in unit.frames] for k in which]
+        made.distances = slots([torch.tensor(of_slot, device=device) for of_slot in distances])
+        references = [[states[frame.references[k]].states for frame in unit.frames] for k in which]
+        made.states = slots([{n: torch.cat([s[n] for s in found]) for n in found[0]} for found in references])
         if motion is not None:
-            fields = [torch.stack([state.fields[k] for state in motion.states]).to(device) for k in slots]
-            made.vectors = made.final_vectors = _slots(fields)
+            fields = [torch.stack([state.fields[k] for state in motion.states]).to(device) for k in which]
+            made.vectors = made.final_vectors = slots(fields)
             made.prediction = (motion.inputs.prediction - GREY) / _SCALE
             made.difference = motion.inputs.difference / _SCALE
             if len(fields) == 1:
@@ -289,7 +289,3 @@ def _no_motion(unit: CodingUnit, geometry: FrameGeometry) -> list[Tensor]:
         torch.zeros(len(unit.frames), len(motion_layout(unit.reference_count, k)), *geometry.motion_size(k))
         for k in range(MOTION_LEVELS)
     ]
-
-
-def _slots(found: Sequence[Any]) -> Any:
-    return tuple([*found, None, None][:2])

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nvcodec.core.gop import CodingUnit
-from nvcodec.exact.operation import FrameInputs
+from nvcodec.exact.operation import FrameInputs, slots
 from nvcodec.exact.outputs import GREY
 from nvcodec.exact.warping import sampled
 from nvcodec.motion.levels import BLEND_CHANNEL
@@ -72,14 +71,14 @@ def inputs_of(record: UnitRecord, states: Mapping[int, States]) -> FrameInputs:
     """What the network is given of a unit, real numbers. ``states``: at least those of its references."""
     unit = record.unit
     device = record.target.device
-    slots = range(unit.reference_count)
+    which = range(unit.reference_count)
     made = FrameInputs(torch.tensor([frame.display for frame in unit.frames], device=device), depth=unit.depth)
     made.quantiser = record.quantiser
-    made.distances = _slots([torch.tensor([f.distances[k] for f in unit.frames], device=device) for k in slots])
-    references = [[states[frame.references[k]] for frame in unit.frames] for k in slots]
-    made.states = _slots([{n: torch.cat([s[n] for s in found]) for n in found[0]} for found in references])
-    made.vectors = _slots([v.to(device) for v in record.vectors])
-    made.final_vectors = _slots([v.to(device) for v in record.final_vectors])
+    made.distances = slots([torch.tensor([f.distances[k] for f in unit.frames], device=device) for k in which])
+    references = [[states[frame.references[k]] for frame in unit.frames] for k in which]
+    made.states = slots([{n: torch.cat([s[n] for s in found]) for n in found[0]} for found in references])
+    made.vectors = slots([v.to(device) for v in record.vectors])
+    made.final_vectors = slots([v.to(device) for v in record.final_vectors])
     made.residual = {level: x.to(device) * (1 / SAMPLE_SCALE) for level, x in record.residual.items()}
     if record.prediction is not None and record.difference is not None:
         made.prediction = (record.prediction - GREY) * (1 / SAMPLE_SCALE)
@@ -136,7 +135,7 @@ def refined_inputs(module: nn.Module, record: UnitRecord, inputs: FrameInputs) -
         share = 1.0 if record.blend is None else (1 + (1 - 2 * k) * record.blend.to(d)) / 2
         dense = (d * share).repeat_interleave(4, 2).repeat_interleave(4, 3)[..., :rows, :columns] * 0.25
         total = total + slopes_y * dense[:, :1] + slopes_x * dense[:, 1:]
-    return replace(inputs, prediction=inputs.prediction + total, final_vectors=_slots(final))
+    return replace(inputs, prediction=inputs.prediction + total, final_vectors=slots(final))
 
 
 def _slopes(samples: Tensor) -> tuple[Tensor, Tensor]:
@@ -152,8 +151,3 @@ def _slopes(samples: Tensor) -> tuple[Tensor, Tensor]:
             parts.append((ahead - behind) * scale)
         found.append(torch.cat([F.pixel_unshuffle(parts[0], 2), parts[1]], dim=1))
     return found[0], found[1]
-
-
-def _slots(found: Sequence[Any]) -> Any:
-    """As two slots; None where there is nothing."""
-    return tuple([*found, None, None][:2])
