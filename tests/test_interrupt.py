@@ -78,12 +78,19 @@ def test_killed_and_started_again(clip: Path, whole: bytes, tmp_path: Path) -> N
 
 
 def test_the_campaign_can_fail(clip: Path, whole: bytes, tmp_path: Path) -> None:
-    """It is given other bytes than those it will find, and a file that nobody removes."""
-    (tmp_path / "stray").touch()
+    """It is given other bytes than those it will find, and a file that nobody removes. What it kills waits for that:
+    it has left a mark, and only where there is one does it write its file."""
+    stray = tmp_path / "stray"
     campaign = Campaign(tmp_path, whole[:-1], most_lost=60)
-    program = f"open('a.cwrv', 'wb').write({whole!r})"
+    program = f"""
+import pathlib, time
+if not pathlib.Path("stray").exists():
+    pathlib.Path("stray").touch()
+    time.sleep(600)
+pathlib.Path("a.cwrv").write_bytes({whole!r})
+"""
     with contextlib.chdir(tmp_path):
-        campaign.run([sys.executable, "-c", program], tmp_path / "a.cwrv", iter([0.0, 60.0]).__next__, 1)
+        campaign.run([sys.executable, "-c", program], tmp_path / "a.cwrv", lambda: stray.exists, 1)
     assert campaign.failures == ["encode 1: other bytes", "encode 1: left stray"]
     with pytest.raises(RuntimeError, match="status 3"):
         kill_when([sys.executable, "-c", "raise SystemExit(3)"], lambda: False)

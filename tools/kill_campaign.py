@@ -26,7 +26,7 @@ import click
 
 from nvcodec.media.output_file import checkpoint_path
 
-__all__ = ["Campaign", "encode_command", "kill_at", "kill_when"]
+__all__ = ["Campaign", "after", "encode_command", "kill_when"]
 
 
 MOST_SECONDS_TO_END = 2.0
@@ -36,10 +36,10 @@ def encode_command(clip: Path, output: Path, options: Sequence[str]) -> list[str
     return [sys.executable, "-m", "nvcodec", "encode", str(clip), "-o", str(output), *options]
 
 
-def kill_at(command: Sequence[str], seconds: float, number: int = signal.SIGKILL) -> float | None:
-    """As :func:`kill_when`, after ``seconds``."""
+def after(seconds: float) -> Callable[[], bool]:
+    """Whether so much time has passed since this was called."""
     deadline = time.monotonic() + seconds
-    return kill_when(command, lambda: time.monotonic() >= deadline, number)
+    return lambda: time.monotonic() >= deadline
 
 
 def kill_when(command: Sequence[str], is_time: Callable[[], bool], number: int = signal.SIGKILL) -> float | None:
@@ -74,12 +74,13 @@ class Campaign:
     ended: list[float] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
 
-    def run(self, command: Sequence[str], output: Path, moments: Callable[[], float], kills: int) -> None:
-        """One encode after the other, until ``kills`` have been killed; the last one is left to end."""
+    def run(self, command: Sequence[str], output: Path, moments: Callable[[], Callable[[], bool]], kills: int) -> None:
+        """One encode after the other, until ``kills`` have been killed; the last one is left to end. ``moments``: what
+        tells the time to kill an encode, made as it starts."""
         while self.kills < kills:
             while self.kills < kills and not output.exists():
                 start = time.time()
-                ended = kill_at(command, moments(), self.number)
+                ended = kill_when(command, moments(), self.number)
                 if ended is not None and not output.exists():
                     self._killed(output, start, ended)
             if not output.exists():
@@ -129,7 +130,7 @@ def main(clip: Path, options: tuple[str, ...], kills: int, most_lost: float, kin
         click.echo(f"without interruption: {len(campaign.expected)} bytes in {seconds:.1f} s")
         moments = random.Random(seed)
         start = time.monotonic()
-        campaign.run(command, output, lambda: moments.uniform(0, seconds), kills)
+        campaign.run(command, output, lambda: after(moments.uniform(0, seconds)), kills)
     lost = sorted(campaign.lost)
     click.echo(
         f"{campaign.kills} kills in {campaign.encodes} encodes, {time.monotonic() - start:.0f} s; work lost by a kill: "
