@@ -511,11 +511,11 @@ def test_tuning_moves_what_has_changed_and_nothing_else(
     weights = WeightFit(traced.program, SIZES, start)
     weights.choose(moved_weights(weights, 6.0))
     weights.adopt()
-    fit = Overfit(module, records, Simulation(bits=BITS))
+    fit = Overfit(module, [replace(r, lmbda=r.lmbda / 1000) for r in records], Simulation(bits=BITS))
     kept = {name: change.symbols.copy() for name, change in weights.changes.items()}
-    before = fit.refresh()
-    weights.tune(fit, [0, 1, 2] * 10, lambda k: 2e-3)
-    assert fit.refresh() < before
+    before = weights.cost(fit)
+    weights.tune(fit, 10, lambda done: 2e-3)
+    assert weights.cost(fit) < before
     moved = 0
     for name, change in weights.changes.items():
         assert not change.symbols[kept[name] == 0].any()
@@ -524,6 +524,33 @@ def test_tuning_moves_what_has_changed_and_nothing_else(
     assert moved > 10
     for name, value in weights.values.items():
         assert torch.equal(value, weights.quantised(name))
+
+
+def test_tuning_keeps_its_best_epoch(
+    module: CWRNN, records: list[UnitRecord], from_start: tuple[Start, TracedProgram]
+) -> None:
+    """Steps that are much too large make every epoch worse than what it began with."""
+    start, traced = from_start
+    weights = WeightFit(traced.program, SIZES, start)
+    weights.choose(moved_weights(weights, 1.0))
+    weights.adopt()
+    fit = Overfit(module, [replace(r, lmbda=r.lmbda / 1000) for r in records], Simulation(bits=BITS))
+    before = weights.cost(fit)
+    weights.tune(fit, 2, lambda done: 0.3)
+    assert weights.cost(fit) <= before
+
+
+def test_changes_that_cost_more_than_they_bring_go(
+    module: CWRNN, records: list[UnitRecord], from_start: tuple[Start, TracedProgram]
+) -> None:
+    start, traced = from_start
+    weights = WeightFit(traced.program, SIZES, start)
+    weights.choose(moved_weights(weights, 6.0))
+    weights.adopt()
+    fit = Overfit(module, [replace(r, lmbda=r.lmbda * 1000) for r in records], Simulation(bits=BITS))
+    weights.tune(fit, 1, lambda done: 2e-3)
+    assert weights.changes == {}
+    assert all(torch.equal(value, weights.first[name]) for name, value in weights.values.items())
 
 
 def test_sensitivity_is_that_of_the_errors(module: CWRNN, records: list[UnitRecord]) -> None:

@@ -49,7 +49,7 @@ OTHER_ROOMS = (
         "settings storable steps prune rate model budget coding frames sequence stages representation",
     ),
     ("implicit.encoder", "synthesis exact_synthesis recurrent_fit overfit start weight_fit recurrent_final"),
-    ("implicit.encoder", "recurrent_stages recurrent_representation"),
+    ("implicit.encoder", "gop_trials recurrent_stages recurrent_representation"),
     # what makes a file with one
     ("encoder", "cuts source tree_file checkpoint identity pipeline own_module"),
     ("rd", "extra bd quality anchors ladder store tool_versions clip workers points run results plot stills report"),

@@ -9,7 +9,7 @@ from dataclasses import replace
 from nvcodec.encoder.rate_control import Target, first_lambda
 from nvcodec.encoder.segment_analysis import SegmentSource
 
-__all__ = ["FORESEEN_FRAMES", "at_equal_size", "best_foreseen_gop", "different_gops", "foreseen_score", "trial_lmbda"]
+__all__ = ["FORESEEN_FRAMES", "at_equal_size", "different_gops", "foreseen_score", "trial_lmbda"]
 
 _OCTAVE = 3.5
 """Decibels that twice the bits bring, about: by it trials of different sizes are compared."""
@@ -48,12 +48,3 @@ def foreseen_score(source: SegmentSource, usual: int, lmbda: float, foresee: For
     """Of the GOP length of ``source``; ``usual``: the length that is taken where none is better."""
     sample = replace(source, samples=source.samples[:FORESEEN_FRAMES])
     return at_equal_size(*foresee(sample, lmbda)) - _SHORT_BIAS * (source.gop < usual)
-
-
-def best_foreseen_gop(source: SegmentSource, gops: Sequence[int], lmbda: float, foresee: Foresee) -> int:
-    """The length of ``gops`` of which the look ahead expects most; the first one is the usual one."""
-    gops = different_gops(gops, len(source.samples))
-    if len(gops) == 1:
-        return gops[0]
-    scores = [foreseen_score(replace(source, gop=gop), gops[0], lmbda, foresee) for gop in gops]
-    return gops[max(range(len(gops)), key=scores.__getitem__)]

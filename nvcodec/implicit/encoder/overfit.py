@@ -56,7 +56,7 @@ def rate_at(done: float, rate: float, warm_up: float = 0.05) -> float:
 
 class Overfit:
     """``records``: of all units of a segment, in coding order. ``joint``: whether gradients go to the frames that a
-    unit refers to, through their states and their pictures."""
+    unit refers to, through their states and their pictures. ``luma_samples``: of all frames."""
 
     def __init__(
         self, module: nn.Module, records: Sequence[UnitRecord], simulation: Simulation, *, joint: bool = True
@@ -67,7 +67,7 @@ class Overfit:
         self.changes: dict[int, Tensor] = {}
         """Of each frame, (1, 6, h, w): what the network makes of it now, less what it made of it for the record."""
         self._frames = {f.display: (n, b) for n, r in enumerate(records) for b, f in enumerate(r.unit.frames)}
-        self._samples = sum(r.target.numel() for r in records) / 1.5  # of luma
+        self.luma_samples = sum(r.target.numel() for r in records) / 1.5
 
     @torch.no_grad()
     def refresh(self) -> float:
@@ -77,7 +77,7 @@ class Overfit:
             samples, states = self._run(record, self.states, self.changes, refines=False)
             self._keep(record, samples, states)
             total += float(self._errors(record, samples))
-        return total / self._samples
+        return total / self.luma_samples
 
     def loss(self, number: int) -> Tensor:
         """Of a unit: weighted errors in bits, of a luma sample."""

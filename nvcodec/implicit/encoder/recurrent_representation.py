@@ -6,19 +6,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from nvcodec.bitstream.container import program_bytes
 from nvcodec.core.errors import EncodeError
 from nvcodec.core.gop import MAX_GOP
 from nvcodec.core.limits import MAX_PROGRAMS
-from nvcodec.encoder.gop_foresight import best_foreseen_gop, trial_lmbda
+from nvcodec.encoder.gop_foresight import trial_lmbda
 from nvcodec.encoder.rate_control import Target
 from nvcodec.encoder.representation import CodedSegment, Keep, StageReport
-from nvcodec.encoder.segment_analysis import USUAL_IMPORTANCE, SegmentSource
+from nvcodec.encoder.segment_analysis import SegmentSource
 from nvcodec.exact.operation import Sizes
-from nvcodec.grid.contexts import appearance_context
-from nvcodec.implicit.encoder.recurrent_fit import RecurrentFit
+from nvcodec.exact.tracing import place
+from nvcodec.implicit.encoder.gop_trials import GopTrials
 from nvcodec.implicit.encoder.recurrent_stages import (
     ACTIVATION_BITS,
     EFFORTS,
@@ -28,13 +29,12 @@ from nvcodec.implicit.encoder.recurrent_stages import (
 )
 from nvcodec.implicit.encoder.start import Start, load_start, starting_point
 from nvcodec.implicit.models.cwrnn import CWRNN, Widths
-from nvcodec.implicit.unit import motion_weights
 from nvcodec.motion.levels import FrameGeometry
 
 __all__ = ["CWRNN_MODEL", "RecurrentEncoder", "check_choices"]
 
 CWRNN_MODEL = "cwrnn"
-GOPS = (4, 2, 8)
+GOPS = (4, 2, 8, 1)
 """Lengths to choose among, the usual one first."""
 DEFAULT_PARAMETERS = 15.5e3
 
@@ -103,7 +103,8 @@ class RecurrentEncoder:
 
         source = SegmentSource(samples, geometry, self.gops[0])
         if kept is None or "gop" not in kept:
-            gop = best_foreseen_gop(source, self.gops, trial_lmbda(source, target), _foresee)
+            gop = self._best_gop(source, trial_lmbda(source, target), seed, on_unit, kept, keep)
+            kept = None
         else:
             gop, kept = kept["gop"], kept["work"]
         source = replace(source, gop=gop)
@@ -114,15 +115,33 @@ class RecurrentEncoder:
         self.programs[:] = known
         return coded
 
+    def _best_gop(
+        self,
+        source: SegmentSource,
+        lmbda: float,
+        seed: int,
+        on_unit: Callable[[StageReport], None],
+        kept: dict[str, Any] | None,
+        keep: Keep,
+    ) -> int:
+        def started(sizes: Sizes) -> nn.Module:
+            torch.manual_seed(seed)
+            module = self._build(sizes)
+            place(module, sizes)
+            self._load(module, sizes)
+            return module
+
+        trials = GopTrials(source, self.gops, started, lmbda, kept["scores"] if kept else ())
+
+        def tried(gop: int) -> None:
+            keep(lambda: {"scores": trials.scores})
+            on_unit(StageReport(f"try GOP {gop}", 0, 0.0))
+
+        return trials.best(tried)
+
     def _build(self, sizes: Sizes) -> nn.Module:
         return CWRNN(sizes, widths=self.widths)
 
     def _load(self, module: nn.Module, sizes: Sizes) -> Start | None:
         found = starting_point(f"cwrnn{self.widths.half}")
         return load_start(module, sizes, ACTIVATION_BITS, *found) if found else None
-
-
-def _foresee(source: SegmentSource, lmbda: float) -> tuple[float, float]:
-    fit = RecurrentFit(source, appearance_context())
-    fit.look_ahead(motion_weights(), lmbda * USUAL_IMPORTANCE, lambda report: None)
-    return fit.estimates(lmbda * USUAL_IMPORTANCE)

@@ -404,10 +404,7 @@ def _quantise(work: _Work) -> None:
         weights.choose(sensitivity, price)
     weights.adopt()
     work.figures["error_quantised"] = fit.refresh()
-    if effort.tuning:
-        units = len(work.fit.units)
-        numbers = [at for _ in range(effort.tuning) for at in torch.randperm(units).tolist()]
-        weights.tune(fit, numbers, lambda k: rate_at(k / len(numbers), _TUNING_RATE * effort.rate))
+    weights.tune(fit, effort.tuning, lambda done: rate_at(done, _TUNING_RATE * effort.rate))
     work.figures["error_tuned"] = fit.refresh()
     work.figures |= weights.figures()
     work.tell(StageReport("tune", 0, _FINAL_SHARE))

@@ -6,6 +6,7 @@ not worth its bits, the start stays.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -113,45 +114,64 @@ class WeightFit:
         moved = first / self.units[name] + torch.from_numpy(change.symbols * STEPS[change.step]).to(first)
         return moved.clamp(-WEIGHT_BOUND, WEIGHT_BOUND) * self.units[name]
 
-    def tune(self, fit: Overfit, numbers: list[int], rate: Callable[[int], float]) -> None:
+    def cost(self, fit: Overfit) -> float:
+        """Bits: weighted errors of all units, made anew in coding order, and those of the changes."""
+        return fit.refresh() * fit.luma_samples + change_bits(self)
+
+    def tune(self, fit: Overfit, epochs: int, rate: Callable[[float], float]) -> None:
         """Steps on what is coded: weights that have changed move on, in whole steps (straight through); the others
-        stay. ``numbers``: the unit of each step; ``rate``: of learning, by the number of the step."""
-        real = {name: self.values[name].detach().clone() for name in self.changes}
-        if not real:
-            return
-        moves = {name: torch.from_numpy(c.symbols != 0).to(real[name]) for name, c in self.changes.items()}
-        optimiser = torch.optim.Adam(list(real.values()), betas=(0.9, 0.99))
-        for k, number in enumerate(numbers):
-            for parameter in self.values.values():
-                parameter.grad = None
-            fit.loss(number).backward()
-            for group in optimiser.param_groups:
-                group["lr"] = rate(k)
-            for name, value in real.items():
-                gradient = self.values[name].grad
-                value.grad = torch.zeros_like(value) if gradient is None else gradient * moves[name]
-            optimiser.step()
-            for name, value in real.items():
-                self._take(name, value, moves[name])
-        self._rescale()
+        stay. What is kept is that of the epoch behind which errors and changes cost least; where that is more than
+        without any change, there is none. ``rate``: of learning, by the share of the steps that is done."""
+        kept, least = self._best_tuned(fit, epochs, rate) if self.changes else ({}, math.inf)
+        self.changes = {}
         self.adopt()
+        if self.cost(fit) > least:
+            self.changes = kept
+            self.adopt()
+
+    def _best_tuned(
+        self, fit: Overfit, epochs: int, rate: Callable[[float], float]
+    ) -> tuple[dict[str, TensorChange], float]:
+        """Changes and their cost."""
+        kept, least = dict(self.changes), self.cost(fit)
+        moves = {name: torch.from_numpy(c.symbols != 0).to(self.values[name]) for name, c in self.changes.items()}
+        real = {name: self.values[name].detach().clone() for name in moves}
+        optimiser = torch.optim.Adam(list(real.values()), betas=(0.9, 0.99))
+        units = len(fit.records)
+        for epoch in range(epochs):
+            for k, number in enumerate(torch.randperm(units).tolist()):
+                for parameter in self.values.values():
+                    parameter.grad = None
+                fit.loss(number).backward()
+                for group in optimiser.param_groups:
+                    group["lr"] = rate((epoch + k / units) / epochs)
+                for name, value in real.items():
+                    gradient = self.values[name].grad
+                    value.grad = torch.zeros_like(value) if gradient is None else gradient * moves[name]
+                optimiser.step()
+                for name, value in real.items():
+                    self._take(name, value, moves[name])
+            self._rescale()
+            cost = self.cost(fit)
+            if cost < least:
+                kept, least = dict(self.changes), cost
+        return kept, least
 
     @torch.no_grad()
     def _take(self, name: str, value: Tensor, moves: Tensor) -> None:
         """Make the change of a tensor that which comes nearest to ``value``."""
-        change = self.changes[name]
-        step = self.units[name] * STEPS[change.step]
-        symbols = torch.floor((value - self.first[name]) / step + 0.5).clamp(-TABLE_BOUND, TABLE_BOUND) * moves
-        change.symbols = symbols.cpu().numpy().astype(np.int32)
+        step, scales = self.changes[name].step, self.changes[name].scales
+        moved = torch.floor((value - self.first[name]) / (self.units[name] * STEPS[step]) + 0.5)
+        symbols = (moved.clamp(-TABLE_BOUND, TABLE_BOUND) * moves).cpu().numpy().astype(np.int32)
+        self.changes[name] = TensorChange(symbols, step, scales)
         self.values[name].copy_(self.quantised(name))
 
     def _rescale(self) -> None:
-        """Choose the scales of the changes anew; changes that are none any longer go."""
+        """Choose the scales of the changes anew."""
         by_name = {spec.name: spec for spec in self.specs}
         self.changes = {
             name: TensorChange(change.symbols, change.step, best_scales(change.symbols, by_name[name]))
             for name, change in self.changes.items()
-            if change.symbols.any()
         }
 
     def symbols(self) -> dict[int, ConvSymbols]:

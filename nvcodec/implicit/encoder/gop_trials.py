@@ -1,0 +1,66 @@
+"""Which GOP length suits a segment of a recurrent network: its first frames are fitted with each, by the network as it
+starts. One pass costs a small part of an encode, and tells much more than the look ahead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from nvcodec.encoder.distortion import psnr_611
+from nvcodec.encoder.gop_foresight import at_equal_size, different_gops
+from nvcodec.encoder.segment_analysis import USUAL_IMPORTANCE, SegmentSource
+from nvcodec.exact.operation import Sizes
+from nvcodec.exact.tracing import place
+from nvcodec.grid.contexts import appearance_context
+from nvcodec.implicit.encoder.recurrent_fit import PassEffort, RecurrentFit, TwinSynthesis
+from nvcodec.implicit.unit import motion_weights
+
+__all__ = ["TRIAL_FRAMES", "GopTrials"]
+
+TRIAL_FRAMES = 17
+"""At most, the first ones."""
+
+
+class GopTrials:
+    """``gops``: lengths to choose among, the usual one first; ``made``: the network as it starts, from the sizes;
+    ``lmbda``: about that of the encode. ``scores``: of the lengths tried so far, dB at equal size."""
+
+    def __init__(
+        self,
+        source: SegmentSource,
+        gops: Sequence[int],
+        made: Callable[[Sizes], nn.Module],
+        lmbda: float,
+        scores: Sequence[float] = (),
+    ) -> None:
+        self.gops = different_gops(gops, len(source.samples))
+        self._sample = replace(source, samples=source.samples[:TRIAL_FRAMES])
+        self._made, self._highest_lmbda = made, lmbda * USUAL_IMPORTANCE
+        self.scores = list(scores)
+
+    def best(self, on_trial: Callable[[int], None] = lambda gop: None) -> int:
+        """Try the lengths that are still to be tried; where there is but one, it is taken as it is. ``on_trial``: told
+        of each once it is through."""
+        if len(self.gops) == 1:
+            return self.gops[0]
+        for gop in self.gops[len(self.scores) :]:
+            self.scores.append(self._score(gop))
+            on_trial(gop)
+        return self.gops[max(range(len(self.gops)), key=self.scores.__getitem__)]
+
+    def _score(self, gop: int) -> float:
+        sizes = Sizes(self._sample.geometry.half, self._sample.geometry.blocks, len(self._sample.samples))
+        module = self._made(sizes).to(self._sample.samples.device)
+        place(module, sizes)
+        fit = RecurrentFit(replace(self._sample, gop=gop), appearance_context())
+        fit.look_ahead(motion_weights(), self._highest_lmbda, lambda report: None)
+        fit.filter_sources(self._highest_lmbda)
+        fit.weigh(self._highest_lmbda)
+        fit.start_pass()
+        fit.continue_pass(TwinSynthesis(module), self._highest_lmbda, PassEffort())
+        reports = [report for report in fit.reports if report]
+        psnr = float(torch.cat([psnr_611(report.errors) for report in reports]).mean())
+        return at_equal_size(sum(report.bits for report in reports), psnr)
