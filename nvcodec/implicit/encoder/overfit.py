@@ -24,6 +24,10 @@ __all__ = ["Overfit", "rate_at", "record_part"]
 _REFERENCE_SHARE = 0.5
 """Of the loss of a step: what the errors of the references count beside those of the unit."""
 _LARGEST_GRADIENT = 1.0
+_CARRIED = 0.7
+"""Of what the network now makes of a reference, less what it made of it for the record, the share that reaches the
+frames behind it. In an encode new residuals take a part of it away; in records they are as they were. With all of it
+the fit of a long segment runs away; with half of it the closed loop behind it was worse than before."""
 
 
 def record_part(record: UnitRecord, b: int) -> UnitRecord:
@@ -65,7 +69,8 @@ class Overfit:
         self.records, self.joint = list(records), joint
         self.states: dict[int, States] = {}
         self.changes: dict[int, Tensor] = {}
-        """Of each frame, (1, 6, h, w): what the network makes of it now, less what it made of it for the record."""
+        """Of each frame, (1, 6, h, w): what the network makes of it now, less what it made of it for the record; as far
+        as later frames see it."""
         self._frames = {f.display: (n, b) for n, r in enumerate(records) for b, f in enumerate(r.unit.frames)}
         self.luma_samples = sum(r.target.numel() for r in records) / 1.5
 
@@ -114,7 +119,7 @@ class Overfit:
     def _change(self, record: UnitRecord, samples: Tensor) -> Tensor:
         assert record.made is not None
         rows, columns = record.target.shape[2:]
-        return samples[..., :rows, :columns] - record.made
+        return _CARRIED * (samples[..., :rows, :columns] - record.made)
 
     def _keep(self, record: UnitRecord, samples: Tensor, states: States) -> None:
         change = self._change(record, samples.detach())

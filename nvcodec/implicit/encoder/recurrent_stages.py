@@ -2,11 +2,14 @@
 
 ::
 
-    look ahead -> fit -> overfit -> [refine -> overfit] -> prune -> tune -> final
-       |           |       |            |                   |        |       closed loop by the exact machine, symbols
-       |           |       |            |                   |        |       by rate and distortion, to the size
-       |           |       |            |                   |        on quantised changes of the weights
-       |           |       |            |                   weights go back to the start where the change does not pay
+    look ahead -> fit -> overfit -> [refine -> overfit] -> settle -> prune -> tune -> final
+       |           |       |            |                   |        |       |     closed loop by the exact machine,
+       |           |       |            |                   |        |       |     symbols by rate and distortion, to
+       |           |       |            |                   |        |       |     the size
+       |           |       |            |                   |        |       on quantised changes of the weights
+       |           |       |            |                   |        weights go back to the start where the change does
+       |           |       |            |                   |        not pay
+       |           |       |            |                   a last pass with weights that are still real numbers
        |           |       |            the same again, with everything learned since
        |           |       the network on what the pass left, jointly through the states
        |           frame by frame in coding order: motion on decoded references, the grid by rate and distortion
@@ -17,6 +20,7 @@ Between two stages, and within the longer ones, the work can be kept, and goes o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
@@ -43,7 +47,7 @@ from nvcodec.implicit.encoder.recurrent_final import FinalCoding, FinalState
 from nvcodec.implicit.encoder.recurrent_fit import PassEffort, RecurrentFit, TwinSynthesis
 from nvcodec.implicit.encoder.start import Start, choose_steps, zero_start
 from nvcodec.implicit.encoder.storable import check_storable
-from nvcodec.implicit.encoder.weight_fit import WEIGHT_PRICE, WeightFit, change_bits
+from nvcodec.implicit.encoder.weight_fit import WeightFit, change_bits
 from nvcodec.implicit.payload import ImplicitHeader
 from nvcodec.implicit.unit import motion_weights
 
@@ -52,11 +56,12 @@ __all__ = ["EFFORTS", "RecurrentEffort", "RecurrentTask", "encode_recurrent"]
 _WEIGHT_GUESS = 0.04
 """Share of the target that the network is believed to take before it is known."""
 ACTIVATION_BITS = 13
-_LOOK_SHARE, _FINAL_SHARE = 0.04, 0.8
-"""Of the work: what lies behind the look ahead, and before the final passes."""
+_LOOK_SHARE, _SETTLE_SHARE, _TUNE_SHARE, _FINAL_SHARE = 0.04, 0.74, 0.76, 0.8
+"""Of the work: what lies behind the look ahead, and before the last stages."""
 _WEIGHT_SHARE = 0.3
 """Most of the target that the weights may take."""
-_HIGHEST_PRICE = 1e4
+_LEAST_PRICE, _HIGHEST_PRICE = 0.1, 1e4
+"""Of the bits of the weights, while they take too much of the target."""
 _NO_ERROR_YET = 1e30
 _TUNING_RATE = 0.5
 """Of the rate of the overfit."""
@@ -68,7 +73,8 @@ _PEAK_MARGIN = 1.3
 class RecurrentEffort:
     """How much work an encode takes. ``rounds``: of a pass and an overfit; ``epochs``: of each overfit, how often every
     unit is seen. ``rate``: of learning; ``pull``: share of it by which every weight goes back towards its start
-    in each step. ``tuning``: epochs on quantised changes. ``learned``, ``final``: of the passes.
+    in each step. ``tuning``: epochs on quantised changes; ``prices``: of a bit of a weight, of which the best is
+    chosen once the changes are tuned. ``learned``, ``final``: of the passes.
     ``attempts``: final passes at most. ``joint``: gradients through the states; ``prunes``, ``learns``: see the
     ablations."""
 
@@ -77,8 +83,9 @@ class RecurrentEffort:
     tuning: int
     learned: PassEffort
     final: PassEffort
-    rate: float = 1e-3
-    pull: float = 0.4
+    prices: tuple[float, ...]
+    rate: float = 2e-3
+    pull: float = 0.1
     attempts: int = 6
     joint: bool = True
     prunes: bool = True
@@ -86,9 +93,9 @@ class RecurrentEffort:
 
 
 EFFORTS = {
-    "fast": RecurrentEffort(1, 8, 6, PassEffort(1, (2, 2)), PassEffort(1, (3, 2))),
-    "medium": RecurrentEffort(2, 10, 8, PassEffort(1, (2, 2)), PassEffort(2, (3, 3))),
-    "slow": RecurrentEffort(2, 16, 12, PassEffort(1, (2, 2)), PassEffort(3, (4, 3))),
+    "fast": RecurrentEffort(2, 4, 4, PassEffort(1, (2, 2)), PassEffort(1, (3, 2)), (0.6,)),
+    "medium": RecurrentEffort(3, 4, 4, PassEffort(1, (2, 2)), PassEffort(2, (3, 3)), (0.6,)),
+    "slow": RecurrentEffort(4, 4, 4, PassEffort(1, (2, 2)), PassEffort(3, (4, 3)), (0.8, 0.4)),
 }
 
 
@@ -156,7 +163,7 @@ class _Work:
         self._stage += 1
         self._is_new = self._stage > self.entered
         if self._is_new:
-            self.entered, self.epoch, self.optimiser = self._stage, 0, None
+            self.entered, self.epoch = self._stage, 0
             self.kept_now()
         return self._stage == self.entered
 
@@ -189,7 +196,7 @@ class _Work:
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from what ``state`` returned."""
         self.before_pass = state["before_pass"]
-        if self.before_pass is not None and state["entered"] <= 2 + 2 * self.effort.rounds:  # its records are wanted
+        if self.before_pass is not None and state["entered"] <= 3 + 2 * self.effort.rounds:  # its records are wanted
             self.take_up(self.before_pass)
             run_pass(self, lambda report: None)
         self.entered, self.epoch, self.optimiser = state["entered"], state["epoch"], state["optimiser"]
@@ -247,7 +254,7 @@ def encode_recurrent(
         fit.filter_sources(work.highest_lmbda)
         fit.weigh(work.highest_lmbda)
 
-    shares = np.linspace(_LOOK_SHARE, _FINAL_SHARE, effort.rounds + 1).tolist()
+    shares = np.linspace(_LOOK_SHARE, _SETTLE_SHARE, effort.rounds + 1).tolist()
     for number, (low, high) in enumerate(pairwise(shares)):
         middle = low + 0.3 * (high - low)
         if work.enters():
@@ -255,8 +262,14 @@ def encode_recurrent(
             run_pass(work, _reporter(work, "refine" if number else "fit", low, middle))
         if work.enters():
             if effort.learns:
-                _overfit(work, middle, high)
+                _overfit(work, number, middle, high)
             _follow_target(work)
+
+    # settle: the last pass that is not exact
+    if work.enters():
+        work.before_pass = work.begun_pass()
+        run_pass(work, _reporter(work, "settle", _SETTLE_SHARE, _TUNE_SHARE))
+        _follow_target(work)
 
     # prune and tune: changes that pay, in steps
     if work.enters() and (effort.learns or work.weights is None):
@@ -338,23 +351,22 @@ def run_pass(work: _Work, on_unit: Callable[[UnitReport], None]) -> None:
     work.figures["fit_psnr"] = float(torch.cat([psnr_611(r.errors) for r in fit.reports if r]).mean())
 
 
-def _overfit(work: _Work, low: float, high: float) -> None:
-    """The weights, on what the pass left: those of the epoch behind which its frames, made anew in coding order, were
-    nearest to the source. Over many frames a fit can run away, and then the first ones stay."""
+def _overfit(work: _Work, number: int, low: float, high: float) -> None:
+    """The weights, on what the pass of this round left: those of the epoch behind which its frames, made anew in coding
+    order, were nearest to the source. A fit can run away, and then the first ones stay."""
     fit = Overfit(work.module, work.fit.all_records(), Simulation(), joint=work.effort.joint)
     optimiser = torch.optim.Adam([p for p in work.module.parameters() if p.requires_grad], betas=(0.9, 0.99))
     if work.optimiser is not None:
         optimiser.load_state_dict(work.optimiser)
-    else:
-        work.least_error = _NO_ERROR_YET
     epochs, units = work.effort.epochs, len(work.fit.units)
     while work.epoch < epochs:
         error = fit.refresh()  # so that it is no matter whether work was interrupted before
         if not work.epoch:
-            work.figures["error_before"] = error
+            work.figures["error_before"], work.least_error = error, _NO_ERROR_YET
         _keep_best(work, error)
         for k, at in enumerate(torch.randperm(units).tolist()):
-            rate = rate_at((work.epoch + k / units) / epochs, work.effort.rate)
+            done = (number + (work.epoch + k / units) / epochs) / work.effort.rounds
+            rate = rate_at(done, work.effort.rate)
             for group in optimiser.param_groups:
                 group["lr"] = rate
             fit.step(optimiser, at)
@@ -396,15 +408,18 @@ def _quantise(work: _Work) -> None:
     fit = Overfit(work.module, work.fit.all_records(), Simulation(bits=ACTIVATION_BITS), joint=effort.joint)
     fit.refresh()
     work.float_weights = {name: value.detach().clone() for name, value in weights.values.items()}
-    price = WEIGHT_PRICE
     sensitivity = weights.sensitivity(fit)
-    weights.choose(sensitivity, price if effort.prunes else 0.0)
-    while work.wanted is not None and change_bits(weights) > _WEIGHT_SHARE * work.wanted and price < _HIGHEST_PRICE:
-        price *= 2
+    best: tuple[float, dict[str, TensorChange]] = (math.inf, {})
+    for price in effort.prices if effort.prunes else (0.0,):
         weights.choose(sensitivity, price)
+        while work.wanted is not None and change_bits(weights) > _WEIGHT_SHARE * work.wanted and price < _HIGHEST_PRICE:
+            price = max(2 * price, _LEAST_PRICE)
+            weights.choose(sensitivity, price)
+        weights.adopt()
+        weights.tune(fit, effort.tuning, lambda done: rate_at(done, _TUNING_RATE * effort.rate))
+        best = min(best, (weights.cost(fit), weights.changes), key=lambda found: found[0])
+    weights.changes = best[1]
     weights.adopt()
-    work.figures["error_quantised"] = fit.refresh()
-    weights.tune(fit, effort.tuning, lambda done: rate_at(done, _TUNING_RATE * effort.rate))
     work.figures["error_tuned"] = fit.refresh()
     work.figures |= weights.figures()
     work.tell(StageReport("tune", 0, _FINAL_SHARE))
