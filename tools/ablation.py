@@ -29,6 +29,7 @@ from typing import Any
 import click
 import numpy as np
 import torch
+from cwrnn_parts import BLIND_START, read_point, silenced, without_states
 from torch import Tensor, nn
 
 import nvcodec
@@ -153,38 +154,16 @@ def _changed_start(change: Callable[[nn.Module], dict[str, Tensor]]) -> None:
     _put(recurrent_representation, "load_start", load_changed)
 
 
-@torch.no_grad()
-def _silenced(module: nn.Module, columns: dict[str, slice]) -> dict[str, Tensor]:
-    """Input channels of convolutions that count no longer; their masks."""
-    masks = {}
-    for name, part in columns.items():
-        layer = _convolution(module, name)
-        mask = torch.ones_like(layer.weight)
-        mask[:, part] = 0
-        layer.weight.mul_(mask)
-        masks[name] = mask
-    return masks
-
-
 def _no_hidden_state() -> None:
-    def change(module: nn.Module) -> dict[str, Tensor]:
-        widths = _widths(module)
-        return _silenced(
-            module,
-            {
-                "motion.enter": slice(0, 8 * widths.quarter_state),
-                "enter_quarter": slice(9, 9 + 2 * widths.quarter_state),
-                "enter_states": slice(0, 2 * widths.half_state),
-            },
-        )
-
-    _changed_start(change)
+    """From a start that was trained on without states."""
+    _put(recurrent_representation, "starting_point", lambda name: read_point(BLIND_START))
+    _changed_start(without_states)
 
 
 def _one_scale() -> None:
     def change(module: nn.Module) -> dict[str, Tensor]:
         widths = _widths(module)
-        return _silenced(
+        return silenced(
             module,
             {
                 "motion.enter": slice(0, 8 * widths.quarter_state),

@@ -6,7 +6,7 @@ One segment after the other is encoded in closed loop with the network as it sta
 the network is fitted to what that leaves, jointly with segments before it, and so is the context model. Frames are
 mirrored and transposed, their planes negated, U and V exchanged, by chance. Clips whose name holds a word of --held-out
 are measured only: every now and then OUT_DIR/curve.csv gets a line with what they cost. Interrupted, it goes on from
-OUT_DIR/training.pt, with other random numbers.
+OUT_DIR/training.pt, with other random numbers. The motion half is not trained: motion stays as it is parsed.
 
 What the shipped start was trained on stands in nvcodec/implicit/starts/SOURCES.md.
 """
@@ -22,7 +22,8 @@ from pathlib import Path
 
 import click
 import torch
-from torch import Tensor, nn
+from cwrnn_parts import without_states
+from torch import Tensor
 from torch.nn import functional as F
 
 from nvcodec.core.memory import keep_freed_memory
@@ -31,8 +32,7 @@ from nvcodec.encoder.rate import level_costs
 from nvcodec.encoder.segment_analysis import USUAL_IMPORTANCE, SegmentSource
 from nvcodec.encoder.working_domain import working_samples
 from nvcodec.entropy.context import ContextWeights
-from nvcodec.exact.operation import FrameInputs, Sizes
-from nvcodec.exact.references import State
+from nvcodec.exact.operation import Sizes
 from nvcodec.exact.simulation import Simulation
 from nvcodec.exact.tracing import place
 from nvcodec.grid.contexts import CONTEXT_SHAPES
@@ -114,10 +114,9 @@ def load(path: Path) -> Tensor:
 
 @dataclass
 class Training:
-    """What is trained, and how far it is. ``blind``: the same network, which never sees states: what they bring."""
+    """What is trained, and how far it is."""
 
     module: CWRNN
-    blind: CWRNN | None
     context: ContextWeights
     seconds: float = 0.0
 
@@ -168,29 +167,11 @@ def _network_for(sizes: Sizes, widths: Widths) -> CWRNN:
     return CWRNN(sizes, widths=widths)
 
 
-class _Zeros:
-    """In the place of a state."""
-
-    def __init__(self, layer: State) -> None:
-        self.layer = layer
-
-    def __call__(self, frame: FrameInputs) -> Tensor:
-        (store,) = self.layer._stores
-        return self.layer.nothing(frame, *store.shape)
-
-
-def blinded(module: nn.Module) -> None:
-    """Whatever the states are, the network sees zeros."""
-    for layer in module.modules():
-        if isinstance(layer, State):
-            layer.forward = _Zeros(layer)  # type: ignore[method-assign]
-
-
 def held_out_cost(training: Training, clips: list[Tensor]) -> list[float]:
     """Bits and weighted errors of the clips that are only measured, in bits of a luma sample, at two lambdas; then the
-    errors alone of the network, of the same records without any network, and of the blind one."""
+    errors alone of the network, and of the same records without any network."""
     costs = []
-    sums = [0.0, 0.0, 0.0]
+    sums = [0.0, 0.0]
     for lmbda in _HELD_OUT_LAMBDAS:
         bits, errors, samples = 0.0, 0.0, 0.0
         for clip in clips:
@@ -207,10 +188,6 @@ def held_out_cost(training: Training, clips: list[Tensor]) -> list[float]:
                 base = (r.prediction if r.prediction is not None else 512.0) + r.residual[0]
                 plain += float(((base - r.target).square() * r.weights).sum() / (16 * r.lmbda))
             sums[1] += plain / luma
-            if training.blind is not None:
-                resize(training.blind, Sizes(fit.source.geometry.half, fit.source.geometry.blocks, len(clip)))
-                place(training.blind, Sizes(fit.source.geometry.half, fit.source.geometry.blocks, len(clip)))
-                sums[2] += Overfit(training.blind, records, Simulation()).refresh()
         costs.append((bits + errors) / samples)
     return costs + [s / (len(_HELD_OUT_LAMBDAS) * len(clips)) for s in sums]
 
@@ -223,11 +200,11 @@ def held_out_cost(training: Training, clips: list[Tensor]) -> list[float]:
 @click.option("--held-out", default="walk,citynight,cup,s_layer_3", help="Clips that are only measured.")
 @click.option("--rate", default=2.5e-3, help="Learning rate of the weights.")
 @click.option("--threads", default=2)
-@click.option("--blind/--no-blind", default=True, help="Train a network without states beside it.")
+@click.option("--states/--no-states", default=True, help="Whether the network reads what it keeps of other frames.")
 @click.option("--seed", default=0)
 def main(
     out_dir: Path, clips: tuple[Path, ...], parameters: float, minutes: float, held_out: str, rate: float,
-    threads: int, blind: bool, seed: int,
+    threads: int, states: bool, seed: int,
 ) -> None:  # fmt: skip
     keep_freed_memory()
     torch.manual_seed(seed)
@@ -240,28 +217,27 @@ def main(
     widths = Widths.of(parameters)
     torch.manual_seed(seed)
     module = CWRNN(sizes, widths=widths)
-    torch.manual_seed(seed)
-    other = CWRNN(sizes, widths=widths) if blind else None
-    if other is not None:
-        blinded(other)
-    training = Training(module, other, first_context())
-    nets = [m for m in (module, other) if m is not None]
-    optimisers = [torch.optim.Adam(m.parameters(), lr=rate, betas=(0.9, 0.99)) for m in nets]
+    training = Training(module, first_context())
+    optimiser = torch.optim.Adam(module.parameters(), lr=rate, betas=(0.9, 0.99))
     context_optimiser = torch.optim.Adam(
         [getattr(training.context, f.name) for f in fields(training.context)], lr=1.0, betas=(0.9, 0.99)
     )
     kept_file = out_dir / "training.pt"
     if kept_file.exists():
         kept = torch.load(kept_file, weights_only=False)
-        for m, state in zip(nets, kept["modules"], strict=True):
-            m.load_state_dict(state)
-        for o, state in zip(optimisers, kept["optimisers"], strict=True):
-            o.load_state_dict(state)
+        module.load_state_dict(kept["module"])
+        optimiser.load_state_dict(kept["optimiser"])
         for name, value in kept["context"].items():
             getattr(training.context, name).copy_(value)
         context_optimiser.load_state_dict(kept["context_optimiser"])
         training.seconds = kept["seconds"]
-    pools: list[list[Overfit]] = [[] for _ in nets]
+    with torch.no_grad():
+        module.motion.leave.weight.zero_()
+        module.motion.leave.bias.zero_()
+    if not states:
+        for name, mask in without_states(module).items():
+            module.get_parameter(f"{name}.weight").register_hook(lambda grad, mask=mask: grad * mask)
+    pool: list[Overfit] = []
     begun, before, next_measure, losses = time.monotonic(), training.seconds, training.seconds, [0.0]
     low, high = map(math.log, _LAMBDAS)
     count = 0
@@ -278,25 +254,21 @@ def main(
             for group in context_optimiser.param_groups:
                 group["lr"] = rate_at(done, 1.0)
             training.learn_context(fit, context_optimiser)
-            for m, pool, optimiser in zip(nets, pools, optimisers, strict=True):
-                pool.append(Overfit(m, records, Simulation(), joint=m is module))
-                if len(pool) < _LEAST_POOL:
-                    continue
-                del pool[:-_POOL]
-                for group in optimiser.param_groups:
-                    group["lr"] = rate_at(done, rate)
-                pool[-1].synthesis.module.train()
-                for _ in range(_STEPS):
-                    chosen = random.choice(pool)
-                    geometry = chosen.records[0].target.shape[2:]
-                    resize(m, Sizes((geometry[0], geometry[1]), blocks_of(geometry), 1))
-                    place(m, Sizes((geometry[0], geometry[1]), blocks_of(geometry), 1))
-                    if not chosen.states or random.random() < _REFRESHED:
-                        chosen.refresh()
-                    number = 0 if random.random() < _KEY_SHARE else random.randrange(len(chosen.records))
-                    loss = chosen.step(optimiser, number)
-                    if m is module:
-                        losses.append(loss)
+            pool.append(Overfit(module, records, Simulation(), refines=False))
+            if len(pool) < _LEAST_POOL:
+                continue
+            del pool[:-_POOL]
+            for group in optimiser.param_groups:
+                group["lr"] = rate_at(done, rate)
+            for _ in range(_STEPS):
+                chosen = random.choice(pool)
+                geometry = chosen.records[0].target.shape[2:]
+                resize(module, Sizes((geometry[0], geometry[1]), blocks_of(geometry), 1))
+                place(module, Sizes((geometry[0], geometry[1]), blocks_of(geometry), 1))
+                if not chosen.states or random.random() < _REFRESHED:
+                    chosen.refresh()
+                number = 0 if random.random() < _KEY_SHARE else random.randrange(len(chosen.records))
+                losses.append(chosen.step(optimiser, number))
             count += 1
             training.seconds = before + time.monotonic() - begun
             if training.seconds >= min(next_measure, 60 * minutes):
@@ -308,8 +280,8 @@ def main(
                     curve.write(line + "\n")
                 torch.save(
                     {
-                        "modules": [m.state_dict() for m in nets],
-                        "optimisers": [o.state_dict() for o in optimisers],
+                        "module": module.state_dict(),
+                        "optimiser": optimiser.state_dict(),
                         "context": vars(training.context),
                         "context_optimiser": context_optimiser.state_dict(),
                         "seconds": training.seconds,

@@ -60,13 +60,20 @@ def rate_at(done: float, rate: float, warm_up: float = 0.05) -> float:
 
 class Overfit:
     """``records``: of all units of a segment, in coding order. ``joint``: whether gradients go to the frames that a
-    unit refers to, through their states and their pictures. ``luma_samples``: of all frames."""
+    unit refers to, through their states and their pictures. ``refines``: whether they go to the
+    network's own corrections of motion. ``luma_samples``: of all frames."""
 
     def __init__(
-        self, module: nn.Module, records: Sequence[UnitRecord], simulation: Simulation, *, joint: bool = True
+        self,
+        module: nn.Module,
+        records: Sequence[UnitRecord],
+        simulation: Simulation,
+        *,
+        joint: bool = True,
+        refines: bool = True,
     ) -> None:
         self.synthesis = TwinSynthesis(module, simulation)
-        self.records, self.joint = list(records), joint
+        self.records, self.joint, self.refines = list(records), joint, refines
         self.states: dict[int, States] = {}
         self.changes: dict[int, Tensor] = {}
         """Of each frame, (1, 6, h, w): what the network makes of it now, less what it made of it for the record; as far
@@ -112,7 +119,7 @@ class Overfit:
         module, stores = self.synthesis.module, self.synthesis.stores
         with simulate(self.synthesis.simulation):
             inputs = moved_inputs(record, inputs_of(record, states), changes)
-            if refines:
+            if refines and self.refines:
                 inputs = refined_inputs(module, record, inputs)
             return synthesised(module, stores, inputs)
 
