@@ -91,9 +91,8 @@ def with_name(data: bytes, place: int, name: bytes) -> bytes:
     """A file of one segment whose start, at ``place``, has another name."""
     changed = data[:place] + name + data[place + 4 :]
     end = len(data) - 6  # of the segment's crc32, before END
-    start = place - 2 - len(drawn.leb(len(data))) - 1
-    while changed[start] != 3:
-        start -= 1
+    known = data[end - 4 : end]
+    start = next(n for n in range(place, 0, -1) if zlib.crc32(data[n : end - 4]).to_bytes(4, "little") == known)
     crc = zlib.crc32(changed[start : end - 4]).to_bytes(4, "little")
     return changed[: end - 4] + crc + changed[end:]
 
