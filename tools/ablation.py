@@ -350,9 +350,17 @@ def table(found: dict[Job, dict[str, float]], clips: Sequence[Path]) -> str:
 @click.option("--effort", type=click.Choice(["fast", "medium", "both"]), default="both", help="Only its variants.")
 @click.option("--model", type=click.Choice(["hybrid", "cwrnn"]), default="hybrid", help="Which is taken to pieces.")
 @click.option("--only", help="Only variants whose name holds this, and the whole.")
+@click.option("--bpp", "rates", type=float, multiple=True, default=BPPS, show_default=True, help="Again for more.")
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Encodes at a time.")
 def main(
-    clips: tuple[Path, ...], folder: Path, frames: int, effort: str, model: str, only: str | None, jobs: int
+    clips: tuple[Path, ...],
+    folder: Path,
+    frames: int,
+    effort: str,
+    model: str,
+    only: str | None,
+    rates: tuple[float, ...],
+    jobs: int,
 ) -> None:
     """Encode CLIPS with and without each part and print the table."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -364,7 +372,7 @@ def main(
     if only:
         numbers = [n for n in numbers if only in VARIANTS[n].name or VARIANTS[n].name.startswith("all parts")]
     lengths = {clip: _length(clip, frames) for clip in clips}
-    wanted = [Job(number, clip, bpp, lengths[clip]) for number in numbers for clip in clips for bpp in BPPS]
+    wanted = [Job(number, clip, bpp, lengths[clip]) for number in numbers for clip in clips for bpp in rates]
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=spawn, max_tasks_per_child=1) as pool:
         futures = {job: pool.submit(run, job, folder) for job in wanted}
