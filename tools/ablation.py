@@ -50,7 +50,7 @@ from nvcodec.implicit.models.cwrnn import CWRNN, Widths
 from nvcodec.media.video_io import VideoReader
 from nvcodec.motion import unit
 from nvcodec.motion.prediction import MotionPrediction
-from nvcodec.rd.bd import Curve, bd_rate
+from nvcodec.rd.bd import MIN_POINTS, Curve, bd_rate
 
 BPPS = (0.05, 0.1, 0.2)
 
@@ -306,6 +306,14 @@ def run(job: Job, folder: Path) -> dict[str, float]:
     return found
 
 
+def _difference(anchor: list[tuple[float, float]], test: list[tuple[float, float]]) -> str:
+    """Bits at equal PSNR; of points that are too few for that, the mean difference in dB at equal targets."""
+    if len(anchor) < MIN_POINTS:
+        return f"{sum(t[1] - a[1] for a, t in zip(anchor, test, strict=True)) / len(anchor):+.2f} dB"
+    delta = bd_rate(Curve(tuple(anchor)), Curve(tuple(test)))
+    return delta.note if delta.value is None else f"{delta.value:+.1f} %"
+
+
 def table(found: dict[Job, dict[str, float]], clips: Sequence[Path]) -> str:
     """Markdown: a row for each variant that was run."""
     more = " bytes of weights | as they start |" if "weights" in next(iter(found.values())) else ""
@@ -320,13 +328,10 @@ def table(found: dict[Job, dict[str, float]], clips: Sequence[Path]) -> str:
         cells = []
         for clip in clips:
             anchor, test = (
-                Curve(
-                    tuple((f["bytes"], f["psnr"]) for job, f in found.items() if (job.variant, job.clip) == (n, clip))
-                )
+                [(f["bytes"], f["psnr"]) for job, f in found.items() if (job.variant, job.clip) == (n, clip)]
                 for n in (whole[variant.model, variant.effort], number)
             )
-            delta = bd_rate(anchor, test)
-            cells.append(delta.note if delta.value is None else f"{delta.value:+.1f} %")
+            cells.append(_difference(anchor, test))
         for what in ("encode", "decode"):
             total, usual = (
                 sum(f[what] for job, f in found.items() if job.variant == n)
