@@ -135,7 +135,7 @@ def main(context: click.Context, debug: bool) -> None:
 )
 @options.epochs()
 @_frames("Encode")
-@options.gop("Frames between P-frames. Default: 2, 4 or 8 by trial, at effort fast by a look.")
+@options.gop("Frames between P-frames. Default: by trial; of the hybrid at effort fast by a look.")
 @options.segment(
     "At most so many frames share a network and decode without the others. Default: 129; of a network, all it can."
 )
