@@ -152,7 +152,7 @@ def test_errors(file: Path, clip: Path, tmp_path: Path) -> None:
 def test_help_states_the_defaults_of_the_encoder() -> None:
     text = " ".join(cwrv("encode", "--help").stdout.split())
     assert f"without any target: {pipeline.DEFAULT_BPP}." in text
-    assert "between P-frames. Default: 2, 4 or 8 by trial, at effort fast by a look." in text
+    assert "between P-frames. Default: by trial; of the hybrid at effort fast by a look." in text
     assert {effort.gops for effort in EFFORTS.values()} == {(4, 2, 8)}
     assert [name for name, effort in EFFORTS.items() if not effort.tries_gops] == ["fast"]
     assert f"without the others. Default: {pipeline.DEFAULT_SEGMENT}; of a network, all it can." in text
