@@ -7,23 +7,19 @@ from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from nvcodec.core.errors import SyntaxViolation, UnsupportedError
 from nvcodec.core.fixedpoint import exact_inference
 from nvcodec.core.parallel import thread_limit
 from nvcodec.decoder import FrameHash, output_planes
 from nvcodec.encoder.representation import CodedSegment
 from nvcodec.encoder.segment_analysis import USUAL_IMPORTANCE, SegmentSource
-from nvcodec.encoder.weight_changes import best_change
 from nvcodec.entropy.symbols import SymbolReader, SymbolWriter
 from nvcodec.entropy.tables import TABLE_BOUND
-from nvcodec.entropy.weights import STEPS, TensorSpec
 from nvcodec.exact.layer import calibrate
 from nvcodec.exact.machine import Machine
 from nvcodec.exact.operation import Sizes
@@ -32,7 +28,6 @@ from nvcodec.exact.simulation import Simulation
 from nvcodec.exact.tracing import TracedProgram, place
 from nvcodec.grid.contexts import appearance_context
 from nvcodec.grid.levels import Quantiser
-from nvcodec.implicit import starts
 from nvcodec.implicit.encoder.exact_synthesis import ExactSynthesis
 from nvcodec.implicit.encoder.overfit import Overfit, rate_at, record_part
 from nvcodec.implicit.encoder.recurrent_final import FinalCoding, FinalState
@@ -41,17 +36,15 @@ from nvcodec.implicit.encoder.start import (
     Start,
     choose_steps,
     load_start,
-    starting_point,
     write_trained,
     zero_start,
 )
 from nvcodec.implicit.encoder.synthesis import States, UnitRecord, inputs_of, moved_inputs, refined_inputs
-from nvcodec.implicit.encoder.weight_fit import WeightFit, change_bits
+from nvcodec.implicit.encoder.weight_fit import WeightFit
 from nvcodec.implicit.models.cwrnn import CWRNN, Widths
 from nvcodec.implicit.payload import ImplicitDecoder, ImplicitHeader
-from nvcodec.implicit.starts import code_changes, find_start, read_start, start_name, write_start
+from nvcodec.implicit.starts import code_changes, read_start, write_start
 from nvcodec.implicit.unit import motion_weights
-from nvcodec.implicit.weights import ConvSymbols
 from nvcodec.motion.compensation import Compensated, blended
 from nvcodec.motion.levels import FrameGeometry
 from nvcodec.motion.warp import Reference, pack_luma
@@ -447,12 +440,15 @@ def test_the_learning_rate_rises_and_falls() -> None:
 
 @pytest.fixture
 def from_start(module: CWRNN, records: list[UnitRecord], tmp_path: Path) -> tuple[Start, TracedProgram]:
-    """The module with the weights of a start that was made of it."""
+    """The module with the weights of a start that was made of it, and has three directions."""
     Overfit(module, records, Simulation(observe=True)).refresh()
     calibrate(module, BITS)
     choose_steps(module)
     traced = write_trained(tmp_path, "start", module, SIZES, BITS)
-    data = (tmp_path / "start.bin").read_bytes()
+    plain = read_start((tmp_path / "start.bin").read_bytes(), convolutions(traced)).convolutions.values()
+    draw = np.random.default_rng(4)
+    rows = [[draw.integers(-40, 41, part.size) for c in plain for part in (c.bias, c.weight)] for _ in range(3)]
+    data = write_start(list(plain), rows, 6)
     fractions = {name: layer.fraction for name, layer in module.named_modules() if hasattr(layer, "fraction")}
     return load_start(module, SIZES, BITS, data, fractions), traced
 
@@ -473,27 +469,76 @@ def moved_weights(weights: WeightFit, deviation: float) -> dict[str, Tensor]:
 def test_what_is_chosen_is_what_the_decoder_reads(from_start: tuple[Start, TracedProgram]) -> None:
     start, traced = from_start
     weights = WeightFit(traced.program, SIZES, start)
+    with torch.no_grad():
+        weights.code += torch.tensor([7.3, 0.0, -30.8])
+    weights.follow_code()
+    weights.round_code()
+    assert weights.coded.tolist() == [7, 0, -31]
     weights.choose(moved_weights(weights, 6.0))
     assert 0 < len(weights.changes) <= len(weights.specs)
     weights.adopt()
     writer = SymbolWriter()
-    written = code_changes(writer, convolutions(traced), start.tensors, weights.changes)
-    assert change_bits(weights) == pytest.approx(writer.bits)
+    written = code_changes(writer, convolutions(traced), start.tensors, weights.coded, weights.changes)
+    assert weights.change_bits() == pytest.approx(writer.bits)
     assert weights.figures()["weight_bits"] == pytest.approx(writer.bits)
     reader = SymbolReader(writer.finish())
-    read = code_changes(reader, convolutions(traced), start.tensors, None)
+    read = code_changes(reader, convolutions(traced), start.tensors, None, None)
     reader.finish()
     expected = weights.symbols()
-    assert any(not np.array_equal(expected[n].weight, found.weight) for n, found in start.tensors.items())
+    assert any(not np.array_equal(expected[n].weight, found.weight) for n, found in start.tensors.convolutions.items())
     for number, layer in start.layers.items():
         for one in (written[number], read[number]):
             assert np.array_equal(one.weight, expected[number].weight)
             assert np.array_equal(one.bias, expected[number].bias)
-            assert np.array_equal(one.exponent, start.tensors[number].exponent)
+            assert np.array_equal(one.exponent, start.tensors.convolutions[number].exponent)
         fraction_in = traced.convolutions[number][1]
         tensors = layer.tensors(fraction_in)  # of the module, as it stands
         assert torch.equal(tensors.weight, torch.from_numpy(expected[number].weight).float())
         assert torch.equal(tensors.bias, torch.from_numpy(expected[number].bias << expected[number].bias_shift).float())
+
+
+def test_the_code_has_the_gradient_of_the_loss(
+    module: CWRNN, records: list[UnitRecord], from_start: tuple[Start, TracedProgram]
+) -> None:
+    start, traced = from_start
+    weights = WeightFit(traced.program, SIZES, start)
+    fit = overfit(module, records, joint=False)
+    fit.refresh()
+    fit.loss(2).backward()
+    weights.code_gradient()
+    assert weights.code.grad is not None
+    steepest = int(weights.code.grad.abs().argmax())
+    losses = []
+    for far in (0.02, -0.04):
+        with torch.no_grad():
+            weights.code[steepest] += far
+        weights.follow_code()
+        losses.append(float(fit.loss(2).detach()))
+    assert (losses[0] - losses[1]) / 0.04 == pytest.approx(float(weights.code.grad[steepest]), rel=0.05)
+
+
+def test_weights_follow_their_code(from_start: tuple[Start, TracedProgram]) -> None:
+    """Wherever it goes, what was learned beside it stays; rounded, it leads to what a decoder has."""
+    start, traced = from_start
+    weights = WeightFit(traced.program, SIZES, start)
+    moved_weights(weights, 2.0)
+    beside = {name: value.detach() - weights.anchor[name] for name, value in weights.values.items()}
+    with torch.no_grad():
+        weights.code += torch.tensor([0.4, -20.0, 200.0])
+    weights.follow_code()
+    for name, value in weights.values.items():
+        assert torch.allclose(value.detach() - weights.anchor[name], beside[name], atol=1e-4)
+    anchor = dict(weights.anchor)
+    weights.set_code(weights.code.detach().clone())
+    assert all(torch.allclose(weights.anchor[name], found, atol=1e-4) for name, found in anchor.items())
+    weights.round_code()
+    assert weights.coded.tolist() == [0, -20, 127]
+    weights.reset()
+    for number, expected in start.tensors.moved(weights.coded).items():
+        fraction_in = traced.convolutions[number][1]
+        tensors = start.layers[number].tensors(fraction_in)
+        assert torch.equal(tensors.weight, torch.from_numpy(expected.weight).float())
+        assert torch.equal(tensors.bias, torch.from_numpy(expected.bias << expected.bias_shift).float())
 
 
 def test_weights_go_back_to_the_start_where_changes_do_not_pay(from_start: tuple[Start, TracedProgram]) -> None:
@@ -506,15 +551,17 @@ def test_weights_go_back_to_the_start_where_changes_do_not_pay(from_start: tuple
     weights.choose({name: 1e-6 * value for name, value in sensitive.items()})
     assert weights.changes == {}
     weights.adopt()
-    assert all(torch.equal(value, weights.first[name]) for name, value in weights.values.items())
+    assert all(torch.equal(value, weights.anchor[name]) for name, value in weights.values.items())
     assert most["sparsity"] < 0.3
     assert weights.figures()["sparsity"] == 1
-    assert weights.figures()["weight_bits"] == len(weights.specs)  # a flag each
+    assert weights.figures()["weight_bits"] == pytest.approx(
+        len(weights.specs) + 6, abs=0.2
+    )  # flags, and the code's scale
     moved_weights(weights, 3.0)
     weights.choose(sensitive, 0.0)
     assert weights.figures()["sparsity"] <= most["sparsity"]
     weights.reset()
-    assert all(torch.equal(value, weights.first[name]) for name, value in weights.values.items())
+    assert all(torch.equal(value, weights.anchor[name]) for name, value in weights.values.items())
 
 
 def test_tuning_moves_what_has_changed_and_nothing_else(
@@ -563,7 +610,7 @@ def test_changes_that_cost_more_than_they_bring_go(
     fit = Overfit(module, [replace(r, lmbda=r.lmbda * 1000) for r in records], Simulation(bits=BITS))
     weights.tune(fit, 1, lambda done: 2e-3)
     assert weights.changes == {}
-    assert all(torch.equal(value, weights.first[name]) for name, value in weights.values.items())
+    assert all(torch.equal(value, weights.anchor[name]) for name, value in weights.values.items())
 
 
 def test_sensitivity_is_that_of_the_errors(module: CWRNN, records: list[UnitRecord]) -> None:
@@ -578,79 +625,3 @@ def test_sensitivity_is_that_of_the_errors(module: CWRNN, records: list[UnitReco
     expected = sum(unit**2 * r.weights.sum((0, 2, 3)) / r.lmbda for r in records)
     assert torch.allclose(found, expected, rtol=0.6)
     assert float(found.mean()) == pytest.approx(float(expected.mean()), rel=0.3)
-
-
-SPEC = TensorSpec("w", (4, 80), 0, 127)
-
-
-def test_changes_are_kept_where_they_are_worth_their_bits() -> None:
-    draw = np.random.default_rng(1)
-    difference = draw.normal(0, 20, SPEC.shape)
-    difference[2:] = draw.normal(0, 0.3, (2, 80))
-    fine = best_change(SPEC, difference, np.full(SPEC.shape, 10.0), 1.0)
-    coarse = best_change(SPEC, difference, np.full(SPEC.shape, 0.01), 1.0)
-    assert fine is not None
-    assert coarse is not None
-    assert STEPS[fine.step] < STEPS[coarse.step]
-    assert np.abs(fine.symbols * STEPS[fine.step] - difference).max() <= 1
-    assert (coarse.symbols[2:] == 0).all()
-    assert fine.scales.shape == (4,)
-    assert best_change(SPEC, difference, np.full(SPEC.shape, 1e-6), 1.0) is None
-    alone = TensorSpec("w", (1, 1), 0, 127)  # ten bits of error, which telling of a change would cost as well
-    assert best_change(alone, np.full((1, 1), 3.0), np.full((1, 1), 10 / 9), 1.0) is None
-    assert best_change(alone, np.full((1, 1), 3.0), np.full((1, 1), 20 / 9), 1.0) is not None
-    assert best_change(SPEC, 0 * difference, np.full(SPEC.shape, 1e6), 1.0) is None
-
-
-# Starts
-
-
-def drawn_tensors(shapes: list[tuple[int, tuple[int, int, int, int]]]) -> list[ConvSymbols]:
-    draw = np.random.default_rng(2)
-    return [
-        ConvSymbols(
-            draw.integers(-127, 128, shape, np.int32), draw.integers(-256, 97, shape[0], np.int32),
-            draw.integers(-127, 128, shape[0], np.int32), int(draw.integers(16)),
-        )
-        for _, shape in shapes
-    ]  # fmt: skip
-
-
-def test_a_start_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    shapes = [(3, (4, 2, 3, 3)), (7, (2, 4, 1, 1))]
-    given = drawn_tensors(shapes)
-    data = write_start(given)
-    assert len(data) == 2 + 3 * 6 + 72 + 8
-    monkeypatch.setattr(starts, "shipped_starts", lambda: {start_name(data): data})
-    found = find_start(start_name(data), shapes)
-    for number, one in zip((3, 7), given, strict=True):
-        for name in ("weight", "exponent", "bias"):
-            assert np.array_equal(getattr(found[number], name), getattr(one, name))
-        assert found[number].bias_shift == one.bias_shift
-
-
-def test_a_start_that_is_unknown_or_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    shapes = [(3, (4, 2, 3, 3)), (7, (2, 4, 1, 1))]
-    data = write_start(drawn_tensors(shapes))
-    with pytest.raises(UnsupportedError, match=f"the start {start_name(data).hex()} of the weights is not known"):
-        find_start(start_name(data), shapes)
-    monkeypatch.setattr(starts, "shipped_starts", lambda: {start_name(data): data})
-    with pytest.raises(SyntaxViolation, match=f"a start of {len(data)} bytes for a program that has {len(data) - 15}"):
-        find_start(start_name(data), shapes[:1])
-    with pytest.raises(SyntaxViolation, match="a start of"):
-        read_start(data[:-1], shapes)
-
-
-def test_shipped_starts_fit_the_network() -> None:
-    """Those that there are: file, fixed points and network belong together."""
-    folder = Path(starts.__file__).parent
-    assert {path.stem for path in folder.glob("*.bin")} == {path.stem for path in folder.glob("*.json")}
-    for path in sorted(folder.glob("cwrnn*.bin")):
-        half, size = int(path.stem.removeprefix("cwrnn")), path.stat().st_size
-        widths = next(w for w in (Widths.of(share * size) for share in np.linspace(1, 0.7, 31)) if w.half == half)
-        made: Any = CWRNN(SIZES, widths=widths)
-        place(made, SIZES)
-        found = starting_point(path.stem)
-        assert found is not None
-        start = load_start(made, SIZES, BITS, *found)
-        assert start.name in starts.shipped_starts()

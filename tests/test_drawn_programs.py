@@ -64,10 +64,12 @@ def start_of(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bytes], byte
 
 
 @pytest.mark.parametrize("nodes", [drawn.FULL, drawn.SMALL, drawn.STILL])
-@pytest.mark.parametrize("seed", [1, 2])
-def test_changes_of_a_start(nodes: list[drawn.Written], seed: int, start_of: Callable[[bytes], bytes]) -> None:
+@pytest.mark.parametrize(("seed", "directions", "shift"), [(1, 0, 0), (2, 1, 15), (3, 5, 7)])
+def test_changes_of_a_start(
+    nodes: list[drawn.Written], seed: int, directions: int, shift: int, start_of: Callable[[bytes], bytes]
+) -> None:
     program = drawn.assemble(nodes, 12)
-    name = start_of(drawn.drawn_start(program, seed))
+    name = start_of(drawn.drawn_start(program, seed, directions, shift))
     data, expected = drawn.file_of(program, 20, 34, 3, 4, seed, name)
     assert product(data) == reference(data) == expected
     from_nothing, other = drawn.file_of(program, 20, 34, 3, 4, seed)
@@ -76,7 +78,7 @@ def test_changes_of_a_start(nodes: list[drawn.Written], seed: int, start_of: Cal
 
 def test_starts_that_are_refused(start_of: Callable[[bytes], bytes]) -> None:
     program = drawn.assemble(drawn.STILL)
-    right = drawn.drawn_start(program, 0)
+    right = drawn.drawn_start(program, 0, 2, 3)
     data, _ = drawn.file_of(program, 20, 34, 3, 4, 0, start_of(right))
     place = data.index(hashlib.sha256(right).digest()[:4])
     for unfit in (right + b"\0", right[:-1], b""):

@@ -364,18 +364,19 @@ def packed_with_dictionary(data: bytes) -> bytes:
     return b"\1" + zstandard.ZstdCompressor(19, dict_data=raw).compress(data)[4:]
 
 
-def drawn_start(program: bytes, seed: int) -> bytes:
+def drawn_start(program: bytes, seed: int, directions: int = 0, shift: int = 0) -> bytes:
     """14.3 start_file() for a program."""
     parsed = machine.parse_program(program)
     machine.check_program(parsed, PICTURE)
-    draw, out = random.Random(seed), b""
+    draw, out, size = random.Random(seed), b"", 0
     for node in parsed.of("conv"):
         channels, n = node.p["channels"], machine.weights_a_channel(parsed, node)
+        size += channels * (1 + n)
         out += bytes([draw.randrange(4)])
         out += b"".join(draw.randint(-40, 0).to_bytes(2, "little", signed=True) for _ in range(channels))
         out += bytes(draw.randint(-127, 127) & 255 for _ in range(channels))
         out += bytes(draw.choice((0, 0, draw.randint(-127, 127))) & 255 for _ in range(channels * n))
-    return out
+    return out + bytes([directions, shift]) + bytes(draw.randint(-127, 127) & 255 for _ in range(directions * size))
 
 
 def file_of(
@@ -482,29 +483,38 @@ def test_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     exponents, biases, weights = range(-3, 3), range(-6, 6, 2), range(120, 126)
     data = b"\5" + b"".join(e.to_bytes(2, "little", signed=True) for e in exponents)
     data += bytes(b & 255 for b in biases) + bytes(weights)
+    data += bytes([2, 3]) + bytes(range(24))
     monkeypatch.setattr(reference, "starts", lambda: {b"good": data, b"long": data + b"\0", b"less": data[:-1]})
-    (tensors,) = reference.read_start(b"good", program).values()
+    found = reference.read_start(b"good", program)
+    assert (found.directions, found.shift) == (2, 3)
+    (tensors,) = found.nodes.values()
     assert tensors.bias_shift == 5
     assert tensors.exponent.tolist() == list(exponents)
     assert tensors.bias.tolist() == list(biases)
     assert tensors.weight.tolist() == [[w] for w in weights]
+    assert tensors.bias_directions.tolist() == [list(range(6)), list(range(12, 18))]
+    assert tensors.weight_directions[..., 0].tolist() == [list(range(6, 12)), list(range(18, 24))]
     for name, error in ((b"none", "unsupported"), (b"long", "syntax"), (b"less", "syntax")):
         with pytest.raises(basics.DecodeError, match=f"^{error}: "):
             reference.read_start(name, program)
 
 
 def test_changes_of_a_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are added to the start, and clipped."""
+    """They are added to where the code leads from the start, and clipped both times."""
     program = machine.parse_program(assemble(STILL))
     machine.check_program(program, PICTURE)
     (node,) = program.of("conv")
     weight, bias = array([[120], [-120], [5], [6], [7], [8]]), array([1, 2, 3, 4, 5, 127])
-    start = {node.index: reference.StartTensors(3, array([0] * 6), bias, weight)}
-    changes = iter([weight + array([[16], [-16], [8], [0], [-8], [0]]), bias + 1])
-    monkeypatch.setattr(reference, "tensor_change", lambda coder, tensor: next(changes))
-    made = reference.ImplicitDecoder(reference.RangeDecoder(b""), program, 1, 20, 34, start).changed(node)
-    assert made.weight.ravel().tolist() == [127, -127, 13, 6, -1, 8]
-    assert made.bias.tolist() == [16, 24, 32, 40, 48, 1016]
+    first = array([[0, 0, 0, 2, 0, -2], [0, 0, 1, 0, 0, 0]])[:, :, None], array([[1] * 6, [0, 0, 0, 0, 0, 1]])
+    tensors = reference.StartTensors(3, array([0] * 6), bias, weight, first[1], first[0])
+    start = reference.StartFile({node.index: tensors}, 2, 1)
+    changes = iter([array([[16], [-16], [8], [0], [-8], [0]]), array([0, 0, 0, 0, 0, -3])])
+    monkeypatch.setattr(reference, "tensor_change", lambda coder, tensor: tensor + next(changes))
+    decoder = reference.ImplicitDecoder(reference.RangeDecoder(b""), program, 1, 20, 34, start)
+    decoder.code = array([3, -1])  # by halves, rounded up: weights 0 0 0 3 0 -3 with 0 0 0 0 0 0, biases 2, the last 1
+    made = decoder.changed(node)
+    assert made.weight.ravel().tolist() == [127, -127, 13, 9, -1, 5]
+    assert made.bias.tolist() == [24, 32, 40, 48, 56, 992]
 
 
 # 14.7, 14.8

@@ -188,7 +188,7 @@ def seen() -> Seen:
 
     class Decoding(reference.ImplicitDecoder):  # type: ignore[misc]
         def changed(self, node: Any) -> Any:
-            tensors, start = super().changed(node), self.start[node.index]
+            tensors, start = super().changed(node), self.start.nodes[node.index]
             result.changed_weights += int((tensors.weight.reshape(start.weight.shape) != start.weight).sum())
             assert start.bias_shift <= 15
             assert max(abs(start.weight).max(), abs(start.bias).max()) <= 127  # 14.3; exponents are checked anyway

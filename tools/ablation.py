@@ -29,7 +29,7 @@ from typing import Any
 import click
 import numpy as np
 import torch
-from cwrnn_parts import BLIND_START, read_point, silenced, without_states
+from cwrnn_parts import adopted_start, blind_point, silenced, without_states
 from torch import Tensor, nn
 
 import nvcodec
@@ -40,12 +40,10 @@ from nvcodec.encoder import segment_analysis, unit_motion_search, weight_changes
 from nvcodec.exact.convolution import Conv2d
 from nvcodec.exact.layer import ExactLayer
 from nvcodec.exact.operation import Sizes
-from nvcodec.exact.tracing import place, trace
+from nvcodec.exact.tracing import place
 from nvcodec.grid.encoder import fit as grid_fit
 from nvcodec.hybrid.encoder import stages
-from nvcodec.implicit import starts
 from nvcodec.implicit.encoder import recurrent_representation, recurrent_stages, start
-from nvcodec.implicit.encoder.coding import conv_symbols
 from nvcodec.implicit.models.cwrnn import CWRNN, Widths
 from nvcodec.media.video_io import VideoReader
 from nvcodec.motion import unit
@@ -128,6 +126,10 @@ def _convolution(module: nn.Module, name: str) -> Conv2d:
     return layer
 
 
+def _convolutions(module: nn.Module) -> dict[str, Conv2d]:
+    return {name: layer for name, layer in module.named_modules() if isinstance(layer, Conv2d)}
+
+
 def _widths(module: nn.Module) -> Widths:
     assert isinstance(module, CWRNN)
     return module.widths
@@ -139,24 +141,18 @@ def _changed_start(change: Callable[[nn.Module], dict[str, Tensor]]) -> None:
     load = recurrent_representation.load_start
 
     def load_changed(module: nn.Module, sizes: Sizes, bits: int, data: bytes, fractions: dict[str, int]) -> start.Start:
-        load(module, sizes, bits, data, fractions)
+        found = load(module, sizes, bits, data, fractions)
         masks = change(module)
         for name, mask in masks.items():
             _convolution(module, name).weight.register_hook(lambda grad, mask=mask: grad * mask)
-        traced = trace(module, sizes, bits)
-        symbols = [conv_symbols(layer, fraction) for layer, fraction in traced.convolutions.values()]
-        made = starts.write_start(symbols)
-        starts.shipped_starts()[starts.start_name(made)] = made
-        found = starts.read_start(made, traced.program.convolutions(traced.shapes))
-        layers = {number: layer for number, (layer, _) in traced.convolutions.items()}
-        return start.Start(starts.start_name(made), found, layers)
+        return adopted_start(module, sizes, bits, _convolutions(module), found, masks)
 
     _put(recurrent_representation, "load_start", load_changed)
 
 
 def _no_hidden_state() -> None:
     """From a start that was trained on without states."""
-    _put(recurrent_representation, "starting_point", lambda name: read_point(BLIND_START))
+    _put(recurrent_representation, "starting_point", lambda name: blind_point())
     _changed_start(without_states)
 
 
@@ -213,7 +209,7 @@ def _gated_state() -> None:
     def load_gated(module: nn.Module, sizes: Sizes, bits: int, data: bytes, fractions: dict[str, int]) -> start.Start:
         plain = cwrnn(sizes, widths=_widths(module))
         place(plain, sizes)
-        load(plain, sizes, bits, data, fractions)
+        found = load(plain, sizes, bits, data, fractions)
         layers = dict(plain.named_modules())
         for name, layer in module.named_modules():
             if isinstance(layer, ExactLayer) and name in layers:
@@ -224,12 +220,7 @@ def _gated_state() -> None:
             choose.bias.fill_(4.0)
             choose.step.fill_(-40.0)
         choose.fit_bias()
-        traced = trace(module, sizes, bits)
-        made = starts.write_start([conv_symbols(layer, fraction) for layer, fraction in traced.convolutions.values()])
-        starts.shipped_starts()[starts.start_name(made)] = made
-        found = starts.read_start(made, traced.program.convolutions(traced.shapes))
-        by_number = {number: layer for number, (layer, _) in traced.convolutions.items()}
-        return start.Start(starts.start_name(made), found, by_number)
+        return adopted_start(module, sizes, bits, _convolutions(plain), found, {})
 
     _put(recurrent_representation, "load_start", load_gated)
 
@@ -316,7 +307,7 @@ def _difference(anchor: list[tuple[float, float]], test: list[tuple[float, float
 
 def table(found: dict[Job, dict[str, float]], clips: Sequence[Path]) -> str:
     """Markdown: a row for each variant that was run."""
-    more = " bytes of weights | as they start |" if "weights" in next(iter(found.values())) else ""
+    more = " bytes of weights | not changed one by one |" if "weights" in next(iter(found.values())) else ""
     lines = [
         f"| | {' | '.join(clip.stem for clip in clips)} | encode | decode |{more}",
         f"|---|{'---|' * len(clips)}---|---|{'---|' * more.count('|')}",

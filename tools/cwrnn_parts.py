@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from nvcodec.exact.convolution import Conv2d
+from nvcodec.exact.operation import Sizes
+from nvcodec.exact.tracing import trace
+from nvcodec.implicit import starts
+from nvcodec.implicit.encoder.coding import conv_symbols
+from nvcodec.implicit.encoder.start import Start, starting_point
 from nvcodec.implicit.models.cwrnn import CWRNN
 
-__all__ = ["BLIND_START", "read_point", "silenced", "without_states"]
+__all__ = ["adopted_start", "blind_point", "silenced", "without_states"]
 
-BLIND_START = Path(__file__).parent / "starts" / "blind16"
+_BLIND_START = Path(__file__).parent / "starts" / "blind16"
 """What the shipped start would be if it had been trained on without states (``train_cwrnn.py --no-states``)."""
 
 
@@ -45,6 +52,41 @@ def without_states(module: nn.Module) -> dict[str, Tensor]:
     )
 
 
-def read_point(path: Path) -> tuple[bytes, dict[str, int]]:
-    """A start beside the shipped ones: as ``nvcodec.implicit.encoder.start.starting_point`` returns it."""
-    return path.with_suffix(".bin").read_bytes(), json.loads(path.with_suffix(".json").read_text("utf-8"))
+def adopted_start(
+    module: nn.Module, sizes: Sizes, bits: int, before: Mapping[str, Conv2d], start: Start, masks: Mapping[str, Tensor]
+) -> Start:
+    """A module as it stands, as a start that encoder and decoder of this process know. ``before``: the layers of
+    ``start`` by name, from which those of the same name take their directions, as far as ``masks`` lets them."""
+    traced = trace(module, sizes, bits)
+    symbols = [conv_symbols(layer, fraction) for layer, fraction in traced.convolutions.values()]
+    names = {id(layer): name for name, layer in module.named_modules()}
+    numbers = {id(layer): number for number, layer in start.layers.items()}
+    directions: list[list[np.ndarray]] = [[] for _ in range(start.tensors.count)]
+    for layer, _ in traced.convolutions.values():
+        name = names[id(layer)]
+        count = layer.weight.numel()
+        of_bias = np.zeros((start.tensors.count, len(layer.bias)), np.int8)
+        of_weight = np.zeros((start.tensors.count, count), np.int8)
+        if name in before:
+            of_bias, of_weight = start.tensors.directions[numbers[id(before[name])]]
+        if name in masks:
+            of_weight = of_weight * masks[name].flatten().cpu().numpy().astype(np.int8)
+        for k, found in enumerate(directions):
+            found += [of_bias[k], of_weight[k]]
+    data = starts.write_start(symbols, directions, start.tensors.shift)
+    starts.shipped_starts()[starts.start_name(data)] = data
+    tensors = starts.read_start(data, traced.program.convolutions(traced.shapes))
+    return Start(
+        starts.start_name(data), tensors, {number: layer for number, (layer, _) in traced.convolutions.items()}
+    )
+
+
+def blind_point() -> tuple[bytes, dict[str, int]]:
+    """A start that was trained without states, with the directions of the shipped one; in the form of
+    ``nvcodec.implicit.encoder.start.starting_point``."""
+    shipped = starting_point("cwrnn16")
+    assert shipped is not None
+    data = _BLIND_START.with_suffix(".bin").read_bytes()
+    tensors = len(data) - 2  # it has no directions of its own
+    fractions = json.loads(_BLIND_START.with_suffix(".json").read_text("utf-8"))
+    return data[:tensors] + shipped[0][tensors:], fractions

@@ -336,8 +336,8 @@ def add_starts(vectors: dict[str, Vector], add: Callable[..., None]) -> None:
         frame_hash = hash_of([frame.planes for frame in decoder])
     vectors[STARTED] = Vector("CWRNN from its start, as the encoder leaves it: I, P and B frames", data, frame_hash)
     name = started_header(data).start
-    add("start_changes", "CWRNN from its start, drawn changes of its tensors, drawn symbols", size,
-        ProgramPlan(program, 6, 4, least=(9, 20, 30, 40, 50, 60), start=name, changes=drawn_changes),
+    add("start_changes", "CWRNN from its start, a drawn code, drawn changes of its tensors, drawn symbols", size,
+        ProgramPlan(program, 6, 4, least=(9, 20, 30, 40, 50, 60), start=name, code=(0.7, 30), changes=drawn_changes),
         ProgramPlan(program, 1, 1, start=name, changes=lambda random, shapes: {}),
         ProgramPlan(program, 2, 1, least=(30,) * 6, quantiser=5))  # fmt: skip
 

@@ -53,7 +53,7 @@ from nvcodec.grid.levels import APPEARANCE_GAINS, Quantiser, appearance_shapes
 from nvcodec.hybrid.unit import UnitSymbols as HybridSymbols
 from nvcodec.implicit.latents import LatentModel
 from nvcodec.implicit.payload import ImplicitHeader, ImplicitWriter, SegmentTensors
-from nvcodec.implicit.starts import tensor_specs
+from nvcodec.implicit.starts import find_start, tensor_specs
 from nvcodec.implicit.unit import UnitSymbols
 from nvcodec.implicit.weights import ConvSymbols
 from nvcodec.motion.levels import FrameGeometry
@@ -81,7 +81,8 @@ class ProgramPlan:
     """An implicit segment. ``latents``, ``grids``, ``motion``, ``appearance``: with what chance and amplitude symbols
     are not 0. ``empty``: with what chance all of a level is, in a frame. ``tensors``: of a convolution, by its shape.
     ``least``: the least gain indices, drawn up to these. ``start``: name of the start that the tensors are changes of,
-    ``changes``: by the names and shapes of the tensors."""
+    ``code``: along its directions, with what chance and amplitude; ``changes``: by the names and shapes of the
+    tensors."""
 
     program: Program
     frames: int
@@ -96,6 +97,7 @@ class ProgramPlan:
     tensors: Callable[[Random, tuple[int, ...]], ConvSymbols] | None = None
     scale_spread: int = 4
     start: bytes = b""
+    code: tuple[float, int] = (0.0, 0)
     changes: Callable[[Random, Mapping[str, tuple[int, ...]]], dict[str, TensorChange]] | None = None
 
 
@@ -174,7 +176,9 @@ def implicit_segment(
     make = plan.tensors or plain_tensors()
     convolutions: dict[int, ConvSymbols] = {}
     changes: dict[str, TensorChange] = {}
+    code = np.zeros(0, np.int32)
     if plan.changes is not None:
+        code = drawn(random, (find_start(plan.start, program.convolutions(shapes)).count,), *plan.code)
         changes = plan.changes(random, {s.name: s.shape for s in tensor_specs(program.convolutions(shapes))})
     else:
         convolutions = {n: make(random, shape) for n, shape in program.convolutions(shapes)}
@@ -187,7 +191,7 @@ def implicit_segment(
         least = Quantiser(tuple(within(random, 0, most) for most in plan.least))
     given = SegmentTensors(
         convolutions, LatentModel(tuple(scales)), {k: torch.from_numpy(g).float() for k, g in grid_symbols.items()},
-        changes, least,
+        changes, least, code,
     )  # fmt: skip
     writer = ImplicitWriter(
         ImplicitHeader(number, plan.gop, plan.start), program, given, geometry, plan.frames, torch.device("cpu")

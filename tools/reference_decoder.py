@@ -1510,12 +1510,23 @@ def decode_implicit(payload: bytes, count: int, height: int, width: int, program
 
 @dataclass
 class StartTensors:
-    """14.3: what a start holds of a node conv."""
+    """14.3: what a start holds of a node conv; of each direction, how it moves them."""
 
     bias_shift: int
     exponent: Array
     bias: Array
     weight: Array
+    bias_directions: Array  # directions x channels
+    weight_directions: Array  # directions x channels x n
+
+
+@dataclass
+class StartFile:
+    """14.3 start_file(): by the index of the nodes conv."""
+
+    nodes: dict[int, StartTensors]
+    directions: int
+    shift: int
 
 
 @lru_cache(maxsize=1)
@@ -1525,21 +1536,32 @@ def starts() -> dict[bytes, bytes]:
     return {hashlib.sha256(data).digest()[:START_BYTES]: specified(data, "starts") for data in files}
 
 
-def read_start(name: bytes, program: Program) -> dict[int, StartTensors]:
-    """14.3 start_file(), by the index of the nodes conv."""
+def read_start(name: bytes, program: Program) -> StartFile:
+    """14.3 start_file()."""
     need(name in starts(), "unsupported", f"the start {name.hex()} is not known")
-    r, nodes = Reader(starts()[name]), program.of("conv")
+    data, nodes = starts()[name], program.of("conv")
     lengths = [(node.p["channels"], weights_a_channel(program, node)) for node in nodes]
-    need(r.left == sum(1 + channels * (3 + n) for channels, n in lengths), "syntax", "the start is of another program")
+    tensor_bytes = sum(1 + channels * (3 + n) for channels, n in lengths)
+    count = data[tensor_bytes] if len(data) > tensor_bytes else 0
+    whole = tensor_bytes + 2 + count * sum(channels * (1 + n) for channels, n in lengths)
+    need(len(data) == whole, "syntax", "the start is of another program")
+    r = Reader(data)
+
+    def numbers(kind: str, count: int) -> Array:
+        return np.frombuffer(r.take(np.dtype(kind).itemsize * count, "a start"), kind).astype(np.int64)
+
     tensors = {}
     for node, (channels, n) in zip(nodes, lengths, strict=True):
-        bias_shift = r.u8("a start")
-        exponent, bias, weight = (
-            np.frombuffer(r.take(size * count, "a start"), kind).astype(np.int64)
-            for count, size, kind in ((channels, 2, "<i2"), (channels, 1, "i1"), (channels * n, 1, "i1"))
-        )
-        tensors[node.index] = StartTensors(bias_shift, exponent, bias, weight.reshape(channels, n))
-    return tensors
+        bias_shift, exponent, bias = r.u8("a start"), numbers("<i2", channels), numbers("i1", channels)
+        weight = numbers("i1", channels * n).reshape(channels, n)
+        none = np.zeros((count, channels, n), np.int64)
+        tensors[node.index] = StartTensors(bias_shift, exponent, bias, weight, none[:, :, 0].copy(), none)
+    count, shift = r.u8("a start"), r.u8("a start")
+    for d in range(count):
+        for node, (channels, n) in zip(nodes, lengths, strict=True):
+            tensors[node.index].bias_directions[d] = numbers("i1", channels)
+            tensors[node.index].weight_directions[d] = numbers("i1", channels * n).reshape(channels, n)
+    return StartFile(tensors, count, shift)
 
 
 def implicit_units(program: Program, count: int, gop: int) -> list[list[tuple[int, int, list[int]]]]:
@@ -1569,10 +1591,11 @@ class ImplicitDecoder:
         count: int,
         height: int,
         width: int,
-        start: dict[int, StartTensors] | None = None,
+        start: StartFile | None = None,
     ) -> None:
         self.coder, self.program, self.count = coder, program, count
         self.height, self.width, self.start = height, width, start
+        self.code = np.zeros(0 if start is None else start.directions, np.int64)  # 14.3
         self.least_gain = [0] * (APPEARANCE_LEVELS + 1)
         self.net = starting_network(CONTEXT_WIDTH)
         self.machine = Machine(program, {})
@@ -1580,6 +1603,8 @@ class ImplicitDecoder:
         self.grids: dict[int, Array] = {}  # by level: slices x channels x rows x columns
 
     def decode(self, gop: int) -> list[Planes]:
+        if self.start is not None and self.start.directions:
+            self.code = self.scaled(1, self.start.directions)[0]
         for node in self.program.of("conv"):
             self.machine.tensors[node.index] = self.conv_tensors(node) if self.start is None else self.changed(node)
         self.read_scale_lists()
@@ -1632,12 +1657,19 @@ class ImplicitDecoder:
     def changed(self, node: Node) -> Tensors:
         """14.1 conv_changes(node), 14.3."""
         assert self.start is not None
-        start, kernel = self.start[node.index], node.p["kernel"]
-        weight = clip3(-127, 127, tensor_change(self.coder, start.weight))
-        bias = clip3(-127, 127, tensor_change(self.coder, start.bias)) << start.bias_shift
+        start, kernel = self.start.nodes[node.index], node.p["kernel"]
+        weight = clip3(-127, 127, tensor_change(self.coder, self.anchor(start.weight, start.weight_directions)))
+        bias = clip3(-127, 127, tensor_change(self.coder, self.anchor(start.bias, start.bias_directions)))
+        bias = bias << start.bias_shift
         tensors = Tensors(weight.reshape(len(weight), -1, kernel, kernel), start.exponent, bias)
         check_tensors(tensors, self.program.largest)
         return tensors
+
+    def anchor(self, first: Array, directions: Array) -> Array:
+        """14.3: a tensor of the start, moved by the code."""
+        assert self.start is not None
+        moved = np.tensordot(self.code, directions, 1)
+        return clip3(-127, 127, first + (moved + (1 << self.start.shift >> 1) >> self.start.shift))
 
     # 14.4
 

@@ -37,7 +37,8 @@ def _format_recurrent(stages: Mapping[str, float]) -> str:
     """The same of a segment whose frames refer to others: see ``nvcodec.implicit.encoder.recurrent_stages``."""
     text = f"  stages: fitted {stages['fit_psnr']:.2f} dB, weights of {stages['weight_bits'] / 8:.0f} bytes"
     if "sparsity" in stages:
-        text += f", {100 * stages['sparsity']:.0f} % of {stages['weights']:.0f} as they start"
+        alone = round((1 - stages["sparsity"]) * stages["weights"])
+        text += f": a code for all {stages['weights']:.0f}, and changes of {alone}"
     if "float_psnr" in stages:
         text += f"; unquantised they would come to {stages['float_psnr']:.2f} dB"
     return text

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -75,14 +76,15 @@ class ImplicitHeader:
 
 @dataclass(frozen=True)
 class SegmentTensors:
-    """What a segment holds beside its units. ``convolutions``: by node number, or, where there is a start, ``changes``
-    of it. ``grids``: by level, (S, C, H, W). ``quantiser``: of the mixed residual grid, if there is one."""
+    """What a segment holds beside its units. ``convolutions``: by node number, or, where there is a start, ``code`` and
+    ``changes`` of it. ``grids``: by level, (S, C, H, W). ``quantiser``: of the mixed residual grid, if there is one."""
 
     convolutions: Mapping[int, ConvSymbols]
     model: LatentModel
     grids: Mapping[int, Tensor]
     changes: Mapping[str, TensorChange] = field(default_factory=dict)
     quantiser: Quantiser = field(default_factory=Quantiser)
+    code: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
 
 
 class _Segment:
@@ -110,7 +112,8 @@ class _Segment:
         bound, weight_shapes = activation_bound(program.bits), program.convolutions(shapes)
         if header.start:
             start = find_start(header.start, weight_shapes)
-            self.convolutions = code_changes(channel, weight_shapes, start, given.changes if given else None)
+            changes = (given.code, given.changes) if given else (None, None)
+            self.convolutions = code_changes(channel, weight_shapes, start, *changes)
         else:
             self.convolutions = {
                 number: code_convolution(channel, weight_shape, given.convolutions[number] if given else None, bound)

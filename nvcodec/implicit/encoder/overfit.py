@@ -8,7 +8,7 @@ was made last: pictures, too. What a network adds to every frame anew would othe
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -140,11 +140,14 @@ class Overfit:
         errors = (samples[..., :rows, :columns] - record.target).square() * record.weights
         return errors.sum() / (SAMPLE_STEP**2 * record.lmbda)
 
-    def step(self, optimiser: torch.optim.Optimizer, number: int) -> float:
-        """One step on a unit; its loss."""
+    def step(
+        self, optimiser: torch.optim.Optimizer, number: int, on_gradient: Callable[[], None] = lambda: None
+    ) -> float:
+        """One step on a unit; its loss. ``on_gradient`` is called once the parameters have their gradients."""
         optimiser.zero_grad(set_to_none=True)
         loss = self.loss(number)
         loss.backward()
+        on_gradient()
         parameters = [p for group in optimiser.param_groups for p in group["params"]]
         nn.utils.clip_grad_norm_(parameters, _LARGEST_GRADIENT)
         optimiser.step()

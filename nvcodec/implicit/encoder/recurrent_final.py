@@ -103,8 +103,9 @@ class FinalCoding:
     def _code_once(self, on_unit: Callable[[UnitReport], None]) -> tuple[CodedSegment, list[float], list[float]]:
         """One pass; also bits and lambda of each unit."""
         fit, geometry, source = self.fit, self.fit.source.geometry, self.fit.source.samples
-        convolutions = {} if self.weights.start.name else self.weights.symbols()
-        tensors = SegmentTensors(convolutions, LatentModel(()), {}, self.weights.changes, fit.quantiser)
+        weights = self.weights
+        convolutions = {} if weights.start.name else weights.symbols()
+        tensors = SegmentTensors(convolutions, LatentModel(()), {}, weights.changes, fit.quantiser, weights.coded)
         writer = ImplicitWriter(self.header, self.traced.program, tensors, geometry, len(source), source.device)
         self.state.weight_bits = writer.segment.weight_bits
         synthesis = ExactSynthesis(writer.segment.machine)

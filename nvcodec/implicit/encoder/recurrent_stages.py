@@ -7,8 +7,8 @@
        |           |       |            |                   |        |       |     symbols by rate and distortion, to
        |           |       |            |                   |        |       |     the size
        |           |       |            |                   |        |       on quantised changes of the weights
-       |           |       |            |                   |        weights go back to the start where the change does
-       |           |       |            |                   |        not pay
+       |           |       |            |                   |        weights go back to where the code leads from the
+       |           |       |            |                   |        start, where a change does not pay
        |           |       |            |                   a last pass with weights that are still real numbers
        |           |       |            the same again, with everything learned since
        |           |       the network on what the pass left, jointly through the states
@@ -47,7 +47,7 @@ from nvcodec.implicit.encoder.recurrent_final import FinalCoding, FinalState
 from nvcodec.implicit.encoder.recurrent_fit import PassEffort, RecurrentFit, TwinSynthesis
 from nvcodec.implicit.encoder.start import Start, choose_steps, zero_start
 from nvcodec.implicit.encoder.storable import check_storable
-from nvcodec.implicit.encoder.weight_fit import WeightFit, change_bits
+from nvcodec.implicit.encoder.weight_fit import WeightFit
 from nvcodec.implicit.payload import ImplicitHeader
 from nvcodec.implicit.unit import motion_weights
 
@@ -63,6 +63,8 @@ _WEIGHT_SHARE = 0.3
 _LEAST_PRICE, _HIGHEST_PRICE = 0.1, 1e4
 """Of the bits of the weights, while they take too much of the target."""
 _NO_ERROR_YET = 1e30
+_CODE_PACE = 3000.0
+"""Of the rate of the weights, how fast the code of a start is learned, whose units are small steps of all of them."""
 _TUNING_RATE = 0.5
 """Of the rate of the overfit."""
 _PEAK_MARGIN = 1.3
@@ -147,6 +149,7 @@ class _Work:
     least_error: float = _NO_ERROR_YET
     """Of the epochs of an overfit so far, with the weights that had it."""
     best_weights: dict[str, Tensor] = field(default_factory=dict)
+    best_code: Tensor | None = None
     float_weights: dict[str, Tensor] = field(default_factory=dict)
     """As they were before they were quantised: what the file is compared with."""
     final: FinalState = field(default_factory=FinalState)
@@ -178,6 +181,7 @@ class _Work:
             "lmbda": self.lmbda,
             "analysis": self.fit.kept(),
             "module": dict(self.module.state_dict()),
+            "code": self.weights.code.detach().clone() if self.weights else None,
             "changes": {n: vars(c) for n, c in self.weights.changes.items()} if self.weights else None,
             "before_pass": self.before_pass,
             "epoch": self.epoch,
@@ -186,6 +190,7 @@ class _Work:
             "measured_at": self.measured_at,
             "least_error": self.least_error,
             "best_weights": self.best_weights,
+            "best_code": self.best_code,
             "float_weights": self.float_weights,
             "final": self.final.state(),
             "figures": dict(self.figures),
@@ -206,8 +211,12 @@ class _Work:
                 start, self.traced = zero_start(self.module, self.sizes, ACTIVATION_BITS)
                 self.weights = WeightFit(self.traced.program, self.sizes, start)
             self.weights.changes = {name: TensorChange(**change) for name, change in state["changes"].items()}
+            self.weights.set_code(state["code"])
+            if state["entered"] > 3 + 2 * self.effort.rounds:
+                self.weights.round_code()
         self.bits, self.measured_at, self.figures = state["bits"], state["measured_at"], state["figures"]
         self.least_error, self.best_weights = state["least_error"], state["best_weights"]
+        self.best_code = state["best_code"]
         self.float_weights = state["float_weights"]
         self.final = FinalState.restored(state["final"])
         torch.set_rng_state(state["random"])
@@ -355,7 +364,11 @@ def _overfit(work: _Work, number: int, low: float, high: float) -> None:
     """The weights, on what the pass of this round left: those of the epoch behind which its frames, made anew in coding
     order, were nearest to the source. A fit can run away, and then the first ones stay."""
     fit = Overfit(work.module, work.fit.all_records(), Simulation(), joint=work.effort.joint)
-    optimiser = torch.optim.Adam([p for p in work.module.parameters() if p.requires_grad], betas=(0.9, 0.99))
+    weights = work.weights
+    groups = [{"params": [p for p in work.module.parameters() if p.requires_grad], "pace": 1.0}]
+    if weights is not None:
+        groups.append({"params": [weights.code], "pace": _CODE_PACE})
+    optimiser = torch.optim.Adam(groups, betas=(0.9, 0.99))
     if work.optimiser is not None:
         optimiser.load_state_dict(work.optimiser)
     epochs, units = work.effort.epochs, len(work.fit.units)
@@ -368,10 +381,13 @@ def _overfit(work: _Work, number: int, low: float, high: float) -> None:
             done = (number + (work.epoch + k / units) / epochs) / work.effort.rounds
             rate = rate_at(done, work.effort.rate)
             for group in optimiser.param_groups:
-                group["lr"] = rate
-            fit.step(optimiser, at)
-            if work.weights is not None:
-                work.weights.pull(work.effort.pull * rate)
+                group["lr"] = rate * group["pace"]
+            if weights is None:
+                fit.step(optimiser, at)
+            else:
+                fit.step(optimiser, at, weights.code_gradient)
+                weights.follow_code()
+                weights.pull(work.effort.pull * rate)
         work.epoch += 1
         work.optimiser = optimiser.state_dict()
         work.kept_now()
@@ -381,6 +397,8 @@ def _overfit(work: _Work, number: int, low: float, high: float) -> None:
     with torch.no_grad():
         for name, value in work.module.named_parameters():
             value.copy_(work.best_weights[name])
+    if weights is not None and work.best_code is not None:
+        weights.set_code(work.best_code)
     work.figures["error_overfitted"] = work.least_error
     if work.least_error >= _NO_ERROR_YET:
         raise EncodeError("the fit ran away: its error is no longer a number")
@@ -390,6 +408,7 @@ def _keep_best(work: _Work, error: float) -> None:
     if error < work.least_error:
         work.least_error = error
         work.best_weights = {name: value.detach().clone() for name, value in work.module.named_parameters()}
+        work.best_code = work.weights.code.detach().clone() if work.weights is not None else None
 
 
 def _follow_target(work: _Work) -> None:
@@ -408,11 +427,14 @@ def _quantise(work: _Work) -> None:
     fit = Overfit(work.module, work.fit.all_records(), Simulation(bits=ACTIVATION_BITS), joint=effort.joint)
     fit.refresh()
     work.float_weights = {name: value.detach().clone() for name, value in weights.values.items()}
+    weights.round_code()
     sensitivity = weights.sensitivity(fit)
     best: tuple[float, dict[str, TensorChange]] = (math.inf, {})
     for price in effort.prices if effort.prunes else (0.0,):
         weights.choose(sensitivity, price)
-        while work.wanted is not None and change_bits(weights) > _WEIGHT_SHARE * work.wanted and price < _HIGHEST_PRICE:
+        while (
+            work.wanted is not None and weights.change_bits() > _WEIGHT_SHARE * work.wanted and price < _HIGHEST_PRICE
+        ):
             price = max(2 * price, _LEAST_PRICE)
             weights.choose(sensitivity, price)
         weights.adopt()

@@ -20,7 +20,7 @@ from nvcodec.exact.layer import ExactLayer
 from nvcodec.exact.operation import Sizes
 from nvcodec.exact.tracing import TracedProgram, trace
 from nvcodec.implicit.encoder.coding import conv_symbols
-from nvcodec.implicit.starts import read_start, start_name, write_start
+from nvcodec.implicit.starts import StartTensors, read_start, start_name, write_start
 from nvcodec.implicit.weights import ConvSymbols
 
 __all__ = ["Start", "choose_steps", "load_start", "starting_point", "write_trained", "zero_start"]
@@ -28,11 +28,11 @@ __all__ = ["Start", "choose_steps", "load_start", "starting_point", "write_train
 
 @dataclass(frozen=True)
 class Start:
-    """What a segment's weights are changes of. ``name``: as the segment has it. ``tensors``: by node number;
-    ``layers``: the same of the module."""
+    """What a segment's weights are changes of. ``name``: as the segment has it. ``layers``: those of the module, by
+    node number."""
 
     name: bytes
-    tensors: dict[int, ConvSymbols]
+    tensors: StartTensors
     layers: dict[int, Conv2d]
 
 
@@ -55,7 +55,7 @@ def load_start(module: nn.Module, sizes: Sizes, bits: int, data: bytes, fraction
     layers = {}
     for number, (layer, fraction_in) in traced.convolutions.items():
         layers[number] = layer
-        set_layer(layer, found[number], fraction_in)
+        set_layer(layer, found.convolutions[number], fraction_in)
     return Start(start_name(data), found, layers)
 
 
@@ -96,7 +96,7 @@ def zero_start(module: nn.Module, sizes: Sizes, bits: int) -> tuple[Start, Trace
         layers[number] = layer
         found = conv_symbols(layer, fraction_in)
         tensors[number] = ConvSymbols(0 * found.weight, found.exponent, 0 * found.bias, found.bias_shift)
-    return Start(b"", tensors, layers), traced
+    return Start(b"", StartTensors(tensors, {}, 0, 0), layers), traced
 
 
 def write_trained(folder: Path, name: str, module: nn.Module, sizes: Sizes, bits: int) -> TracedProgram:

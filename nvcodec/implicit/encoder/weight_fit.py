@@ -1,7 +1,7 @@
 """The weights of a segment: overfitted from their start, pruned, quantised as changes of it, tuned on that.
 
-All that a decoder is told of a weight is by how many steps of its tensor it differs from the start; where the change is
-not worth its bits, the start stays.
+A decoder is told how far to go in each direction of the start, the code, and by how many steps of its tensor a weight
+differs from where that leads; where such a change is not worth its bits, there is none.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from nvcodec.encoder.weight_changes import best_change
 from nvcodec.encoder.working_domain import SAMPLE_STEP
 from nvcodec.entropy.symbols import CountingChannel
 from nvcodec.entropy.tables import TABLE_BOUND
-from nvcodec.entropy.weights import STEPS, TensorChange, best_scales, code_tensors
+from nvcodec.entropy.weights import STEPS, TensorChange, best_scales
 from nvcodec.exact.arithmetic import WEIGHT_BOUND
 from nvcodec.exact.operation import Sizes
 from nvcodec.exact.program import Program
 from nvcodec.implicit.encoder.overfit import Overfit
 from nvcodec.implicit.encoder.start import Start, bias_step, weight_step
-from nvcodec.implicit.starts import tensor_specs
+from nvcodec.implicit.starts import code_changes, tensor_specs
 from nvcodec.implicit.weights import ConvSymbols
 
-__all__ = ["WeightFit", "change_bits"]
+__all__ = ["WeightFit"]
 
 _LEAST_PRICE = 3e-4
 _REALISED = 0.75
@@ -38,38 +38,98 @@ bits."""
 class WeightFit:
     """The tensors that may change, by name, with where they start and in which integer steps.
 
-    ``changes``: what is coded, once ``choose`` has found it.
+    ``code``: (K,), how far the weights have gone in each direction of the start, real numbers until ``round_code``.
+    ``anchor``: where that leads. ``changes``: of it, what is coded, once ``choose`` has found it.
     """
 
     def __init__(self, program: Program, sizes: Sizes, start: Start) -> None:
-        shapes = program.convolutions(program.shapes(sizes))
-        self.start, self.specs = start, tensor_specs(shapes)
+        self.shapes = program.convolutions(program.shapes(sizes))
+        self.start, self.specs = start, tensor_specs(self.shapes)
         self.values: dict[str, Tensor] = {}
         self.units: dict[str, Tensor] = {}
         """Real value of an integer step, which broadcasts."""
-        self.first: dict[str, Tensor] = {}
         for number, layer in start.layers.items():
             self.values |= {f"{number}.weight": layer.weight, f"{number}.bias": layer.bias}
             self.units[f"{number}.weight"] = weight_step(layer).detach().clone()
             self.units[f"{number}.bias"] = torch.full((1,), bias_step(layer), device=layer.bias.device)
-            found = start.tensors[number]
-            self.first[f"{number}.weight"] = torch.from_numpy(found.weight).to(layer.weight) * weight_step(layer)
-            self.first[f"{number}.bias"] = torch.from_numpy(found.bias).to(layer.bias) * bias_step(layer)
+        self.anchor = self._real(start.tensors.convolutions)
+        self.directions = self._real_directions()
+        device = next(iter(self.values.values())).device
+        self.code = torch.zeros(start.tensors.count, device=device, requires_grad=True)
+        self._followed = self.code.detach().clone()
+        """The code that ``anchor`` and ``values`` have followed."""
         self.changes: dict[str, TensorChange] = {}
+
+    def _real(self, convolutions: Mapping[int, ConvSymbols]) -> dict[str, Tensor]:
+        found = {}
+        for number, symbols in convolutions.items():
+            for name, integers in ((f"{number}.weight", symbols.weight), (f"{number}.bias", symbols.bias)):
+                found[name] = torch.from_numpy(integers).to(self.values[name]) * self.units[name]
+        return found
+
+    def _real_directions(self) -> dict[str, Tensor]:
+        """(K, shape of the tensor): what a unit of the code adds."""
+        tensors, found = self.start.tensors, {}
+        for number, parts in tensors.directions.items():
+            for name, integers in zip((f"{number}.bias", f"{number}.weight"), parts, strict=True):
+                value = self.values[name]
+                added = torch.from_numpy(integers.copy()).to(value).view(-1, *value.shape)
+                found[name] = added * self.units[name] * 2.0**-tensors.shift
+        return found
+
+    def code_gradient(self) -> None:
+        """Give ``code`` the gradient that those of the tensors come to."""
+        total = torch.zeros_like(self.code)
+        for name, direction in self.directions.items():
+            gradient = self.values[name].grad
+            if gradient is not None:
+                total += direction.flatten(1) @ gradient.flatten()
+        self.code.grad = total
+
+    @torch.no_grad()
+    def follow_code(self) -> None:
+        """Take the anchor and all weights to where the code has gone."""
+        moved = self.code - self._followed
+        self._followed = self.code.detach().clone()
+        for name, direction in self.directions.items():
+            change = (moved @ direction.flatten(1)).view_as(self.values[name])
+            self.anchor[name] = self.anchor[name] + change
+            self.values[name].add_(change)
+
+    @torch.no_grad()
+    def set_code(self, code: Tensor) -> None:
+        """Of weights that have followed it."""
+        self.code.copy_(code)
+        self._followed = self.code.detach().clone()
+        self.anchor = self._real(self.start.tensors.convolutions)
+        for name, direction in self.directions.items():
+            self.anchor[name] += (self.code @ direction.flatten(1)).view_as(self.values[name])
+
+    @torch.no_grad()
+    def round_code(self) -> None:
+        """Make the code one that can be coded, and the anchor what a decoder has for it."""
+        self.code.copy_(self.code.round().clamp(-TABLE_BOUND, TABLE_BOUND))
+        self._followed = self.code.detach().clone()
+        self.anchor = self._real(self.start.tensors.moved(self.coded))
+
+    @property
+    def coded(self) -> np.ndarray:
+        """The code as integers, once it is rounded."""
+        return self.code.detach().cpu().numpy().astype(np.int32)
 
     @torch.no_grad()
     def reset(self) -> None:
-        """Back to the start."""
+        """Back to the anchor."""
         for name, value in self.values.items():
-            value.copy_(self.first[name])
+            value.copy_(self.anchor[name])
 
     @torch.no_grad()
     def pull(self, distance: float) -> None:
-        """Bring every weight nearer to its start by a distance, or all the way: what the error asks for in every step
+        """Bring every weight nearer to its anchor by a distance, or all the way: what the error asks for in every step
         stays, what only drifts does not, and few changes are left to be coded."""
         for name, value in self.values.items():
-            moved = value - self.first[name]
-            value.copy_(self.first[name] + moved.sign() * (moved.abs() - distance).clamp(min=0))
+            moved = value - self.anchor[name]
+            value.copy_(self.anchor[name] + moved.sign() * (moved.abs() - distance).clamp(min=0))
 
     def sensitivity(self, fit: Overfit) -> dict[str, Tensor]:
         """Bits lost per squared integer unit of each weight, by one random probe a unit (Hutchinson's estimator)."""
@@ -89,12 +149,12 @@ class WeightFit:
         return total
 
     def choose(self, sensitivity: Mapping[str, Tensor], price: float = 1.0) -> None:
-        """Find the changes that are worth their bits; other weights go back to the start. ``price``: weight of the
+        """Find the changes that are worth their bits; other weights go back to the anchor. ``price``: weight of the
         changes' own bits; with 0 hardly one goes back. The sensitivity is the diagonal of a Hessian, which says too
         little of what changes do together, and tuning brings more out of them: less than 1 is better."""
         self.changes = {}
         for spec in self.specs:
-            difference = ((self.values[spec.name].detach() - self.first[spec.name]) / self.units[spec.name]).cpu()
+            difference = ((self.values[spec.name].detach() - self.anchor[spec.name]) / self.units[spec.name]).cpu()
             found = best_change(
                 spec, difference.double().numpy(), sensitivity[spec.name].cpu().double().numpy(),
                 max(price, _LEAST_PRICE),
@@ -110,7 +170,7 @@ class WeightFit:
 
     def quantised(self, name: str) -> Tensor:
         """What a decoder has of a tensor, real numbers."""
-        change, first = self.changes.get(name), self.first[name]
+        change, first = self.changes.get(name), self.anchor[name]
         if change is None:
             return first
         moved = first / self.units[name] + torch.from_numpy(change.symbols * STEPS[change.step]).to(first)
@@ -119,7 +179,7 @@ class WeightFit:
     def cost(self, fit: Overfit) -> float:
         """Bits: weighted errors of all units, made anew in coding order, as far as a closed loop would have them, and
         those of the changes."""
-        return _REALISED * fit.refresh() * fit.luma_samples + change_bits(self)
+        return _REALISED * fit.refresh() * fit.luma_samples + self.change_bits()
 
     def tune(self, fit: Overfit, epochs: int, rate: Callable[[float], float]) -> None:
         """Steps on what is coded: weights that have changed move on, in whole steps (straight through); the others
@@ -164,7 +224,7 @@ class WeightFit:
     def _take(self, name: str, value: Tensor, moves: Tensor) -> None:
         """Make the change of a tensor that which comes nearest to ``value``."""
         step, scales = self.changes[name].step, self.changes[name].scales
-        moved = torch.floor((value - self.first[name]) / (self.units[name] * STEPS[step]) + 0.5)
+        moved = torch.floor((value - self.anchor[name]) / (self.units[name] * STEPS[step]) + 0.5)
         symbols = (moved.clamp(-TABLE_BOUND, TABLE_BOUND) * moves).cpu().numpy().astype(np.int32)
         self.changes[name] = TensorChange(symbols, step, scales)
         self.values[name].copy_(self.quantised(name))
@@ -178,36 +238,20 @@ class WeightFit:
         }
 
     def symbols(self) -> dict[int, ConvSymbols]:
-        """The tensors with their changes, by node number."""
-        made = {}
-        for number, found in self.start.tensors.items():
-            parts = []
-            for name, first in ((f"{number}.weight", found.weight), (f"{number}.bias", found.bias)):
-                change = self.changes.get(name)
-                moved = first if change is None else first + change.symbols.reshape(first.shape) * STEPS[change.step]
-                parts.append(moved.clip(-WEIGHT_BOUND, WEIGHT_BOUND).astype(np.int32))
-            made[number] = ConvSymbols(parts[0], found.exponent, parts[1], found.bias_shift)
-        return made
+        """The tensors as a decoder has them, by node number."""
+        return self._coded_by(CountingChannel())
+
+    def _coded_by(self, channel: CountingChannel) -> dict[int, ConvSymbols]:
+        return code_changes(channel, self.shapes, self.start.tensors, self.coded, self.changes)
 
     def figures(self) -> dict[str, Any]:
         """How many weights there are, and which share of them stays as it starts."""
         count = sum(value.numel() for value in self.values.values())
         changed = sum(int((change.symbols != 0).sum()) for change in self.changes.values())
-        return {"weights": count, "sparsity": 1 - changed / count, "weight_bits": change_bits(self)}
+        return {"weights": count, "sparsity": 1 - changed / count, "weight_bits": self.change_bits()}
 
-
-def change_bits(fit: WeightFit) -> float:
-    """What the changes cost."""
-    channel = CountingChannel()
-    values: dict[str, Tensor] = {}
-    for number, found in fit.start.tensors.items():
-        values |= _tensors(number, found)
-    code_tensors(channel, fit.specs, values, fit.changes)
-    return channel.bits
-
-
-def _tensors(number: int, found: ConvSymbols) -> dict[str, Tensor]:
-    return {
-        f"{number}.weight": torch.from_numpy(found.weight).float(),
-        f"{number}.bias": torch.from_numpy(found.bias).float(),
-    }
+    def change_bits(self) -> float:
+        """What code and changes cost."""
+        channel = CountingChannel()
+        self._coded_by(channel)
+        return channel.bits
