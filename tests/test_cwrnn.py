@@ -251,7 +251,7 @@ def test_a_stopped_encode_goes_on_to_the_same_bytes(
     name: str, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     """Stopped whenever something was kept, between two attempts at the size, too."""
-    options = replace(CASES[name], epochs=2 if name == "no start" else 1, bpp=3.0 if name == "no start" else 1.6)
+    options = replace(CASES[name], epochs=2, bpp=3.0 if name == "no start" else 1.6)
     is_shipped = starting_point(f"cwrnn{Widths.of(16.5e3).half}") is not None
     if name == "shipped start" and not is_shipped:
         pytest.skip("there is none")

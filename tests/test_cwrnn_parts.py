@@ -3,6 +3,7 @@ states, and weights as changes of a start."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import replace
@@ -574,7 +575,7 @@ def test_tuning_moves_what_has_changed_and_nothing_else(
     fit = Overfit(module, [replace(r, lmbda=r.lmbda / 1000) for r in records], Simulation(bits=BITS))
     kept = {name: change.symbols.copy() for name, change in weights.changes.items()}
     before = weights.cost(fit)
-    weights.tune(fit, 10, lambda done: 2e-3)
+    weights.tune(fit, 10, lambda done: 2e-3, 0.0)
     assert weights.cost(fit) < before
     moved = 0
     for name, change in weights.changes.items():
@@ -596,8 +597,46 @@ def test_tuning_keeps_its_best_epoch(
     weights.adopt()
     fit = Overfit(module, [replace(r, lmbda=r.lmbda / 1000) for r in records], Simulation(bits=BITS))
     before = weights.cost(fit)
-    _, cost = weights._best_tuned(fit, 2, lambda done: 0.3)
-    assert cost <= before < weights.cost(fit)
+    kept = {name: change.symbols.copy() for name, change in weights.changes.items()}
+    assert all(cost > before for cost, _, _ in weights._tuned(fit, 2, lambda done: 0.3, 0.0))
+    assert any(not np.array_equal(change.symbols, kept[name]) for name, change in weights.changes.items())
+    weights.go_to(weights.code.detach().clone(), {n: replace(weights.changes[n], symbols=s) for n, s in kept.items()})
+    weights.tune(fit, 2, lambda done: 0.3, 0.0)
+    assert weights.cost(fit) <= before
+
+
+def test_the_code_is_tuned(module: CWRNN, records: list[UnitRecord], from_start: tuple[Start, TracedProgram]) -> None:
+    """From far away it comes back to where errors are few; what a decoder makes of it is what was measured."""
+    start, traced = from_start
+    weights = WeightFit(traced.program, SIZES, start)
+    fit = Overfit(module, [replace(r, lmbda=r.lmbda / 1000) for r in records], Simulation(bits=BITS))
+    weights.go_to(torch.tensor([20.0, 0.0, -20.0]), {})
+    before = weights.cost(fit)
+    weights.tune(fit, 4, lambda done: 2e-3, 500.0)
+    assert weights.cost(fit) < before
+    assert weights.changes == {}
+    assert weights.coded.tolist() != [20, 0, -20]
+    for name, value in weights.values.items():
+        assert torch.equal(value, weights.quantised(name))
+
+
+def test_a_code_that_costs_more_than_it_brings_goes(
+    module: CWRNN, records: list[UnitRecord], from_start: tuple[Start, TracedProgram]
+) -> None:
+    start, traced = from_start
+    weights = WeightFit(traced.program, SIZES, start)
+    fit = Overfit(module, records, Simulation(bits=BITS))
+    for scale, most, kept in ((1e-6, math.inf, True), (1e-6, 9.0, False), (1e6, math.inf, False)):
+        fit.records = [replace(r, lmbda=r.lmbda * scale) for r in records]
+        costs = {}
+        for far in (3.0, -3.0):
+            weights.go_to(torch.tensor([far, 0.0, 0.0]), {})
+            costs[fit.refresh()] = far
+        weights.go_to(torch.tensor([costs[min(costs)], 0.0, 0.0]), {})
+        beside = {name: value.detach().clone() for name, value in weights.values.items()}
+        weights.choose_code(fit, most)
+        assert bool(weights.coded.any()) == kept
+        assert all(torch.equal(value, beside[name]) for name, value in weights.values.items())
 
 
 def test_changes_that_cost_more_than_they_bring_go(
@@ -608,7 +647,7 @@ def test_changes_that_cost_more_than_they_bring_go(
     weights.choose(moved_weights(weights, 6.0))
     weights.adopt()
     fit = Overfit(module, [replace(r, lmbda=r.lmbda * 1000) for r in records], Simulation(bits=BITS))
-    weights.tune(fit, 1, lambda done: 2e-3)
+    weights.tune(fit, 1, lambda done: 2e-3, 0.0)
     assert weights.changes == {}
     assert all(torch.equal(value, weights.anchor[name]) for name, value in weights.values.items())
 

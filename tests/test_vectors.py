@@ -128,6 +128,8 @@ class Seen:
     gains: set[int] = field(default_factory=set)
     largest_image: int = 0
     changed_weights: int = 0
+    moved_weights: int = 0
+    codes: set[int] = field(default_factory=set)
 
 
 @pytest.fixture(scope="module")
@@ -189,9 +191,10 @@ def seen() -> Seen:
     class Decoding(reference.ImplicitDecoder):  # type: ignore[misc]
         def changed(self, node: Any) -> Any:
             tensors, start = super().changed(node), self.start.nodes[node.index]
-            result.changed_weights += int((tensors.weight.reshape(start.weight.shape) != start.weight).sum())
-            assert start.bias_shift <= 15
-            assert max(abs(start.weight).max(), abs(start.bias).max()) <= 127  # 14.3; exponents are checked anyway
+            anchor = self.anchor(start.weight, start.weight_directions)
+            result.changed_weights += int((tensors.weight.reshape(anchor.shape) != anchor).sum())
+            result.moved_weights += int((anchor != start.weight).sum())
+            result.codes.update(self.code.tolist())
             return tensors
 
         def conv_tensors(self, node: Any) -> Any:
@@ -257,6 +260,10 @@ def test_vectors_use_the_whole_format(seen: Seen) -> None:
     representations = {payload[0] >> 4 for kind, payload in sections if kind == 3}
     assert representations == ({0, 1, 2} if shipped_starts() else {0, 1})
     assert (seen.changed_weights > 100) == (2 in representations)
+    if 2 in representations:
+        assert seen.moved_weights > 1000
+        assert min(seen.codes) < -20
+        assert max(seen.codes) > 20
     assert seen.widths == set(reference.WIDTHS)
     assert seen.depths == set(range(8))
     assert seen.motion == {(k, r) for k in range(5) for r in (1, 2)}

@@ -5,8 +5,9 @@
 
 The network is run on the clips, so that every layer has a fixed point that holds what it gives; then its weights are
 rounded to 8 bits. Writes nvcodec/implicit/starts/cwrnnN.bin and .json, nvcodec/grid/contexts.bin, and, as its program
-is the one that is met most often, nvcodec/bitstream/programs.dict. Behind it run tools/make_spec_tables.py and
-tools/make_vectors.py. With --only, the network alone is written, into that folder: what ablations begin with.
+is the one that is met most often, nvcodec/bitstream/programs.dict. The start has no directions then: behind it run
+tools/train_directions.py --write, tools/make_spec_tables.py and tools/make_vectors.py. With --only, the network alone
+is written, into that folder: what ablations begin with.
 """
 
 from __future__ import annotations

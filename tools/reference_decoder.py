@@ -1561,6 +1561,12 @@ def read_start(name: bytes, program: Program) -> StartFile:
         for node, (channels, n) in zip(nodes, lengths, strict=True):
             tensors[node.index].bias_directions[d] = numbers("i1", channels)
             tensors[node.index].weight_directions[d] = numbers("i1", channels * n).reshape(channels, n)
+    for found in tensors.values():
+        in_range = found.bias_shift <= 15 and shift <= 15 and -256 <= found.exponent.min() <= found.exponent.max() <= 96
+        least = min(
+            array.min(initial=0) for array in (found.bias, found.weight, found.bias_directions, found.weight_directions)
+        )
+        need(in_range and least >= -127, "limit", "the start is of another program: a value out of its range")
     return StartFile(tensors, count, shift)
 
 

@@ -9,7 +9,7 @@ Segments are encoded in closed loop with the start as it is shipped. Then the we
 and code and directions are learned together from the errors that the segments' frames then have: each step is one on
 the code of a segment and on all directions. They begin with the singular vectors of the segments' first gradients, each
 weight's by its root mean square over the segments. Clips whose name holds a word of --held-out are measured only: with
-directions that stay, their codes are fitted as the encoder does it, and a line tells by how much their errors fall.
+directions that stay, their codes alone are fitted, and a line tells by how much their errors fall.
 
 Writes OUT_DIR/directions.pt, and with --write the start, with its directions, where it is shipped. Behind that run
 tools/make_spec_tables.py and tools/make_vectors.py.
@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 import random
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -30,6 +31,7 @@ from torch import Tensor
 
 from nvcodec.core.memory import keep_freed_memory
 from nvcodec.core.parallel import thread_limit
+from nvcodec.exact.arithmetic import WEIGHT_BOUND
 from nvcodec.exact.tracing import trace
 from nvcodec.implicit.encoder.overfit import Overfit
 from nvcodec.implicit.encoder.recurrent_stages import ACTIVATION_BITS
@@ -47,8 +49,9 @@ _FIRST = 0.3
 _CODE_RATE, _DIRECTION_RATE = 0.08, 3e-3
 _FIT_EPOCHS, _FIT_RATE = 4, 0.15
 """Of what is held out."""
-_CODE_STEPS = 12
-"""Of the deviation of the codes: what a unit of a coded code is."""
+_UNIT_BITS = 2.0
+"""Of error, that one unit of a code costs where it is not wanted, in a segment of nine frames: what rounding it costs
+then is a twelfth, and longer segments would take less."""
 
 
 class Adam:
@@ -155,30 +158,52 @@ def gains(network: Network, held_out: list[Overfit], directions: Tensor) -> list
     return [100 * (after / before - 1) for before, after in pairs]
 
 
-def in_order(directions: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
-    """The same products with codes that do not depend on each other and have a deviation of 1, the largest
-    directions first."""
+def sensitivity(network: Network, pool: list[Overfit]) -> Tensor:
+    """(P,): bits of error that a squared integer step of each weight costs, of a segment in the mean."""
+    total = torch.zeros(len(network.first))
+    for segment in pool:
+        network.errors(segment, total * 0)
+        found = network.weights.sensitivity(segment)
+        total += torch.cat([found[name].reshape(-1) for name in network.names]) / len(pool)
+    return total
+
+
+def in_units(directions: Tensor, codes: Tensor, sensitivity: Tensor) -> tuple[Tensor, Tensor]:
+    """Directions at right angles and their codes, so that a unit of each code costs ``_UNIT_BITS`` of error."""
     left, sizes, right = torch.linalg.svd(codes @ directions, full_matrices=False)
-    count, scale = len(directions), len(codes) ** 0.5
-    return right[:count] * sizes[:count, None] / scale, left[:, :count] * scale
+    count = len(directions)
+    unit = (_UNIT_BITS / (right[:count].square() @ sensitivity)).sqrt()
+    return right[:count] * unit[:, None], left[:, :count] * sizes[:count] / unit
 
 
-def write(network: Network, directions: Tensor, name: str) -> None:
-    """The start with its directions, in the place of the shipped one."""
-    tensors, unit = network.start.tensors, directions / _CODE_STEPS
-    shift = math.floor(math.log2(127 / float(unit.abs().max())))
-    integers = (unit * 2**shift).round().clamp(-127, 127).numpy().astype(np.int8)
-    parts = dict(zip(network.names, np.split(integers, np.cumsum(network.sizes)[:-1], axis=1), strict=True))
-    rows = []
-    for k in range(len(directions)):
-        row = []
-        for number, found in tensors.convolutions.items():
-            for part, values in (("bias", found.bias), ("weight", found.weight)):
-                known = parts.get(f"{number}.{part}")
-                row.append(np.zeros(values.size, np.int8) if known is None else known[k])
-        rows.append(row)
+def write(network: Network, directions: Tensor, mean: Tensor, name: str) -> None:
+    """The start with its directions, moved by the mean of what segments change, in the place of the shipped one."""
+    tensors = network.start.tensors
+    shift = min(15, math.floor(math.log2(127 / float(directions.abs().max()))))
+    if shift < 0:
+        raise click.ClickException("a unit of a code would change a weight by more than 127 steps")
+    integers = (directions * 2**shift).round().clamp(-127, 127)
+
+    def parts(values: Tensor) -> dict[str, np.ndarray]:
+        split = values.numpy().astype(np.int32)
+        cuts = np.cumsum(network.sizes)[:-1]
+        return dict(zip(network.names, np.split(split, cuts, axis=-1), strict=True))
+
+    of_rows, of_mean = parts(integers), parts(mean.round())
+    rows: list[list[np.ndarray]] = [[] for _ in directions]
+    moved = []
+    for number, found in tensors.convolutions.items():
+        arrays = {"bias": found.bias, "weight": found.weight}
+        for part, first in arrays.items():
+            known = of_rows.get(f"{number}.{part}")
+            for k, row in enumerate(rows):
+                row.append(np.zeros(first.size, np.int32) if known is None else known[k])
+            if known is not None:
+                change = of_mean[f"{number}.{part}"].reshape(first.shape)
+                arrays[part] = (first + change).clip(-WEIGHT_BOUND, WEIGHT_BOUND)
+        moved.append(replace(found, bias=arrays["bias"], weight=arrays["weight"]))
     folder = Path(__file__).parent.parent / "nvcodec" / "implicit" / "starts"
-    folder.joinpath(f"{name}.bin").write_bytes(write_start(list(tensors.convolutions.values()), rows, shift))
+    folder.joinpath(f"{name}.bin").write_bytes(write_start(moved, rows, shift))
 
 
 @click.command()
@@ -233,12 +258,16 @@ def main(
                 next_measure += 600
                 found = gains(network, measured, directions)
                 click.echo(f"{seconds:.0f} s, {visits} visits: {sum(found) / len(found):+.2f} % of the errors held out")
-        directions, codes = in_order(directions, codes)
+        mean = codes.mean(0) @ directions
+        sensitive = sensitivity(network, pool[::6])
+        directions, codes = in_units(directions, codes - codes.mean(0), sensitive)
         found = gains(network, measured, directions)
         click.echo(f"at the end {sum(found) / len(found):+.2f} %: {', '.join(f'{x:+.1f}' for x in found)}")
-    torch.save({"directions": directions, "codes": codes, "names": network.names}, out_dir / "directions.pt")
+    torch.save(
+        {"directions": directions, "codes": codes, "mean": mean, "names": network.names}, out_dir / "directions.pt"
+    )
     if writes:
-        write(network, directions, start)
+        write(network, directions, mean, start)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@
     range coder words: tensors of the convolutions, scales of the latents, least gains of the mixed residual grid,
                        grids that are coarser in time, then the coding units in order
 
-Tensors stand there as they are (representation 1), or as differences from a start (representation 2).
+Tensors stand there as they are (representation 1), or as a code along the directions of a start and differences from
+where it leads (representation 2).
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ IMPLICIT, IMPLICIT_FROM_START = 1, 2
 @dataclass(frozen=True)
 class ImplicitHeader:
     """``program``: index of the PROGRAM section. ``gop``: frames between P frames; where frames have no references,
-    frames of a coding unit. ``start``: name of what the tensors are differences from, empty if from nothing."""
+    frames of a coding unit. ``start``: name of what code and differences change, empty if from nothing."""
 
     program: int
     gop: int

@@ -63,7 +63,7 @@ _WEIGHT_SHARE = 0.3
 _LEAST_PRICE, _HIGHEST_PRICE = 0.1, 1e4
 """Of the bits of the weights, while they take too much of the target."""
 _NO_ERROR_YET = 1e30
-_CODE_PACE = 3000.0
+_CODE_PACE = 250.0
 """Of the rate of the weights, how fast the code of a start is learned, whose units are small steps of all of them."""
 _TUNING_RATE = 0.5
 """Of the rate of the overfit."""
@@ -74,8 +74,8 @@ _PEAK_MARGIN = 1.3
 @dataclass(frozen=True)
 class RecurrentEffort:
     """How much work an encode takes. ``rounds``: of a pass and an overfit; ``epochs``: of each overfit, how often every
-    unit is seen. ``rate``: of learning; ``pull``: share of it by which every weight goes back towards its start
-    in each step. ``tuning``: epochs on quantised changes; ``prices``: of a bit of a weight, of which the best is
+    unit is seen. ``rate``: of learning; ``pull``: share of it by which every weight goes back towards where the code
+    leads in each step. ``tuning``: epochs on quantised changes; ``prices``: of a bit of a weight, of which the best is
     chosen once the changes are tuned. ``learned``, ``final``: of the passes.
     ``attempts``: final passes at most. ``joint``: gradients through the states; ``prunes``, ``learns``: see the
     ablations."""
@@ -374,6 +374,8 @@ def _overfit(work: _Work, number: int, low: float, high: float) -> None:
     epochs, units = work.effort.epochs, len(work.fit.units)
     while work.epoch < epochs:
         error = fit.refresh()  # so that it is no matter whether work was interrupted before
+        if weights is not None:
+            weights.set_code(weights.code.detach().clone())  # the same
         if not work.epoch:
             work.figures["error_before"], work.least_error = error, _NO_ERROR_YET
         _keep_best(work, error)
@@ -427,10 +429,17 @@ def _quantise(work: _Work) -> None:
     fit = Overfit(work.module, work.fit.all_records(), Simulation(bits=ACTIVATION_BITS), joint=effort.joint)
     fit.refresh()
     work.float_weights = {name: value.detach().clone() for name, value in weights.values.items()}
-    weights.round_code()
+    weights.choose_code(fit, math.inf if work.wanted is None else _WEIGHT_SHARE * work.wanted)
+    fit.refresh()
     sensitivity = weights.sensitivity(fit)
-    best: tuple[float, dict[str, TensorChange]] = (math.inf, {})
+    code = weights.code.detach().clone()
+    pace = _CODE_PACE if code.any() else 0.0
+    best: tuple[float, np.ndarray, dict[str, TensorChange]] = (math.inf, weights.coded, {})
     for price in effort.prices if effort.prunes else (0.0,):
+        with torch.no_grad():
+            for name, value in weights.values.items():
+                value.copy_(work.float_weights[name])
+        weights.round_code()
         weights.choose(sensitivity, price)
         while (
             work.wanted is not None and weights.change_bits() > _WEIGHT_SHARE * work.wanted and price < _HIGHEST_PRICE
@@ -438,10 +447,10 @@ def _quantise(work: _Work) -> None:
             price = max(2 * price, _LEAST_PRICE)
             weights.choose(sensitivity, price)
         weights.adopt()
-        weights.tune(fit, effort.tuning, lambda done: rate_at(done, _TUNING_RATE * effort.rate))
-        best = min(best, (weights.cost(fit), weights.changes), key=lambda found: found[0])
-    weights.changes = best[1]
-    weights.adopt()
+        weights.tune(fit, effort.tuning, lambda done: rate_at(done, _TUNING_RATE * effort.rate), pace)
+        best = min(best, (weights.cost(fit), weights.coded, weights.changes), key=lambda found: found[0])
+        weights.set_code(code)
+    weights.go_to(torch.from_numpy(best[1]), best[2])
     work.figures["error_tuned"] = fit.refresh()
     work.figures |= weights.figures()
     work.tell(StageReport("tune", 0, _FINAL_SHARE))

@@ -7,7 +7,7 @@ differs from where that leads; where such a change is not worth its bits, there 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,8 @@ from nvcodec.implicit.weights import ConvSymbols
 
 __all__ = ["WeightFit"]
 
+_Coded = tuple[float, Tensor, dict[str, TensorChange]]
+"""What a segment may be told of its weights: the cost of that, code and changes."""
 _LEAST_PRICE = 3e-4
 _REALISED = 0.75
 """Of what a fit takes off the errors of its records, the share that a closed loop behind it takes off errors and
@@ -88,7 +90,8 @@ class WeightFit:
 
     @torch.no_grad()
     def follow_code(self) -> None:
-        """Take the anchor and all weights to where the code has gone."""
+        """Take the anchor and all weights to where the code has gone, as far as it can be coded."""
+        self.code.clamp_(-TABLE_BOUND, TABLE_BOUND)
         moved = self.code - self._followed
         self._followed = self.code.detach().clone()
         for name, direction in self.directions.items():
@@ -111,6 +114,26 @@ class WeightFit:
         self.code.copy_(self.code.round().clamp(-TABLE_BOUND, TABLE_BOUND))
         self._followed = self.code.detach().clone()
         self.anchor = self._real(self.start.tensors.moved(self.coded))
+
+    @torch.no_grad()
+    def choose_code(self, fit: Overfit, most: float) -> None:
+        """Round the code; back to the start where it costs more than it brings, or more than ``most`` bits."""
+        self.round_code()
+        code = self.code.detach().clone()
+        if not code.any():
+            return
+        kept = {name: value.detach().clone() for name, value in self.values.items()}
+        self.changes, costs = {}, []
+        for tried in (code, torch.zeros_like(code)):
+            self.set_code(tried)
+            self.round_code()
+            self.reset()
+            costs.append(self.cost(fit) if self.change_bits() <= most or not tried.any() else math.inf)
+        for name, value in self.values.items():
+            value.copy_(kept[name])
+        if costs[0] < costs[1]:
+            self.set_code(code)
+            self.round_code()
 
     @property
     def coded(self) -> np.ndarray:
@@ -181,44 +204,67 @@ class WeightFit:
         those of the changes."""
         return _REALISED * fit.refresh() * fit.luma_samples + self.change_bits()
 
-    def tune(self, fit: Overfit, epochs: int, rate: Callable[[float], float]) -> None:
-        """Steps on what is coded: weights that have changed move on, in whole steps (straight through); the others
-        stay. What is kept is that of the epoch behind which errors and changes cost least; where that is more than
-        without any change, there is none. ``rate``: of learning, by the share of the steps that is done."""
-        kept, least = self._best_tuned(fit, epochs, rate) if self.changes else ({}, math.inf)
-        self.changes = {}
-        self.adopt()
-        if self.cost(fit) > least:
-            self.changes = kept
-            self.adopt()
+    def tune(self, fit: Overfit, epochs: int, rate: Callable[[float], float], code_pace: float) -> None:
+        """Steps on what is coded: the code, and weights that have changed, move on, the latter in whole steps (straight
+        through); other weights stay where the code leads. What is kept is that of the epoch behind which errors, code
+        and changes cost least; changes that cost more than they bring go. ``rate``: of learning, by the share of the
+        steps that is done; ``code_pace``: of it, that of the code."""
+        found = [self._coded_now(fit), *self._tuned(fit, epochs, rate, code_pace)]
+        _, code, changes = min(found, key=lambda one: one[0])
+        if changes:
+            self.go_to(code, {})
+            found.append(self._coded_now(fit))
+            _, code, changes = min(found, key=lambda one: one[0])
+        self.go_to(code, changes)
 
-    def _best_tuned(
-        self, fit: Overfit, epochs: int, rate: Callable[[float], float]
-    ) -> tuple[dict[str, TensorChange], float]:
-        """Changes and their cost."""
-        kept, least = dict(self.changes), self.cost(fit)
+    def _coded_now(self, fit: Overfit) -> _Coded:
+        return self.cost(fit), self.code.detach().clone(), dict(self.changes)
+
+    def go_to(self, code: Tensor, changes: dict[str, TensorChange]) -> None:
+        """What is coded of a segment, and with it the module."""
+        self.set_code(code)
+        self.round_code()
+        self.changes = changes
+        self.adopt()
+
+    def _tuned(self, fit: Overfit, epochs: int, rate: Callable[[float], float], code_pace: float) -> Iterator[_Coded]:
+        """Behind each epoch."""
         moves = {name: torch.from_numpy(c.symbols != 0).to(self.values[name]) for name, c in self.changes.items()}
         real = {name: self.values[name].detach().clone() for name in moves}
-        optimiser = torch.optim.Adam(list(real.values()), betas=(0.9, 0.99))
+        groups = [{"params": [self.code], "pace": code_pace}]
+        if real:
+            groups.append({"params": list(real.values()), "pace": 1.0})
+        optimiser = torch.optim.Adam(groups, betas=(0.9, 0.99))
         units = len(fit.records)
         for epoch in range(epochs):
             for k, number in enumerate(torch.randperm(units).tolist()):
                 for parameter in self.values.values():
                     parameter.grad = None
                 fit.loss(number).backward()
-                for group in optimiser.param_groups:
-                    group["lr"] = rate((epoch + k / units) / epochs)
+                self.code_gradient()
                 for name, value in real.items():
                     gradient = self.values[name].grad
                     value.grad = torch.zeros_like(value) if gradient is None else gradient * moves[name]
+                for group in optimiser.param_groups:
+                    group["lr"] = group["pace"] * rate((epoch + k / units) / epochs)
                 optimiser.step()
-                for name, value in real.items():
-                    self._take(name, value, moves[name])
+                self._move_on(real, moves)
             self._rescale()
-            cost = self.cost(fit)
-            if cost < least:
-                kept, least = dict(self.changes), cost
-        return kept, least
+            code, changes = self.code.detach().clone(), dict(self.changes)
+            self.go_to(code, changes)
+            yield self._coded_now(fit)
+            self.set_code(code)
+            self.changes = changes
+            self.adopt()
+
+    @torch.no_grad()
+    def _move_on(self, real: Mapping[str, Tensor], moves: Mapping[str, Tensor]) -> None:
+        """Let weights follow the code, and changes the real numbers that they stand for."""
+        before = dict(self.anchor)
+        self.follow_code()
+        for name, value in real.items():
+            value += self.anchor[name] - before[name]
+            self._take(name, value, moves[name])
 
     @torch.no_grad()
     def _take(self, name: str, value: Tensor, moves: Tensor) -> None:
@@ -245,10 +291,15 @@ class WeightFit:
         return code_changes(channel, self.shapes, self.start.tensors, self.coded, self.changes)
 
     def figures(self) -> dict[str, Any]:
-        """How many weights there are, and which share of them stays as it starts."""
+        """How many weights and directions there are, and which share of the weights stays where the code leads."""
         count = sum(value.numel() for value in self.values.values())
         changed = sum(int((change.symbols != 0).sum()) for change in self.changes.values())
-        return {"weights": count, "sparsity": 1 - changed / count, "weight_bits": self.change_bits()}
+        return {
+            "weights": count,
+            "directions": len(self.code),
+            "sparsity": 1 - changed / count,
+            "weight_bits": self.change_bits(),
+        }
 
     def change_bits(self) -> float:
         """What code and changes cost."""

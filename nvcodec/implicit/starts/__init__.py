@@ -1,4 +1,4 @@
-"""Weights that are shipped with every decoder, which those of a segment may be coded as differences from.
+"""Weights that are shipped with every decoder, and directions in which those of a segment may differ from them.
 
 ::
 
@@ -115,6 +115,8 @@ def read_start(data: bytes, shapes: _Shapes) -> StartTensors:
     if shift > _MAX_SHIFT:
         raise LimitError(f"a start whose directions are shifted by {shift}, allowed are 0..{_MAX_SHIFT}")
     rows = np.frombuffer(data, np.int8, offset=place + 2).reshape(count, length)
+    if count and rows.min() < -WEIGHT_BOUND:
+        raise LimitError(f"a start whose directions hold {rows.min()}, allowed are -{WEIGHT_BOUND}..{WEIGHT_BOUND}")
     found, directions, place, column = {}, {}, 0, 0
     for (number, shape), size, (biases, weights) in zip(shapes, sizes, counts, strict=True):
         found[number] = _read_convolution(number, data[place : place + size], shape)
