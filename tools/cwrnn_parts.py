@@ -15,13 +15,14 @@ from nvcodec.exact.operation import Sizes
 from nvcodec.exact.tracing import trace
 from nvcodec.implicit import starts
 from nvcodec.implicit.encoder.coding import conv_symbols
-from nvcodec.implicit.encoder.start import Start, starting_point
+from nvcodec.implicit.encoder.start import Start
 from nvcodec.implicit.models.cwrnn import CWRNN
 
 __all__ = ["adopted_start", "blind_point", "silenced", "without_states"]
 
 _BLIND_START = Path(__file__).parent / "starts" / "blind16"
-"""What the shipped start would be if it had been trained on without states (``train_cwrnn.py --no-states``)."""
+"""What the shipped start would be if it had been trained on without states (``train_cwrnn.py --no-states``). Its
+directions, and the mean that it was moved by, are those of the shipped one in its own steps."""
 
 
 @torch.no_grad()
@@ -82,11 +83,6 @@ def adopted_start(
 
 
 def blind_point() -> tuple[bytes, dict[str, int]]:
-    """A start that was trained without states, with the directions of the shipped one; in the form of
-    ``nvcodec.implicit.encoder.start.starting_point``."""
-    shipped = starting_point("cwrnn16")
-    assert shipped is not None
-    data = _BLIND_START.with_suffix(".bin").read_bytes()
-    tensors = len(data) - 2  # it has no directions of its own
+    """A start that was trained without states, in the form of ``nvcodec.implicit.encoder.start.starting_point``."""
     fractions = json.loads(_BLIND_START.with_suffix(".json").read_text("utf-8"))
-    return data[:tensors] + shipped[0][tensors:], fractions
+    return _BLIND_START.with_suffix(".bin").read_bytes(), fractions

@@ -8,8 +8,8 @@
     matched   the products of the states of both references are read, too
     blend     no states; a mask says how far each sample moves along the difference of the references
 
-All forms learn from the same records of the same segments, so that small differences tell; what is told is the error of
-those that are held out, against what the start has on the records that it made itself.
+All forms learn from the same records of the same segments (made by the shipped start), so that small differences tell;
+what is told is the error of those that are held out, against what it is before anything is learned.
 """
 
 from __future__ import annotations
@@ -115,10 +115,12 @@ def main(form: str, clips: tuple[Path, ...], segments: int, steps: int, held_out
         torch.manual_seed(seed)
         random.seed(seed)
         plain, _ = started(blind_point())
+        for segment in measured:
+            segment.synthesis.module = plain
+        first = error_of(plain, measured)
         module = Formed(plain, form)
         for segment in [*pool, *measured]:
             segment.synthesis.module = module
-        first = error_of(plain, measured)
         learning: list[Tensor] = [p for name, p in module.named_parameters() if "motion." not in name]
         optimiser, done = torch.optim.Adam(learning, lr=_RATE, betas=(0.9, 0.99)), 0
         while done < steps:
