@@ -97,7 +97,7 @@ class RecurrentEffort:
 EFFORTS = {
     "fast": RecurrentEffort(2, 4, 4, PassEffort(1, (2, 2)), PassEffort(1, (3, 2)), (0.6,)),
     "medium": RecurrentEffort(3, 4, 4, PassEffort(1, (2, 2)), PassEffort(2, (3, 3)), (0.6,)),
-    "slow": RecurrentEffort(4, 4, 4, PassEffort(1, (2, 2)), PassEffort(3, (4, 3)), (0.8, 0.4)),
+    "slow": RecurrentEffort(4, 4, 4, PassEffort(1, (2, 2)), PassEffort(3, (4, 3)), (0.8,)),
 }
 
 
