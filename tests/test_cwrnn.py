@@ -30,6 +30,7 @@ from nvcodec.grid.levels import GRID_STRIDES
 from nvcodec.implicit import starts
 from nvcodec.implicit.encoder import recurrent_representation, recurrent_stages
 from nvcodec.implicit.encoder.start import choose_steps, starting_point, write_trained
+from nvcodec.implicit.encoder.weight_fit import WeightFit
 from nvcodec.implicit.models.cwrnn import CWRNN, Widths
 from nvcodec.implicit.payload import IMPLICIT_FROM_START
 from nvcodec.media.y4m import write_y4m
@@ -241,6 +242,24 @@ def test_a_segment_from_a_start(start: bytes, clip: Path, tmp_path: Path, monkey
         decoder.verify()
 
 
+def test_every_price_begins_with_the_weights_as_they_were_fitted(
+    start: bytes, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not with those that another price has pruned and tuned."""
+    effort = replace(recurrent_stages.EFFORTS["fast"], prices=(0.01, 0.02))
+    monkeypatch.setitem(recurrent_stages.EFFORTS, "fast", effort)
+    seen: dict[float, list[torch.Tensor]] = {}
+    choose = WeightFit.choose
+
+    def watched(self: WeightFit, sensitivity: Any, price: float = 1.0) -> None:
+        seen.setdefault(price, [value.detach().clone() for value in self.values.values()])
+        choose(self, sensitivity, price)
+
+    monkeypatch.setattr(WeightFit, "choose", watched)
+    encode(clip, tmp_path / "a.cwrv", replace(NARROW, bpp=None, quality=20, epochs=2), frames=(0, 3))
+    assert all(torch.equal(first, second) for first, second in zip(seen[0.01], seen[0.02], strict=True))
+
+
 # Encodes that go on
 
 CASES = {"no start": NARROW, "made start": NARROW, "shipped start": OPTIONS}
@@ -256,8 +275,6 @@ def test_a_stopped_encode_goes_on_to_the_same_bytes(
     if name == "shipped start" and not is_shipped:
         pytest.skip("there is none")
     if name == "made start":
-        if is_shipped:
-            pytest.skip("one is shipped")
         request.getfixturevalue("start")
     monkeypatch.setattr(checkpoint, "_SHARE", 1e9)  # checkpoints whatever they cost
     frames = (0, 3)
@@ -277,7 +294,7 @@ def test_a_stopped_encode_goes_on_to_the_same_bytes(
             except Stop:
                 stops += 1
                 assert stops < 30
-    assert stops >= 6  # look ahead, fit, overfit, its epoch, tune, final
+    assert stops >= 10  # look ahead, two rounds of fit, overfit and its two epochs, settle, tune, final
     assert report.resumed
     assert output.read_bytes() == (tmp_path / "whole.cwrv").read_bytes()
     assert report.stages == whole.stages

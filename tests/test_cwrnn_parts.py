@@ -596,13 +596,15 @@ def test_tuning_keeps_its_best_epoch(
     weights.choose(moved_weights(weights, 6.0))
     weights.adopt()
     fit = Overfit(module, [replace(r, lmbda=r.lmbda / 1000) for r in records], Simulation(bits=BITS))
-    before = weights.cost(fit)
-    kept = {name: change.symbols.copy() for name, change in weights.changes.items()}
-    assert all(cost > before for cost, _, _ in weights._tuned(fit, 2, lambda done: 0.3, 0.0))
-    assert any(not np.array_equal(change.symbols, kept[name]) for name, change in weights.changes.items())
-    weights.go_to(weights.code.detach().clone(), {n: replace(weights.changes[n], symbols=s) for n, s in kept.items()})
+    weights.tune(fit, 10, lambda done: 2e-3, 0.0)
+    kept, before = dict(weights.changes), weights.cost(fit)
+    assert kept  # better than none
+    assert all(cost > before for cost, _, _ in weights._tuned(fit, 2, lambda done: 0.3, 0.0, math.inf))
+    weights.go_to(weights.code.detach().clone(), kept)
     weights.tune(fit, 2, lambda done: 0.3, 0.0)
-    assert weights.cost(fit) <= before
+    assert weights.changes.keys() == kept.keys()
+    assert all(np.array_equal(change.symbols, kept[name].symbols) for name, change in weights.changes.items())
+    assert weights.cost(fit) == before
 
 
 def test_the_code_is_tuned(module: CWRNN, records: list[UnitRecord], from_start: tuple[Start, TracedProgram]) -> None:
@@ -612,10 +614,16 @@ def test_the_code_is_tuned(module: CWRNN, records: list[UnitRecord], from_start:
     fit = Overfit(module, [replace(r, lmbda=r.lmbda / 1000) for r in records], Simulation(bits=BITS))
     weights.go_to(torch.tensor([20.0, 0.0, -20.0]), {})
     before = weights.cost(fit)
+    torch.manual_seed(3)
     weights.tune(fit, 4, lambda done: 2e-3, 500.0)
     assert weights.cost(fit) < before
+    found, tuned = weights.cost(fit), weights.coded
+    torch.manual_seed(3)
+    weights.go_to(torch.tensor([20.0, 0.0, -20.0]), {})
+    assert found == min(cost for cost, _, _ in weights._tuned(fit, 4, lambda done: 2e-3, 500.0, math.inf))
     assert weights.changes == {}
-    assert weights.coded.tolist() != [20, 0, -20]
+    weights.go_to(torch.from_numpy(tuned), {})
+    assert tuned.tolist() != [20, 0, -20]
     for name, value in weights.values.items():
         assert torch.equal(value, weights.quantised(name))
 
@@ -636,6 +644,8 @@ def test_a_code_that_costs_more_than_it_brings_goes(
         beside = {name: value.detach().clone() for name, value in weights.values.items()}
         weights.choose_code(fit, most)
         assert bool(weights.coded.any()) == kept
+        anchor = weights._real(start.tensors.moved(weights.coded))
+        assert all(torch.equal(anchor[name], found) for name, found in weights.anchor.items())
         assert all(torch.equal(value, beside[name]) for name, value in weights.values.items())
 
 

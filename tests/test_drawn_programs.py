@@ -84,6 +84,10 @@ def test_starts_that_are_refused(start_of: Callable[[bytes], bytes]) -> None:
     for unfit in (right + b"\0", right[:-1], b""):
         renamed = with_name(data, place, start_of(unfit))
         assert product(renamed) == reference(renamed) == "syntax"
+    out_of_range = {0: 16, 2: 1, 19: 128, 26: 16, 27: 128}  # bias_shift, exponent, weight, direction_shift, a direction
+    for at, value in out_of_range.items():
+        wrong = with_name(data, place, start_of(right[:at] + bytes([value]) + right[at + 1 :]))
+        assert product(wrong) == reference(wrong) == "limit"
     unknown = with_name(data, place, b"none")
     assert product(unknown) == reference(unknown) == "unsupported"
     assert product(with_name(data, place, start_of(right))) == reference(data)

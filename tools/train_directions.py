@@ -50,8 +50,8 @@ _CODE_RATE, _DIRECTION_RATE = 0.08, 3e-3
 _FIT_EPOCHS, _FIT_RATE = 4, 0.15
 """Of what is held out."""
 _UNIT_BITS = 2.0
-"""Of error, that one unit of a code costs where it is not wanted, in a segment of nine frames: what rounding it costs
-then is a twelfth, and longer segments would take less."""
+"""Of error, that one unit of a code costs where it is not wanted, by the diagonal of the Hessian, in a segment of nine
+or thirteen frames: rounding costs a twelfth of it, and longer segments would take less."""
 
 
 class Adam:
@@ -258,14 +258,12 @@ def main(
                 next_measure += 600
                 found = gains(network, measured, directions)
                 click.echo(f"{seconds:.0f} s, {visits} visits: {sum(found) / len(found):+.2f} % of the errors held out")
-        mean = codes.mean(0) @ directions
-        sensitive = sensitivity(network, pool[::6])
-        directions, codes = in_units(directions, codes - codes.mean(0), sensitive)
         found = gains(network, measured, directions)
         click.echo(f"at the end {sum(found) / len(found):+.2f} %: {', '.join(f'{x:+.1f}' for x in found)}")
-    torch.save(
-        {"directions": directions, "codes": codes, "mean": mean, "names": network.names}, out_dir / "directions.pt"
-    )
+        torch.save({"directions": directions, "codes": codes, "names": network.names}, out_dir / "directions.pt")
+        mean = codes.mean(0) @ directions
+        network.first += network.unit * mean.round()
+        directions, codes = in_units(directions, codes - codes.mean(0), sensitivity(network, pool[::6]))
     if writes:
         write(network, directions, mean, start)
 

@@ -38,7 +38,7 @@ def _format_recurrent(stages: Mapping[str, float]) -> str:
     text = f"  stages: fitted {stages['fit_psnr']:.2f} dB, weights of {stages['weight_bits'] / 8:.0f} bytes"
     if "sparsity" in stages:
         alone = round((1 - stages["sparsity"]) * stages["weights"])
-        directions = f"a code of {stages['directions']:.0f}, " if stages["directions"] else ""
+        directions = f"a code of {stages['directions']:.0f} numbers, " if stages["directions"] else ""
         text += f": {directions}{alone} of {stages['weights']:.0f} changed one by one"
     if "float_psnr" in stages:
         text += f"; unquantised they would come to {stages['float_psnr']:.2f} dB"

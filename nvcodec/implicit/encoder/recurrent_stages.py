@@ -429,25 +429,25 @@ def _quantise(work: _Work) -> None:
     fit = Overfit(work.module, work.fit.all_records(), Simulation(bits=ACTIVATION_BITS), joint=effort.joint)
     fit.refresh()
     work.float_weights = {name: value.detach().clone() for name, value in weights.values.items()}
-    weights.choose_code(fit, math.inf if work.wanted is None else _WEIGHT_SHARE * work.wanted)
+    most = math.inf if work.wanted is None else _WEIGHT_SHARE * work.wanted
+    weights.choose_code(fit, most)
     fit.refresh()
     sensitivity = weights.sensitivity(fit)
     code = weights.code.detach().clone()
     pace = _CODE_PACE if code.any() else 0.0
-    best: tuple[float, np.ndarray, dict[str, TensorChange]] = (math.inf, weights.coded, {})
+    weights.go_to(code, {})
+    best: tuple[float, np.ndarray, dict[str, TensorChange]] = (weights.cost(fit), weights.coded, {})
     for price in effort.prices if effort.prunes else (0.0,):
         with torch.no_grad():
             for name, value in weights.values.items():
                 value.copy_(work.float_weights[name])
         weights.round_code()
         weights.choose(sensitivity, price)
-        while (
-            work.wanted is not None and weights.change_bits() > _WEIGHT_SHARE * work.wanted and price < _HIGHEST_PRICE
-        ):
+        while weights.change_bits() > most and price < _HIGHEST_PRICE:
             price = max(2 * price, _LEAST_PRICE)
             weights.choose(sensitivity, price)
         weights.adopt()
-        weights.tune(fit, effort.tuning, lambda done: rate_at(done, _TUNING_RATE * effort.rate), pace)
+        weights.tune(fit, effort.tuning, lambda done: rate_at(done, _TUNING_RATE * effort.rate), pace, most)
         best = min(best, (weights.cost(fit), weights.coded, weights.changes), key=lambda found: found[0])
         weights.set_code(code)
     weights.go_to(torch.from_numpy(best[1]), best[2])

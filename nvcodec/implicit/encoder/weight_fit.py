@@ -204,30 +204,37 @@ class WeightFit:
         those of the changes."""
         return _REALISED * fit.refresh() * fit.luma_samples + self.change_bits()
 
-    def tune(self, fit: Overfit, epochs: int, rate: Callable[[float], float], code_pace: float) -> None:
+    def tune(
+        self, fit: Overfit, epochs: int, rate: Callable[[float], float], code_pace: float, most: float = math.inf
+    ) -> None:
         """Steps on what is coded: the code, and weights that have changed, move on, the latter in whole steps (straight
         through); other weights stay where the code leads. What is kept is that of the epoch behind which errors, code
         and changes cost least; changes that cost more than they bring go. ``rate``: of learning, by the share of the
-        steps that is done; ``code_pace``: of it, that of the code."""
-        found = [self._coded_now(fit), *self._tuned(fit, epochs, rate, code_pace)]
+        steps that is done; ``code_pace``: of it, that of the code; ``most``: bits that code and changes may take."""
+        if not self.changes and not code_pace:
+            return
+        found = [self._coded_now(fit, most), *self._tuned(fit, epochs, rate, code_pace, most)]
         _, code, changes = min(found, key=lambda one: one[0])
         if changes:
             self.go_to(code, {})
-            found.append(self._coded_now(fit))
+            found.append(self._coded_now(fit, most))
             _, code, changes = min(found, key=lambda one: one[0])
         self.go_to(code, changes)
 
-    def _coded_now(self, fit: Overfit) -> _Coded:
-        return self.cost(fit), self.code.detach().clone(), dict(self.changes)
+    def _coded_now(self, fit: Overfit, most: float) -> _Coded:
+        cost = self.cost(fit) if self.change_bits() <= most else math.inf
+        return cost, self.code.detach().clone(), dict(self.changes)
 
     def go_to(self, code: Tensor, changes: dict[str, TensorChange]) -> None:
         """What is coded of a segment, and with it the module."""
         self.set_code(code)
         self.round_code()
-        self.changes = changes
+        self.changes = dict(changes)
         self.adopt()
 
-    def _tuned(self, fit: Overfit, epochs: int, rate: Callable[[float], float], code_pace: float) -> Iterator[_Coded]:
+    def _tuned(
+        self, fit: Overfit, epochs: int, rate: Callable[[float], float], code_pace: float, most: float
+    ) -> Iterator[_Coded]:
         """Behind each epoch."""
         moves = {name: torch.from_numpy(c.symbols != 0).to(self.values[name]) for name, c in self.changes.items()}
         real = {name: self.values[name].detach().clone() for name in moves}
@@ -252,7 +259,7 @@ class WeightFit:
             self._rescale()
             code, changes = self.code.detach().clone(), dict(self.changes)
             self.go_to(code, changes)
-            yield self._coded_now(fit)
+            yield self._coded_now(fit, most)
             self.set_code(code)
             self.changes = changes
             self.adopt()
@@ -291,12 +298,13 @@ class WeightFit:
         return code_changes(channel, self.shapes, self.start.tensors, self.coded, self.changes)
 
     def figures(self) -> dict[str, Any]:
-        """How many weights and directions there are, and which share of the weights stays where the code leads."""
+        """How many weights there are, how many directions are gone in, and which share of the weights stays where that
+        leads."""
         count = sum(value.numel() for value in self.values.values())
         changed = sum(int((change.symbols != 0).sum()) for change in self.changes.values())
         return {
             "weights": count,
-            "directions": len(self.code),
+            "directions": int((self.coded != 0).sum()),
             "sparsity": 1 - changed / count,
             "weight_bits": self.change_bits(),
         }

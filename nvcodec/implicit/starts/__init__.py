@@ -95,7 +95,8 @@ def shipped_starts() -> dict[bytes, bytes]:
 def find_start(name: bytes, shapes: _Shapes) -> StartTensors:
     """A start. ``shapes``: number and shape of the weights of each convolution.
 
-    Raises UnsupportedError for a start that is not known, SyntaxViolation for one that does not fit the program.
+    Raises UnsupportedError for a start that is not known, SyntaxViolation or LimitError for one that does not fit the
+    program.
     """
     data = shipped_starts().get(name)
     if data is None:
