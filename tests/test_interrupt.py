@@ -45,6 +45,28 @@ def whole(clip: Path) -> bytes:
     return path.read_bytes()
 
 
+HELD = """
+import runpy, sys, time
+from nvcodec.encoder import checkpoint
+keep, left = checkpoint.Checkpoint.keep, int(sys.argv.pop(1))
+def keep_and_wait(self, state):
+    global left
+    keep(self, state)
+    left -= 1
+    if left == 0:
+        time.sleep(600)
+checkpoint._SHARE = 1e9  # checkpoints whatever they cost
+checkpoint.Checkpoint.keep = keep_and_wait
+runpy.run_module("nvcodec", run_name="__main__")
+"""
+
+
+def held_command(times: int, *arguments: object) -> list[str]:
+    """That of an encode which waits once it has kept its work so often, so that it never ends before it is stopped."""
+    python, _, _, *rest = encode_command(*arguments)  # type: ignore[arg-type]
+    return [python, "-c", HELD, str(times), *rest]
+
+
 def renewed(path: Path, times: int) -> Callable[[], bool]:
     """Whether a file has been replaced so often."""
     seen = {identity(path)}
@@ -63,12 +85,13 @@ def identity(path: Path) -> int | None:
 
 
 def test_killed_and_started_again(clip: Path, whole: bytes, tmp_path: Path) -> None:
-    """Killed after its first checkpoint, its second, and its first again; each run goes on from the one before."""
+    """Killed again and again once it has kept its work; each run goes on from the one before."""
     output = tmp_path / "a.cwrv"
     command = encode_command(clip, output, OPTIONS)
-    for times in (1, 2, 1):
+    for times in (1, 2, 1):  # at the latest it waits there
         before = identity(checkpoint_path(output))
-        assert kill_when(command, renewed(checkpoint_path(output), times)) is not None
+        held = held_command(times, clip, output, OPTIONS)
+        assert kill_when(held, renewed(checkpoint_path(output), 1)) is not None
         assert identity(checkpoint_path(output)) != before
         assert not output.exists()
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -100,8 +123,8 @@ pathlib.Path("a.cwrv").write_bytes({whole!r})
 def test_signals(clip: Path, whole: bytes, tmp_path: Path, number: int, status: int, word: str) -> None:
     """Promptly, with a checkpoint, with no half file, and with one line that tells how to go on."""
     output = tmp_path / "a.cwrv"
-    with subprocess.Popen(encode_command(clip, output, OPTIONS), stderr=subprocess.PIPE, text=True) as process:
-        is_time = renewed(checkpoint_path(output), 2)
+    with subprocess.Popen(held_command(2, clip, output, OPTIONS), stderr=subprocess.PIPE, text=True) as process:
+        is_time = renewed(checkpoint_path(output), 1)
         while process.poll() is None and not is_time():
             time.sleep(0.01)
         process.send_signal(number)
