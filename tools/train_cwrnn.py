@@ -8,6 +8,12 @@ mirrored and transposed, their planes negated, U and V exchanged, by chance. Cli
 are measured only: every now and then OUT_DIR/curve.csv gets a line with what they cost. Interrupted, it goes on from
 OUT_DIR/training.pt, with other random numbers. The motion half is not trained: motion stays as it is parsed.
 
+A second network for the same files is trained quicker. With --segments FOLDER it learns for the first share of the time
+from what a network that is there already left (``tools/gathered_segments.py``), with the shipped context model, which
+stays as it is:
+
+    python tools/train_cwrnn.py OUT_DIR CLIP [CLIP ...] --parameters 5.1e3 --segments FOLDER
+
 What the shipped start was trained on stands in nvcodec/implicit/starts/SOURCES.md.
 """
 
@@ -35,7 +41,7 @@ from nvcodec.entropy.context import ContextWeights
 from nvcodec.exact.operation import Sizes
 from nvcodec.exact.simulation import Simulation
 from nvcodec.exact.tracing import place
-from nvcodec.grid.contexts import CONTEXT_SHAPES
+from nvcodec.grid.contexts import CONTEXT_SHAPES, appearance_context
 from nvcodec.grid.levels import Quantiser
 from nvcodec.implicit.encoder.overfit import Overfit, rate_at
 from nvcodec.implicit.encoder.recurrent_fit import FittedUnit, PassEffort, RecurrentFit, TwinSynthesis
@@ -56,6 +62,10 @@ _REFRESHED = 0.06
 """Of the steps: before so many all frames of the segment are made anew."""
 _KEY_SHARE = 0.1
 """Of the steps: those on key frames."""
+_TAUGHT_SHARE = 0.75
+"""Of the time: on given segments, before the network makes its own."""
+_VISIT = 12
+"""Steps on a given segment, before the next one is drawn."""
 _CONTEXT_ROUNDS = 2
 _HELD_OUT_LAMBDAS = (30.0, 120.0)
 _MEANS_GAIN = 40
@@ -192,6 +202,20 @@ def held_out_cost(training: Training, clips: list[Tensor]) -> list[float]:
     return costs + [s / (len(_HELD_OUT_LAMBDAS) * len(clips)) for s in sums]
 
 
+def learn(segment: Overfit, optimiser: torch.optim.Optimizer, steps: int, losses: list[float]) -> None:
+    """Steps on units of a segment, drawn by chance."""
+    module, half = segment.synthesis.module, segment.records[0].target.shape[2:]
+    assert isinstance(module, CWRNN)
+    sizes = Sizes((half[0], half[1]), blocks_of(half), 1)
+    resize(module, sizes)
+    place(module, sizes)
+    for _ in range(steps):
+        if not segment.states or random.random() < _REFRESHED:
+            segment.refresh()
+        number = 0 if random.random() < _KEY_SHARE else random.randrange(len(segment.records))
+        losses.append(segment.step(optimiser, number))
+
+
 @click.command()
 @click.argument("out_dir", type=click.Path(file_okay=False, path_type=Path))
 @click.argument("clips", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
@@ -201,10 +225,11 @@ def held_out_cost(training: Training, clips: list[Tensor]) -> list[float]:
 @click.option("--rate", default=2.5e-3, help="Learning rate of the weights.")
 @click.option("--threads", default=2)
 @click.option("--states/--no-states", default=True, help="Whether the network reads what it keeps of other frames.")
+@click.option("--segments", type=click.Path(exists=True, file_okay=False, path_type=Path), help="To learn from first.")
 @click.option("--seed", default=0)
 def main(
     out_dir: Path, clips: tuple[Path, ...], parameters: float, minutes: float, held_out: str, rate: float,
-    threads: int, states: bool, seed: int,
+    threads: int, states: bool, segments: Path | None, seed: int,
 ) -> None:  # fmt: skip
     keep_freed_memory()
     torch.manual_seed(seed)
@@ -217,7 +242,7 @@ def main(
     widths = Widths.of(parameters)
     torch.manual_seed(seed)
     module = CWRNN(sizes, widths=widths)
-    training = Training(module, first_context())
+    training = Training(module, first_context() if segments is None else appearance_context())
     optimiser = torch.optim.Adam(module.parameters(), lr=rate, betas=(0.9, 0.99))
     context_optimiser = torch.optim.Adam(
         [getattr(training.context, f.name) for f in fields(training.context)], lr=1.0, betas=(0.9, 0.99)
@@ -237,6 +262,10 @@ def main(
     if not states:
         for name, mask in without_states(module).items():
             module.get_parameter(f"{name}.weight").register_hook(lambda grad, mask=mask: grad * mask)
+    given = [
+        Overfit(module, torch.load(path, weights_only=False), Simulation(), refines=False)
+        for path in ([] if segments is None else sorted(segments.glob("*.pt")))
+    ]
     pool: list[Overfit] = []
     begun, before, next_measure, losses = time.monotonic(), training.seconds, training.seconds, [0.0]
     low, high = map(math.log, _LAMBDAS)
@@ -245,30 +274,29 @@ def main(
         torch.set_num_threads(threads)
         while training.seconds < 60 * minutes:
             done = training.seconds / (60 * minutes)
-            clip = random.choice(pool_of_clips)
-            length = random.choice(_FRAMES)
-            start = random.randrange(max(1, len(clip) - 2 * length + 1))
-            samples = shown(clip[start : start + 2 * length].float())[:length].contiguous()
-            fit = training.encoded(samples, random.choice((2, 4, 4, 8)), math.exp(random.uniform(low, high)), module)
-            records = [fit.records[n] for n in range(len(fit.units))]
-            for group in context_optimiser.param_groups:
-                group["lr"] = rate_at(done, 1.0)
-            training.learn_context(fit, context_optimiser)
-            pool.append(Overfit(module, records, Simulation(), refines=False))
-            if len(pool) < _LEAST_POOL:
-                continue
-            del pool[:-_POOL]
             for group in optimiser.param_groups:
                 group["lr"] = rate_at(done, rate)
-            for _ in range(_STEPS):
-                chosen = random.choice(pool)
-                geometry = chosen.records[0].target.shape[2:]
-                resize(module, Sizes((geometry[0], geometry[1]), blocks_of(geometry), 1))
-                place(module, Sizes((geometry[0], geometry[1]), blocks_of(geometry), 1))
-                if not chosen.states or random.random() < _REFRESHED:
-                    chosen.refresh()
-                number = 0 if random.random() < _KEY_SHARE else random.randrange(len(chosen.records))
-                losses.append(chosen.step(optimiser, number))
+            if given and done < _TAUGHT_SHARE:
+                learn(random.choice(given), optimiser, _VISIT, losses)
+            else:
+                clip = random.choice(pool_of_clips)
+                length = random.choice(_FRAMES)
+                start = random.randrange(max(1, len(clip) - 2 * length + 1))
+                samples = shown(clip[start : start + 2 * length].float())[:length].contiguous()
+                fit = training.encoded(
+                    samples, random.choice((2, 4, 4, 8)), math.exp(random.uniform(low, high)), module
+                )
+                records = [fit.records[n] for n in range(len(fit.units))]
+                if segments is None:
+                    for group in context_optimiser.param_groups:
+                        group["lr"] = rate_at(done, 1.0)
+                    training.learn_context(fit, context_optimiser)
+                pool.append(Overfit(module, records, Simulation(), refines=False))
+                if len(pool) < _LEAST_POOL:
+                    continue
+                del pool[:-_POOL]
+                for _ in range(_STEPS):
+                    learn(random.choice(pool), optimiser, 1, losses)
             count += 1
             training.seconds = before + time.monotonic() - begun
             if training.seconds >= min(next_measure, 60 * minutes):

@@ -229,8 +229,8 @@ def main(
     with thread_limit(1):
         torch.set_num_threads(1)
         learned, only_measured = divided(clips, held_out)
-        measured = gathered(network.module, only_measured, 9, seed, held_out=True)
-        pool = gathered(network.module, learned, segments, seed)
+        measured = list(gathered(network.module, only_measured, 9, seed, held_out=True))
+        pool = list(gathered(network.module, learned, segments, seed))
         directions, codes = torch.zeros(0, len(network.first)), torch.zeros(len(pool), 0)
         if known is not None:
             kept = torch.load(known)

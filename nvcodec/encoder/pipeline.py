@@ -45,6 +45,10 @@ from nvcodec.motion.levels import FrameGeometry
 __all__ = ["EncodeOptions", "EncodeReport", "Progress", "encode"]
 
 DEFAULT_BPP = 0.1
+DEFAULT_QUALITY = 30.0
+"""Where no target is given, and the usual one is less than any file of these frames takes: they are few or tiny."""
+LEAST_SHARE, LEAST_MISS = 0.95, 8
+"""Of a target that is given: a file that is smaller, by more than so many bytes, has missed it."""
 DEFAULT_SEGMENT = 129
 HYBRID_MODEL = "hybrid"
 OWN_MODEL = "module"
@@ -318,8 +322,14 @@ def _encode_shots(
     if options.model not in REFERRING_MODELS and len(shots) > MAX_PROGRAMS:
         raise EncodeError(f"{len(shots)} segments with a network each: a file holds {MAX_PROGRAMS}; make them longer")
     encoder = _segment_encoder(options, total, module, work.programs)
-    if total is not None and work.segment is None:
-        check_reachable(overhead + sum(encoder.smallest_payload(shot.count, geometry) for shot in shots), total)
+    is_given = any(x is not None for x in (options.bpp, options.bitrate, options.size))
+    quality = options.quality or 0.0
+    if total is not None and (work.segment is None or not is_given):
+        smallest = overhead + sum(encoder.smallest_payload(shot.count, geometry) for shot in shots)
+        if is_given:
+            check_reachable(smallest, total)
+        elif smallest > total:
+            total, quality = None, DEFAULT_QUALITY
 
     frames = video.frames()
     for number, shot in enumerate(shots):
@@ -334,7 +344,7 @@ def _encode_shots(
         samples = samples.to(device)
         known = program_bytes(work.programs)
         if total is None:
-            target = Target(lmbda=lambda_for_quality(options.quality or 0))
+            target = Target(lmbda=lambda_for_quality(quality))
         else:
             used = sum(len(s.payload) for s in work.segments) + known
             left = total - overhead - used
@@ -344,7 +354,7 @@ def _encode_shots(
             kept=work.take_segment(), keep=keep,
         )  # fmt: skip
         taken = len(result.payload) + program_bytes(work.programs) - known
-        if target.total_bytes is not None and taken > 1.02 * max(target.total_bytes, 24):
+        if is_given and target.total_bytes is not None and taken > 1.02 * max(target.total_bytes, 24):
             raise TargetError(
                 f"the target of {total:.0f} bytes cannot be met: segment {number} came to "
                 f"{taken} bytes at best, its share is {target.total_bytes:.0f}"
@@ -352,7 +362,17 @@ def _encode_shots(
         work.segments.append(Segment(result.payload, result.frame_hash, shot.count))
         work.stages += [result.stages] if result.stages else []
         del samples  # before those of the next one are made
-    return write_container(header, work.segments, timestamps=timestamps, metadata=metadata, programs=work.programs)
+    data = write_container(header, work.segments, timestamps=timestamps, metadata=metadata, programs=work.programs)
+    if is_given and total is not None and len(data) < LEAST_SHARE * total - LEAST_MISS:
+        raise TargetError(
+            f"the target of {total:.0f} bytes is out of reach; the largest file of these frames ({options.model}, effort "
+            f"{options.effort}) takes {len(data)} bytes, {8 * len(data) / _luma_samples(video):.4g} bpp"
+        )
+    return data
+
+
+def _luma_samples(video: Source) -> int:
+    return len(video) * video.properties.width * video.properties.height
 
 
 def _reporter(progress: Callable[[Progress], None] | None, shot: Shot, count: int) -> Callable[[StageReport], None]:

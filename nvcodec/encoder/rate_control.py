@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 SLOPE = 0.58
-LAMBDA_RANGE = (0.5, 2e6)
+LAMBDA_RANGE = (1e-4, 2e6)
 _STEP_LIMIT = 2.5
 _KEY_BITS, _FRAME_BITS, _GUESS_SLOPE = 6.5, 0.55, 0.62
 """Bits a sample of a key frame, and of a segment's frames in the mean, at lambda 1, and how they fall with it."""

@@ -213,6 +213,7 @@ def encode_segment(
     # refine: again, with everything learned since
     for number in range(effort.refinements):
         if work.enters("refine"):
+            _silence_harmful_cells(fit, twin)
             _follow_target(work, wanted)
             last = number + 1 == effort.refinements
             work.settings = replace(work.settings, collect=last)
@@ -222,6 +223,7 @@ def encode_segment(
     # tune: prune and quantise, then once more on the quantised weights
     if effort.tuning:
         if work.enters("tune"):
+            _silence_harmful_cells(fit, twin)
             _follow_target(work, wanted)
             changes = _affordable(twin, fit, wanted)
             _adopt(twin, changes)
@@ -232,6 +234,7 @@ def encode_segment(
 
     # final: integers only, closed loop against the exact references
     if work.enters("final"):
+        _silence_harmful_cells(fit, twin)
         measured_at = work.settings.lmbda
         before = fit.believed_bits(work.settings.highest_lmbda)
         if not effort.tuning:
@@ -272,6 +275,14 @@ def _follow_target(work: _Work, wanted: float | None) -> None:
     work.twin.shift_gains(GAIN_PER_OCTAVE * math.log2(lmbda / work.settings.lmbda))
     work.settings = replace(work.settings, lmbda=lmbda)
     _weigh(work)
+
+
+def _silence_harmful_cells(fit: SegmentFit, twin: Twin) -> None:
+    """Where the cell made frames worse in the pass before, it does so in later ones: at high qualities there is
+    nothing left that it knows."""
+    for depth, gain in enumerate(fit.cell_gains):
+        if gain < 0:
+            twin.silence(depth)
 
 
 def gain_shift(importance: float) -> int:

@@ -12,7 +12,7 @@ from torch import Tensor
 from nvcodec.core.fixedpoint import Rounding
 from nvcodec.encoder.arithmetic import training_dtype
 from nvcodec.entropy.context import ContextWeights
-from nvcodec.hybrid.network import CELL_INPUTS, Network, NetworkShape, limit_gains
+from nvcodec.hybrid.network import CELL_INPUTS, Network, NetworkShape, cell_kind, limit_gains
 
 __all__ = ["Twin"]
 
@@ -130,6 +130,12 @@ class Twin:
         moved = self._base_gain + self.gain_offset
         self.start["block.gain"] = limit_gains(moved)
         self.values["block.gain"].copy_(limit_gains(moved + self.gain_shifts.to(moved)))
+
+    @torch.no_grad()
+    def silence(self, depth: int) -> None:
+        """Let the cell correct nothing in frames of ``depth``, 3 for all that lie deeper."""
+        scales = self.values[f"cell.{cell_kind(depth)}.leave.scale"]
+        scales[max(depth - 1, 0)] = 0
 
     @staticmethod
     def frozen(network: Network) -> Twin:
