@@ -1,27 +1,19 @@
-"""The program: ``cwrv``, or ``python -m nvcodec``."""
+"""The program: ``cwrv``, or ``python -m nvcodec``. Not to be imported by others: it takes Ctrl-C over."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import sys
+import signal
 
-from nvcodec.cli.commands import EXIT_INTERRUPTED, EXIT_TERMINATED, main
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # from the first moment on, so that it ends without a traceback
+
+from nvcodec.cli.commands import main  # noqa: E402
 
 __all__ = ["run"]
 
 
 def run() -> None:
-    """The command. After a signal it ends at once: to clear up PyTorch would take the interpreter up to a second."""
-    try:
-        main(prog_name="cwrv")
-    except SystemExit as end:
-        if end.code not in (EXIT_INTERRUPTED, EXIT_TERMINATED):
-            raise
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError):
-                stream.flush()
-        os._exit(end.code)
+    """The command."""
+    main(prog_name="cwrv")
 
 
 if __name__ == "__main__":

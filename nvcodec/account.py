@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nvcodec.bitstream.container import MAJOR
+from nvcodec.core.frame import video_seconds
 from nvcodec.decoder import Decoder
 
 __all__ = ["describe"]
@@ -18,7 +19,7 @@ def describe(decoder: Decoder, name: str) -> dict[str, Any]:
     """
     account = decoder.account()
     p, header = decoder.properties, decoder.header
-    seconds = header.frame_count * header.frame_duration * float(p.time_base)
+    seconds = float(video_seconds(p, decoder.container.pts[0], decoder.container.pts[-1]))
     return {
         "file": name,
         "version": f"{MAJOR}.{decoder.container.minor}",
@@ -30,6 +31,7 @@ def describe(decoder: Decoder, name: str) -> dict[str, Any]:
         "frame_count": header.frame_count,
         "frame_rate": str(p.frame_rate),
         "time_base": str(p.time_base),
+        "seconds": seconds,
         "sample_aspect_ratio": str(p.sample_aspect_ratio),
         "color_range": p.color_range,
         "color_primaries": p.color_primaries,

@@ -22,7 +22,7 @@ from nvcodec.rd.run import Plan
 
 FAST = CodecSettings(effort="fast", device="cpu", threads=1)
 COUNT = 6
-SHARES = {"latents": 0.0, "weights": 0.05, "motion": 0.1, "blocks": 0.7}
+SHARES = {"grid": 0.0, "latents": 0.0, "weights": 0.05, "motion": 0.1, "blocks": 0.7}
 """Of a stand-in's file."""
 
 

@@ -113,3 +113,15 @@ def test_three_points_are_told_and_two_refused() -> None:
 def test_bad_curves(points: list[tuple[float, float]], message: str) -> None:
     with pytest.raises(InputError, match=message):
         Curve(points)
+
+
+def test_no_figure_from_less_than_half_an_octave() -> None:
+    """Three files of nearly the same size say nothing of a curve, whatever the anchor has."""
+    near = Curve([(0.61, 42.9), (0.67, 43.0), (0.68, 43.1)])
+    wide = Curve([(0.3, 40.0), (0.6, 42.9), (1.2, 45.8), (2.4, 48.0)])
+    for delta in (bd_rate(wide, near), bd_rate(near, wide), bd_quality(wide, near), bd_quality(near, wide)):
+        assert delta.value is None
+        assert delta.note == "less than half an octave of bits in common"
+    enough = Curve([(0.6, 42.0), (0.7, 42.6), (0.86, 43.5)])
+    assert bd_rate(wide, enough).value is not None
+    assert bd_quality(wide, enough).value is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -330,6 +331,6 @@ def test_translation_is_told_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 
     monkeypatch.setattr(points, "encode", encode)
     told: list[tuple[float, str]] = []
-    clip = Clip("clip", "clip", None, 1, properties(16, 16), "", "")
+    clip = Clip("clip", "clip", None, 1, Fraction(1, 25), properties(16, 16), "", "")
     assert points._encode(clip, tmp_path / "a", EncodeOptions(), lambda *what: told.append(what)) == 42
     assert told == [(0.0, "translating what runs often, once on a machine")]

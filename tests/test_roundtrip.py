@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from conftest import Encoded, tiny_frames
 from video_samples import DEMO, properties, read, same
 
+from nvcodec.account import describe
 from nvcodec.bitstream.container import ContainerReader, write_container
 from nvcodec.core.errors import BitstreamError, ChecksumError, InputError, MismatchError, TargetError
 from nvcodec.core.frame import Frame
@@ -26,6 +28,7 @@ from nvcodec.hybrid.encoder.final_pass import _check_twin
 from nvcodec.hybrid.encoder.twin import Twin
 from nvcodec.hybrid.network import Network
 from nvcodec.hybrid.payload import HybridDecoder
+from nvcodec.media.video_io import write_video
 from nvcodec.media.y4m import write_y4m
 from nvcodec.motion.levels import FrameGeometry
 
@@ -249,7 +252,22 @@ def test_targets_in_bytes() -> None:
         (EncodeOptions(size=777), 777.0),
         (EncodeOptions(quality=30), None),
     ):
-        assert _total_bytes(options, video, 10) == expected, options
+        assert _total_bytes(options, video, range(10)) == expected, options
+
+
+def test_bitrate_counts_the_time_that_frames_are_shown(tmp_path: Path) -> None:
+    """Unevenly spaced frames: their timestamps say how long it takes, and not the nominal rate."""
+    video, pts = properties(64, 64, time_base=Fraction(1, 1000)), [0, 33, 70, 134, 150, 201, 290, 340, 500, 594]
+    assert _total_bytes(EncodeOptions(bitrate=20_000), video, pts) == pytest.approx(20_000 * 0.634 / 8)
+    source, path = tmp_path / "uneven.mkv", tmp_path / "uneven.cwrv"
+    made = [replace(f, pts=t) for f, t in zip(tiny_frames(64, 48, 10), pts, strict=True)]
+    write_video(str(source), properties(64, 48, time_base=Fraction(1, 1000)), iter(made), codec="ffv1")
+    report = encode(source, path, EncodeOptions(bitrate=20_000, effort="fast", device="cpu", threads=1))
+    assert 0.95 <= report.file_bytes / (20_000 * 0.634 / 8) <= 1.02
+    with Decoder(path, device="cpu", threads=1) as decoder:
+        told = describe(decoder, "uneven")
+    assert told["seconds"] == pytest.approx(0.634)
+    assert told["bitrate"] == pytest.approx(8 * report.file_bytes / 0.634)
 
 
 def test_timestamps_and_rate_survive(tmp_path: Path) -> None:

@@ -23,12 +23,12 @@ import click
 
 from nvcodec import __version__
 from nvcodec.cli import options
-from nvcodec.cli.interrupt import Terminated, ends_promptly
+from nvcodec.cli.interrupt import ends_at_once, ends_promptly
 from nvcodec.cli.progress import StatusLine, format_duration, format_stages
 from nvcodec.cli.rd import rd
 from nvcodec.cli.types import BITRATE, COUNT, MODELS, SIZE
 from nvcodec.core.errors import BitstreamError, CheckpointWarning, InputError, NvcodecError
-from nvcodec.core.memory import keep_freed_memory
+from nvcodec.core.memory import check_address_space, keep_freed_memory
 
 if TYPE_CHECKING:
     from nvcodec.core.frame import Frame
@@ -39,7 +39,7 @@ __all__ = ["main"]
 ON_ERROR = ("stop", "skip")
 OUTPUT_CODECS = ("h264", "hevc", "av1", "ffv1")
 STDIN = "-"
-EXIT_ERROR, EXIT_DAMAGED, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 3, 128 + signal.SIGINT, 128 + signal.SIGTERM
+EXIT_ERROR, EXIT_DAMAGED, EXIT_INTERRUPTED = 1, 3, 128 + signal.SIGINT
 
 
 @dataclass
@@ -72,8 +72,6 @@ class Commands(click.Group):
             raise  # click's own: usage errors, and a reader of our output that hung up
         except KeyboardInterrupt:
             message, status = run.last_words(signal.SIGINT), EXIT_INTERRUPTED
-        except Terminated:
-            message, status = run.last_words(signal.SIGTERM), EXIT_TERMINATED
         except Exception as error:
             message, status = f"cwrv: error: {_explain(error, run)}", EXIT_ERROR
             if run.debug:
@@ -87,6 +85,8 @@ def _explain(error: Exception, run: Run) -> str:
         text = f"{run.source}: {error}"
     elif isinstance(error, NvcodecError):
         text = str(error)
+    elif isinstance(error, MemoryError) or "can't allocate memory" in str(error):  # the latter is torch's
+        text = f"too little memory: {error}"
     elif isinstance(error, OSError):
         name = f"{error.filename}: " if error.filename else ""
         text = name + (error.strerror or str(error))
@@ -173,8 +173,9 @@ def encode(
     _check_distinct(source, output)
     run.checkpoint = checkpoint_path(Path(output))
 
-    from nvcodec.encoder.pipeline import EncodeOptions
-    from nvcodec.encoder.pipeline import encode as encode_video
+    with _loading():
+        from nvcodec.encoder.pipeline import EncodeOptions
+        from nvcodec.encoder.pipeline import encode as encode_video
 
     with StatusLine() as line, _warnings_on(line), _translation_on(line):
         report = encode_video(
@@ -242,7 +243,8 @@ def decode(
 
     Exit status: 0 all is exact, 1 an error, and no output, 3 damage was skipped (--on-error skip).
     """
-    from nvcodec.media.video_io import check_output, write_video
+    with _loading():
+        from nvcodec.media.video_io import check_output, write_video
 
     check_output(output, codec, crf, overwrite=overwrite)
     _check_distinct(source, output)
@@ -295,8 +297,17 @@ main.add_command(rd)
 
 
 @contextmanager
+def _loading() -> Iterator[None]:
+    """Libraries are loaded within it."""
+    check_address_space()
+    with ends_at_once():
+        yield
+
+
+@contextmanager
 def _open(run: Run, source: str, **settings: Any) -> Iterator[Decoder]:
-    from nvcodec.decoder import Decoder
+    with _loading():
+        from nvcodec.decoder import Decoder
 
     run.source = source
     with Decoder(_standard_input() if source == STDIN else source, **settings) as decoder:

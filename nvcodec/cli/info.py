@@ -20,9 +20,10 @@ def format_info(info: dict[str, Any]) -> str:
 
 def _properties(info: dict[str, Any]) -> list[str]:
     color = "/".join(str(info[key]) for key in ("color_primaries", "color_trc", "colorspace"))
+    shown = f"{info['frame_count']} at {info['frame_rate']} fps, {info['seconds']:.3f} s"
     rows = [
         ("picture", f"{info['width']}x{info['height']} {info['pix_fmt']}, {info['bit_depth']} bits"),
-        ("frames", f"{info['frame_count']} at {info['frame_rate']} fps, time base {info['time_base']}"),
+        ("frames", f"{shown}, time base {info['time_base']}"),
         ("sample aspect", info["sample_aspect_ratio"] if info["sample_aspect_ratio"] != "0" else "unknown"),
         ("colour", f"range {_RANGES[info['color_range']]}, primaries/transfer/matrix {color} (H.273)"),
         ("chroma samples", _CHROMA_LOCATIONS[info["chroma_location"]]),

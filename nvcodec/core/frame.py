@@ -18,7 +18,15 @@ import torch
 
 from nvcodec.core.errors import InputError
 
-__all__ = ["CHROMA_CENTER", "CHROMA_LEFT", "CHROMA_TOP_LEFT", "Frame", "VideoProperties", "chroma_size"]
+__all__ = [
+    "CHROMA_CENTER",
+    "CHROMA_LEFT",
+    "CHROMA_TOP_LEFT",
+    "Frame",
+    "VideoProperties",
+    "chroma_size",
+    "video_seconds",
+]
 
 MAX_DIMENSION = 65535
 MAX_TERM = 2**31 - 1
@@ -105,6 +113,12 @@ class VideoProperties:
     def chroma_height(self) -> int:
         """Rows of U or V."""
         return chroma_size(self.width, self.height)[1]
+
+
+def video_seconds(properties: VideoProperties, first: int, last: int) -> Fraction:
+    """How long a video is shown, in seconds. ``first``, ``last``: timestamps of its first and last frame; that lasts as
+    long as the frame rate says."""
+    return (last - first) * properties.time_base + 1 / properties.frame_rate
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -24,7 +24,7 @@ from nvcodec.bitstream.container import Segment, program_bytes, write_container
 from nvcodec.bitstream.syntax import StreamHeader
 from nvcodec.core.device import check_device, choose_device
 from nvcodec.core.errors import BitstreamError, EncodeError, MismatchError, TargetError
-from nvcodec.core.frame import VideoProperties
+from nvcodec.core.frame import VideoProperties, video_seconds
 from nvcodec.core.limits import LEVELS, MAX_PROGRAMS, MAX_SEGMENT_FRAMES, level_for, max_segment_frames
 from nvcodec.core.metrics import FramePsnr, frame_psnr, mean_psnr
 from nvcodec.core.parallel import thread_limit
@@ -263,7 +263,7 @@ def _default_segment(properties: VideoProperties, refers: bool) -> int:
     return min(DEFAULT_SEGMENT, MAX_SEGMENT_FRAMES, max_segment_frames(level, properties.width, properties.height))
 
 
-def _total_bytes(options: EncodeOptions, properties: VideoProperties, frames: int) -> float | None:
+def _total_bytes(options: EncodeOptions, properties: VideoProperties, pts: Sequence[int]) -> float | None:
     """The target in bytes, None for a fixed quality, or a network whose size is known."""
     is_free = options.bpp is options.bitrate is options.size is None
     if options.quality is not None or (
@@ -273,8 +273,8 @@ def _total_bytes(options: EncodeOptions, properties: VideoProperties, frames: in
     if options.size is not None:
         return float(options.size)
     if options.bitrate is not None:
-        return options.bitrate * float(frames / properties.frame_rate) / 8
-    return (options.bpp or DEFAULT_BPP) * frames * properties.width * properties.height / 8
+        return options.bitrate * float(video_seconds(properties, pts[0], pts[-1])) / 8
+    return (options.bpp or DEFAULT_BPP) * len(pts) * properties.width * properties.height / 8
 
 
 def _model_name(options: EncodeOptions, module: implicit.Module | None) -> str:
@@ -312,7 +312,7 @@ def _encode_shots(
     """The bytes of the file. What ``work`` holds is not done again; what is done is added to it, and kept."""
     properties, shots, count = video.properties, video.shots, len(video)
     geometry = FrameGeometry(properties.width, properties.height)
-    total = _total_bytes(options, properties, count)
+    total = _total_bytes(options, properties, video.pts)
     header, ticks = _header(video)
     pts = [pts * ticks for pts in video.pts]
     timestamps = None if pts == list(header.default_pts) else pts
@@ -365,8 +365,8 @@ def _encode_shots(
     data = write_container(header, work.segments, timestamps=timestamps, metadata=metadata, programs=work.programs)
     if is_given and total is not None and len(data) < LEAST_SHARE * total - LEAST_MISS:
         raise TargetError(
-            f"the target of {total:.0f} bytes is out of reach; the largest file of these frames ({options.model}, effort "
-            f"{options.effort}) takes {len(data)} bytes, {8 * len(data) / _luma_samples(video):.4g} bpp"
+            f"the target of {total:.0f} bytes is out of reach; the largest file of these frames ({options.model}, "
+            f"effort {options.effort}) takes {len(data)} bytes, {8 * len(data) / _luma_samples(video):.4g} bpp"
         )
     return data
 

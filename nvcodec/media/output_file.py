@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import os
 import secrets
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +35,8 @@ __all__ = [
 
 _temporaries: set[Path] = set()
 """Files of this process that must not outlive it."""
+_making = threading.Lock()
+"""Held while such a file comes into being, and for ever once the process ends."""
 
 
 def checkpoint_path(path: Path) -> Path:
@@ -43,7 +46,8 @@ def checkpoint_path(path: Path) -> Path:
 
 
 def remove_temporaries() -> None:
-    """For a process that has to end at once, with no time to leave its ``with`` blocks."""
+    """For a process that has to end at once, with no time to leave its ``with`` blocks. No more are made after it."""
+    _making.acquire(timeout=1)
     for path in list(_temporaries):
         with contextlib.suppress(OSError):
             path.unlink()
@@ -96,12 +100,13 @@ def output_lock(path: Path) -> Iterator[None]:
     try:
         target = path.resolve()
         lock = target.with_name(f".{_start_of(target.name)}.lock")
-        descriptor = _lock(lock)
+        with _making:
+            descriptor = _lock(lock)
+            _temporaries.add(lock)
     except BlockingIOError:
         raise OutputError(f"{path} is being written by another process") from None
     except (OSError, ValueError) as error:
         raise OutputError(f"cannot write {path}: {_explain(error)}") from error
-    _temporaries.add(lock)
     try:
         yield
     finally:
@@ -148,10 +153,11 @@ def atomic_output(path: Path, *, overwrite: bool, alone: bool = False) -> Iterat
         temporary = _temporary(target, alone=alone)
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
         raise OutputError(f"cannot write {path}: {_explain(error)}") from error
-    _temporaries.add(temporary)
     try:
-        # Mode 0o666 less the umask: what the finished file would have had if opened directly.
-        os.close(os.open(temporary, os.O_CREAT | os.O_WRONLY | (os.O_TRUNC if alone else os.O_EXCL), 0o666))
+        with _making:
+            _temporaries.add(temporary)
+            # Mode 0o666 less the umask: what the finished file would have had if opened directly.
+            os.close(os.open(temporary, os.O_CREAT | os.O_WRONLY | (os.O_TRUNC if alone else os.O_EXCL), 0o666))
         yield temporary
         _sync(temporary)
         _publish(temporary, target, overwrite=overwrite)

@@ -13,6 +13,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
+import numpy as np
+
 from nvcodec.core.errors import InputError
 
 __all__ = ["CLASSIC_POINTS", "METHOD", "MIN_POINTS", "Curve", "Delta", "bd_quality", "bd_rate"]
@@ -21,6 +23,8 @@ MIN_POINTS = 3
 """Fewer points make no curve: no figure is worked out from them."""
 CLASSIC_POINTS = 4
 """What Bjontegaard asks for. A figure from fewer says so in :attr:`Delta.note`."""
+LEAST_OCTAVES = 0.5
+"""Of bits, that both curves must have in common: from less no figure is worked out."""
 METHOD = "pchip"
 
 
@@ -107,6 +111,8 @@ def bd_rate(anchor: Curve, test: Curve) -> Delta:
     low, high, overlap, of_test = _overlap(anchor.qualities, test.qualities)
     if low >= high:
         return Delta(None, None, None, 0.0, 0.0, "no quality that both curves reach")
+    if min(_octaves(curve, low, high) for curve in (anchor, test)) < LEAST_OCTAVES:
+        return Delta(None, low, high, overlap, of_test, _TOO_LITTLE)
     import bjontegaard
 
     value = bjontegaard.bd_rate(
@@ -122,6 +128,8 @@ def bd_quality(anchor: Curve, test: Curve) -> Delta:
     low, high, overlap, of_test = _overlap(*logs)
     if low >= high:
         return Delta(None, None, None, 0.0, 0.0, "no rate that both curves have")
+    if (high - low) / math.log10(2) < LEAST_OCTAVES:
+        return Delta(None, 10**low, 10**high, overlap, of_test, _TOO_LITTLE)
     import bjontegaard
 
     value = bjontegaard.bd_psnr(
@@ -129,6 +137,15 @@ def bd_quality(anchor: Curve, test: Curve) -> Delta:
         method=METHOD, require_matching_points=False, min_overlap=0,
     )  # fmt: skip
     return Delta(float(value), 10**low, 10**high, overlap, of_test, _weakness(anchor, test))
+
+
+_TOO_LITTLE = "less than half an octave of bits in common"
+
+
+def _octaves(curve: Curve, low: float, high: float) -> float:
+    """Of the bits of a curve between two of its qualities, on straight lines between the points."""
+    bits = np.interp([low, high], curve.qualities, np.log2(curve.rates))
+    return float(bits[1] - bits[0])
 
 
 def _overlap(anchor: Iterable[float], test: Iterable[float]) -> tuple[float, float, float, float]:

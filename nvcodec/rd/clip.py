@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 from nvcodec.core.errors import InputError
-from nvcodec.core.frame import Frame, VideoProperties
+from nvcodec.core.frame import Frame, VideoProperties, video_seconds
 from nvcodec.media.video_digest import VideoDigest
 from nvcodec.media.video_io import FrameRange, VideoReader, check_can_be_read_again
 from nvcodec.rd.quality import rgb_matrix
@@ -25,6 +26,7 @@ class Clip:
         name: short, for people and file names; no two clips of a run share one.
         frames: the range that was asked for, None for all.
         count: frames in it.
+        seconds: how long they are shown.
         properties: of the video.
         rgb_matrix: by what its frames become RGB, in words.
         digest: ``VideoDigest`` of those frames.
@@ -34,6 +36,7 @@ class Clip:
     name: str
     frames: FrameRange | None
     count: int
+    seconds: Fraction
     properties: VideoProperties
     rgb_matrix: str
     digest: str
@@ -65,7 +68,7 @@ def inspect_clip(source: str, name: str, frames: FrameRange | None) -> Clip:
             become RGB.
     """
     check_can_be_read_again(source)
-    count = 0
+    pts: list[int] = []
     with VideoReader(source, frames=frames) as reader:
         properties = reader.properties
         try:
@@ -75,8 +78,9 @@ def inspect_clip(source: str, name: str, frames: FrameRange | None) -> Clip:
         digest = VideoDigest(properties)
         for frame in reader:
             digest.add(frame)
-            count += 1
-    return Clip(source, name, frames, count, properties, matrix, digest.text())
+            pts.append(frame.pts)
+    seconds = video_seconds(properties, pts[0], pts[-1])
+    return Clip(source, name, frames, len(pts), seconds, properties, matrix, digest.text())
 
 
 @contextmanager

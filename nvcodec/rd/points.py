@@ -42,7 +42,9 @@ _Decode = Callable[[Path], tuple[Iterable[Frame], dict[str, Any]]]
 """The frames of a file, and what else it tells."""
 
 
-_RECORD = 1
+_APPEARANCE = ("blocks", "grid", "latents")
+"""What carries it: one of them in a file."""
+_RECORD = 2
 """Part of every key: counts up when what is kept of an encode changes."""
 
 
@@ -123,13 +125,13 @@ def _decode_ours(settings: CodecSettings) -> _Decode:
         units = [unit for segment in account["segments"] for unit in segment["units"]]
         bits = {number: unit["bits"] / len(unit["frames"]) for unit in units for number in unit["frames"]}
         purposes = account["bytes_by_purpose"]
-        told = sum(purposes[name] for name in ("weights", "motion", "blocks", "latents"))
+        told = sum(purposes[name] for name in ("weights", "motion", *_APPEARANCE))
         return frames(path), {
             "frame_bits": [bits[number] for number in sorted(bits)],
             "bytes_by_purpose": {
                 "weights": purposes["weights"],
                 "motion": purposes["motion"],
-                "blocks": purposes["blocks"] + purposes["latents"],
+                "blocks": sum(purposes[name] for name in _APPEARANCE),
                 "container": account["file_bytes"] - told,
             },
             "network_widths": sorted({segment["width"] for segment in account["segments"] if "width" in segment}),
@@ -265,7 +267,7 @@ def _figures(clip: Clip, entry: Entry, measured: dict[str, Any]) -> Point:
     assert entry.payload is not None
     size = entry.record["bytes"]
     bpp = 8 * size / clip.samples
-    rate = 8 * size * float(clip.properties.frame_rate) / clip.count / 1000
+    rate = 8 * size / float(clip.seconds) / 1000
     rest = {name: value for name, value in (entry.record | measured).items() if name not in ("mean", "bytes")}
     return {"bytes": size, "bpp": bpp, "kbps": rate} | measured["mean"] | {"file": entry.payload.name} | rest
 

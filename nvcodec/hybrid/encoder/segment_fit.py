@@ -98,8 +98,9 @@ class SegmentFit(SegmentAnalysis):
     """The symbols of all units, whose motion is carried from pass to pass, and how far the present pass is.
 
     ``sensitivity``: of the parameters, as ``PassSettings.collect`` wants it. ``cell_gains``: by how much the cell
-    lowered the errors in the present pass, in key frames and in frames of depth 1, 2, and 3 or more. ``models``: the probabilities behind the
-    units that the pass has coded. ``prices``: the context model as the pass found it, which says what motion costs.
+    lowered the errors in the present pass, in key frames and in frames of depth 1, 2, and 3 or more. ``models``: the
+    probabilities behind the units that the pass has coded. ``prices``: the context model as the pass found it, which
+    says what motion costs.
     """
 
     def __init__(self, source: SegmentSource) -> None:
