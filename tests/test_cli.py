@@ -18,7 +18,7 @@ from nvcodec.cli import commands as cli
 from nvcodec.cli.progress import StatusLine
 from nvcodec.cli.types import parse_bitrate, parse_size
 from nvcodec.core.errors import ChecksumError, EncodeError, InputError
-from nvcodec.media.video_io import CODECS
+from nvcodec.media.video_io import CODECS, ReadOptions
 
 
 @pytest.fixture
@@ -79,6 +79,7 @@ def test_encode_defaults(calls: Calls, tmp_path: Path) -> None:
             "quality": None, "effort": "medium", "gop": None, "segment": None, "width": None,
             "device": "auto", "threads": None, "seed": 0, "frames": None, "overwrite": False,
             "progress": None, "model": "hybrid", "params": None, "epochs": None,
+            "reading": ReadOptions(),
         }
     ]  # fmt: skip
 

@@ -26,8 +26,10 @@ from nvcodec.core.errors import (
     BitstreamError,
     ChecksumError,
     LimitError,
+    MissingError,
     SignatureError,
     SyntaxViolation,
+    UnreadableError,
     UnsupportedError,
 )
 
@@ -164,6 +166,16 @@ def _check_index(header: StreamHeader, entries: Sequence[IndexEntry]) -> None:
         raise SyntaxViolation(f"INDEX: {total} frames, the header says {header.frame_count}")
 
 
+def _opened(path: str | os.PathLike[str]) -> BinaryIO:
+    try:
+        return open(path, "rb")
+    except FileNotFoundError:
+        raise MissingError(f"{os.fspath(path)}: no such file") from None
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise UnreadableError(f"{os.fspath(path)}: cannot be opened ({reason})") from error
+
+
 class ContainerReader:
     """Reads a file or a pipe. Opening it reads, and checks, all that stands before the first segment.
 
@@ -186,7 +198,7 @@ class ContainerReader:
     def __init__(self, source: str | os.PathLike[str] | BinaryIO) -> None:
         self._owned: BinaryIO | None = None
         if isinstance(source, str | os.PathLike):
-            source = self._owned = open(source, "rb")  # noqa: SIM115 - closed by close()
+            source = self._owned = _opened(source)
         self._bytes = dict.fromkeys(
             ("signature", "head", "index", "program", "timestamps", "metadata", "other", "payload", "frame_hash"), 0
         ) | {"section_header": 0, "crc": 0}

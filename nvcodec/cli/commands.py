@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -26,8 +27,8 @@ from nvcodec.cli import options
 from nvcodec.cli.interrupt import ends_at_once, ends_promptly
 from nvcodec.cli.progress import StatusLine, format_duration, format_stages
 from nvcodec.cli.rd import rd
-from nvcodec.cli.types import BITRATE, COUNT, MODELS, SIZE
-from nvcodec.core.errors import BitstreamError, CheckpointWarning, InputError, NvcodecError
+from nvcodec.cli.types import BITRATE, COUNT, FRAMERATE, MODELS, SIZE, FiniteRange
+from nvcodec.core.errors import BitstreamError, CheckpointWarning, InputError, NvcodecError, OutputError, SourceWarning
 from nvcodec.core.memory import check_address_space, keep_freed_memory
 
 if TYPE_CHECKING:
@@ -38,7 +39,12 @@ __all__ = ["main"]
 
 ON_ERROR = ("stop", "skip")
 OUTPUT_CODECS = ("h264", "hevc", "av1", "ffv1")
-STDIN = "-"
+STDIN = STDOUT = "-"
+FILE_TYPES = frozenset({
+    ".264", ".265", ".avi", ".bmp", ".gif", ".hevc", ".ivf", ".jpeg", ".jpg", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4",
+    ".mpeg", ".mpg", ".pgm", ".png", ".ppm", ".tif", ".ts", ".webm", ".webp", ".y4m", ".yuv",
+})  # fmt: skip
+"""Suffixes of what a .cwrv file is not."""
 EXIT_ERROR, EXIT_DAMAGED, EXIT_INTERRUPTED = 1, 3, 128 + signal.SIGINT
 
 
@@ -110,10 +116,10 @@ def main(context: click.Context, debug: bool) -> None:
 
 @main.command()
 @click.argument("source", metavar="INPUT")
-@click.option("-o", "--output", required=True, metavar="OUT.cwrv", help="The file to write.")
+@click.option("-o", "--output", required=True, metavar="OUT.cwrv", help="The file to write, or - for standard output.")
 @click.option(
     "--bpp",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     metavar="F",
     help="Target: bits of the whole file per pixel. Default, without any target: 0.1.",
 )
@@ -121,7 +127,7 @@ def main(context: click.Context, debug: bool) -> None:
 @click.option("--size", type=SIZE, metavar="S", help="Target: size of the file, as 60kB, 2MB or 1MiB.")
 @click.option(
     "--quality",
-    type=click.FloatRange(0, 60),
+    type=FiniteRange(0, 60),
     metavar="Q",
     help="Target: constant quality, whatever the size; 0 to 60, lower is better, like the QP of H.265.",
 )
@@ -135,6 +141,17 @@ def main(context: click.Context, debug: bool) -> None:
 )
 @options.epochs()
 @_frames("Encode")
+@click.option("--framerate", type=FRAMERATE, metavar="R", help="Of pictures: 24, 23.976 or 30000/1001. Default: 25.")
+@click.option(
+    "--stream", type=click.IntRange(min=0), metavar="N", help="Which video stream, from 0. Default: as FFmpeg chooses."
+)
+@click.option(
+    "--on-error",
+    type=click.Choice(ON_ERROR),
+    default="stop",
+    show_default=True,
+    help="At damage in the source: stop, and write nothing, or skip: the frame before is shown once more.",
+)
 @options.gop("Frames between P-frames. Default: by trial; of the hybrid at effort fast by a look.")
 @options.segment(
     "At most so many frames share a network and decode without the others. Default: 129; of a network, all it can."
@@ -155,10 +172,13 @@ def encode(
     source: str,
     output: str,
     frames: tuple[int, int | None] | None,
+    framerate: Fraction | None,
+    stream: int | None,
+    on_error: str,
     overwrite: bool,
     **settings: Any,
 ) -> None:
-    """Compress the video INPUT (anything that FFmpeg reads) into a .cwrv file.
+    """Compress the video INPUT (anything that FFmpeg reads, - for standard input) into a .cwrv file.
 
     At most one target: --bpp, --bitrate, --size or --quality. Interrupted, even killed, the same command goes on from
     the checkpoint beside its output.
@@ -169,20 +189,29 @@ def encode(
 
     from nvcodec.media.output_file import check_target, checkpoint_path
 
-    check_target(Path(output), overwrite=overwrite)
-    _check_distinct(source, output)
-    run.checkpoint = checkpoint_path(Path(output))
+    if output == STDOUT:
+        if sys.stdout.isatty():
+            raise OutputError("will not write a .cwrv file to a terminal")
+    else:
+        if Path(output).suffix.lower() in FILE_TYPES:
+            raise OutputError(f"{output}: encode writes .cwrv files; cwrv decode makes a video of one")
+        check_target(Path(output), overwrite=overwrite)
+        _check_distinct(source, output)
+        run.checkpoint = checkpoint_path(Path(output))
 
     with _loading():
         from nvcodec.encoder.pipeline import EncodeOptions
         from nvcodec.encoder.pipeline import encode as encode_video
+        from nvcodec.media.video_io import ReadOptions
 
-    with StatusLine() as line, _warnings_on(line), _translation_on(line):
+    options = EncodeOptions(**settings)
+    with StatusLine() as line, _warnings_on(line), _translation_on(line), _readable(source) as readable:
         report = encode_video(
-            source,
-            output,
-            EncodeOptions(**settings),
+            readable,
+            sys.stdout.buffer if output == STDOUT else output,
+            options,
             frames=frames,
+            reading=ReadOptions(framerate=framerate, stream=stream, skips_damage=on_error == "skip"),
             overwrite=overwrite,
             progress=line.encoding if line.is_shown or settings["model"] != MODELS[0] else None,
         )
@@ -315,16 +344,32 @@ def _open(run: Run, source: str, **settings: Any) -> Iterator[Decoder]:
 
 
 def _standard_input() -> BinaryIO:
-    if sys.stdin.isatty():
-        raise InputError("will not read a .cwrv file from a terminal")
+    if sys.stdin is None or sys.stdin.isatty():
+        raise InputError("will not read a file from a terminal")
     return sys.stdin.buffer
+
+
+@contextmanager
+def _readable(source: str) -> Iterator[str]:
+    """``source``, of standard input a copy: it is read more than once."""
+    if source != STDIN:
+        yield source
+        return
+    from nvcodec.media.output_file import temporary_copy
+
+    with temporary_copy(_standard_input()) as path:
+        try:
+            yield str(path)
+        except InputError as error:
+            raise InputError(str(error).replace(str(path), "standard input")) from error
 
 
 @contextmanager
 def _warnings_on(line: StatusLine) -> Iterator[None]:
     """Warnings as lines of ours."""
     with warnings.catch_warnings():
-        warnings.simplefilter("always", CheckpointWarning)
+        for kind in (CheckpointWarning, SourceWarning):
+            warnings.simplefilter("always", kind)
         warnings.showwarning = lambda message, *_, **__: line.warn(f"cwrv: warning: {message}")
         yield
 
@@ -346,6 +391,10 @@ def _translation_on(line: StatusLine) -> Iterator[None]:
 def _check_distinct(source: str, output: str) -> None:
     if os.path.exists(source) and os.path.exists(output) and os.path.samefile(source, output):
         raise InputError(f"{output} is the input: it would overwrite itself")
+    from nvcodec.media.picture_names import is_picture_of
+
+    if is_picture_of(source, output):
+        raise InputError(f"{output} is one of the input's pictures: it would overwrite it")
 
 
 def _from_zero(frames: Iterator[Frame]) -> Iterator[Frame]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from fractions import Fraction
 from typing import Any
@@ -15,12 +16,15 @@ __all__ = [
     "BPP_LIST",
     "COUNT",
     "EFFORTS",
+    "FRAMERATE",
     "FRAMES",
     "MODELS",
     "SIZE",
+    "FiniteRange",
     "parse_bitrate",
     "parse_bpps",
     "parse_count",
+    "parse_framerate",
     "parse_size",
 ]
 
@@ -87,6 +91,31 @@ def parse_count(text: str) -> float:
     return float(_parse(text, _RATE_UNITS, "a number such as 100k or 1.5M"))
 
 
+_NTSC = {
+    Fraction(rate, 1000): Fraction(nominal * 1000, 1001) for rate, nominal in ((23976, 24), (29970, 30), (59940, 60))
+}
+"""What people write 23.976, 29.97 and 59.94."""
+
+
+def parse_framerate(text: str) -> Fraction:
+    """Frames per second.
+
+    >>> parse_framerate("24"), parse_framerate("30000/1001"), parse_framerate("23.976")
+    (Fraction(24, 1), Fraction(30000, 1001), Fraction(24000, 1001))
+
+    Raises:
+        InputError: not a positive number, or one beyond a million.
+    """
+    try:
+        found = Fraction(text.strip())
+    except (ValueError, ZeroDivisionError):
+        raise InputError(f"{text!r} is not a frame rate such as 24, 23.976 or 30000/1001") from None
+    found = _NTSC.get(found, found)
+    if not 0 < found <= 10**6 or max(found.numerator, found.denominator) >= 2**31:
+        raise InputError(f"{text!r} is no frame rate that a video can have")
+    return found
+
+
 def parse_bpps(text: str) -> tuple[float, ...]:
     """Bits per pixel, separated by commas.
 
@@ -105,6 +134,16 @@ def parse_bpps(text: str) -> tuple[float, ...]:
     return tuple(values)
 
 
+class FiniteRange(click.FloatRange):
+    """A range of real numbers, to which neither nan nor infinity belongs."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        found = float(super().convert(value, param, ctx))
+        if not math.isfinite(found):
+            self.fail(f"{value!r} is not a finite number", param, ctx)
+        return found
+
+
 class _Bitrate(click.ParamType):
     name = "rate"
 
@@ -121,6 +160,16 @@ class _Count(click.ParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         try:
             return parse_count(str(value))
+        except InputError as error:
+            self.fail(str(error), param, ctx)
+
+
+class _Framerate(click.ParamType):
+    name = "rate"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Fraction:
+        try:
+            return parse_framerate(str(value))
         except InputError as error:
             self.fail(str(error), param, ctx)
 
@@ -160,5 +209,6 @@ class _Bpps(click.ParamType):
 BITRATE = _Bitrate()
 BPP_LIST = _Bpps()
 COUNT = _Count()
+FRAMERATE = _Framerate()
 SIZE = _Size()
 FRAMES = _Frames()

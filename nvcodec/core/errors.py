@@ -4,6 +4,8 @@
 
     NvcodecError                    .reason is a stable, machine-readable code
     |-- InputError                  the source video or an argument cannot be used
+    |   |-- UnreadableError(OSError)          a .cwrv file cannot be opened
+    |   `-- MissingError(FileNotFoundError)   there is none
     |-- OutputError                 the output cannot be written
     |-- EncodeError                 the encoder could not do what was asked
     |   |-- TargetError             the requested size is out of reach
@@ -18,6 +20,7 @@
         `-- SyntaxViolation         a value contradicts the specification
 
     CheckpointWarning(UserWarning)  an encode goes on without a checkpoint
+    SourceWarning(UserWarning)      what a user should know of a source: damage, a clock that jumps, several streams
 """
 
 from __future__ import annotations
@@ -31,12 +34,15 @@ __all__ = [
     "InputError",
     "LimitError",
     "MismatchError",
+    "MissingError",
     "NvcodecError",
     "OutputError",
     "SignatureError",
+    "SourceWarning",
     "SyntaxViolation",
     "TargetError",
     "TruncatedError",
+    "UnreadableError",
     "UnsupportedError",
 ]
 
@@ -49,6 +55,14 @@ class NvcodecError(Exception):
 
 class InputError(NvcodecError):
     reason = "input"
+
+
+class UnreadableError(InputError, OSError):
+    reason = "unreadable"
+
+
+class MissingError(UnreadableError, FileNotFoundError):
+    reason = "missing"
 
 
 class OutputError(NvcodecError):
@@ -101,3 +115,7 @@ class SyntaxViolation(BitstreamError):
 
 class CheckpointWarning(UserWarning):
     """The state of an encode could not be written: killed, it would have to begin earlier."""
+
+
+class SourceWarning(UserWarning):
+    """A source is read in a way that its user may not expect."""

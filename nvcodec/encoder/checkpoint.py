@@ -24,9 +24,11 @@ _SHARE = 0.02
 
 
 class Checkpoint:
-    """The checkpoint of one encode. The caller holds the lock of its output."""
+    """The checkpoint of one encode. The caller holds the lock of its output. Without a ``path`` there is none."""
 
-    def __init__(self, path: Path, identity: Mapping[str, str], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, path: Path | None, identity: Mapping[str, str], clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.path = path
         self._identity = dict(identity)
         self._clock = clock
@@ -39,6 +41,8 @@ class Checkpoint:
         Raises:
             CheckpointError: it is not, or not with certainty, one of this encode.
         """
+        if self.path is None:
+            return None
         try:
             data = self.path.read_bytes()
         except FileNotFoundError:
@@ -59,7 +63,7 @@ class Checkpoint:
     def keep(self, state: Callable[[], Tree]) -> None:
         """Write what ``state`` returns, if it is time. A failure is a CheckpointWarning, once: the work goes on."""
         start = self._clock()
-        if start < self._next:
+        if self.path is None or start < self._next:
             return
         try:
             with atomic_output(self.path, overwrite=True, alone=True) as path, path.open("wb") as stream:
@@ -73,7 +77,8 @@ class Checkpoint:
 
     def discard(self) -> None:
         """Remove the file: the encode is done."""
-        remove_with_temporary(self.path)
+        if self.path is not None:
+            remove_with_temporary(self.path)
 
 
 def _differences(theirs: Mapping[str, str], ours: Mapping[str, str]) -> str:

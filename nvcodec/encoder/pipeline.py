@@ -11,19 +11,22 @@
 from __future__ import annotations
 
 import io
+import os
 import time
+import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field, fields
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
 from nvcodec.bitstream.container import Segment, program_bytes, write_container
 from nvcodec.bitstream.syntax import StreamHeader
-from nvcodec.core.device import check_device, choose_device
-from nvcodec.core.errors import BitstreamError, EncodeError, MismatchError, TargetError
+from nvcodec.core.device import DEVICES, check_device, choose_device
+from nvcodec.core.errors import BitstreamError, EncodeError, MismatchError, SourceWarning, TargetError
 from nvcodec.core.frame import VideoProperties, video_seconds
 from nvcodec.core.limits import LEVELS, MAX_PROGRAMS, MAX_SEGMENT_FRAMES, level_for, max_segment_frames
 from nvcodec.core.metrics import FramePsnr, frame_psnr, mean_psnr
@@ -40,6 +43,7 @@ from nvcodec.implicit.encoder import recurrent_representation as recurrent
 from nvcodec.implicit.encoder import representation as implicit
 from nvcodec.implicit.encoder.recurrent_representation import CWRNN_MODEL
 from nvcodec.media.output_file import atomic_output, check_target, checkpoint_path, output_lock
+from nvcodec.media.video_io import ReadOptions
 from nvcodec.motion.levels import FrameGeometry
 
 __all__ = ["EncodeOptions", "EncodeReport", "Progress", "encode"]
@@ -87,6 +91,7 @@ class EncodeOptions:
     epochs: int | None = None
 
     def __post_init__(self) -> None:
+        self._check_types()
         given = [n for n in ("bpp", "bitrate", "size", "quality") if getattr(self, n) is not None]
         if len(given) > 1:
             raise EncodeError(f"give only one of {', '.join(given)}")
@@ -96,6 +101,10 @@ class EncodeOptions:
                 raise EncodeError(f"{name} {value} is not a positive number")
         if self.quality is not None and not 0 <= self.quality <= 60:
             raise EncodeError(f"quality {self.quality} lies outside 0 .. 60")
+        if self.device not in DEVICES:
+            raise EncodeError(f"unknown device {self.device!r}; choose {', '.join(DEVICES)}")
+        if self.seed < 0:
+            raise EncodeError(f"seed {self.seed} is negative")
         if self.model not in MODELS:
             raise EncodeError(f"unknown model {self.model!r}; choose {', '.join(MODELS)}")
         if self.model == HYBRID_MODEL:
@@ -116,6 +125,16 @@ class EncodeOptions:
             raise EncodeError(f"segment {self.segment} lies outside 1 .. {MAX_SEGMENT_FRAMES}")
         if self.threads is not None and not 1 <= self.threads <= 1024:
             raise EncodeError(f"threads {self.threads} lies outside 1 .. 1024")
+
+    def _check_types(self) -> None:
+        for found in fields(self):
+            value, wanted = getattr(self, found.name), str(found.type).removesuffix(" | None")
+            if value is None and wanted != found.type:
+                continue
+            kinds: dict[str, tuple[type, ...]] = {"int": (int,), "str": (str,), "float": (int, float)}
+            if not isinstance(value, kinds[wanted]) or isinstance(value, bool):
+                named = {"int": "a whole number", "str": "a word", "float": "a number"}[wanted]
+                raise EncodeError(f"{found.name} {value!r} is not {named}")
 
 
 @dataclass(frozen=True)
@@ -190,17 +209,20 @@ class _Work:
 
 def encode(
     source: str | Path,
-    output: str | Path,
+    output: str | Path | BinaryIO,
     options: EncodeOptions,
     *,
     frames: tuple[int, int | None] | None = None,
+    reading: ReadOptions | None = None,
     overwrite: bool = False,
     progress: Callable[[Progress], None] | None = None,
     module: implicit.Module | None = None,
 ) -> EncodeReport:
     """Encode ``source`` (anything PyAV opens) to the .cwrv file ``output``; decode it again and compare.
 
-    ``frames``: half-open range. While it runs, ``output`` is locked, and a checkpoint lies beside it: interrupted in
+    ``output`` may be a binary stream: it gets the file once that is complete, and there is no checkpoint.
+    ``frames``: half-open range. ``reading``: which stream, and what to do with damage; what a user should know of the
+    source is a SourceWarning. While it runs, ``output`` is locked, and a checkpoint lies beside it: interrupted in
     whatever way, the same call goes on from there, to the same bytes. Where no checkpoint can be written, there is a
     CheckpointWarning. ``module``: with model "module", what to fit, see ``nvcodec.implicit.encode``.
 
@@ -211,16 +233,23 @@ def encode(
     started = time.monotonic()
     if (module is not None) != (options.model == OWN_MODEL):
         raise EncodeError(f"model {OWN_MODEL!r} and a module go together")
-    check_target(Path(output), overwrite=overwrite)
+    stream, path = (None, Path(output)) if isinstance(output, str | os.PathLike) else (output, None)
+    if path is not None:
+        check_target(path, overwrite=overwrite)
     check_device(options.device)
-    with output_lock(Path(output)), thread_limit(options.threads):
+    with output_lock(path) if path is not None else nullcontext(), thread_limit(options.threads):
         refers = options.model in REFERRING_MODELS
-        video = Source(source, frames, lambda found: options.segment or _default_segment(found, refers), at_cuts=refers)
+        video = Source(
+            source, frames, lambda found: options.segment or _default_segment(found, refers), at_cuts=refers,
+            reading=reading or ReadOptions(),
+        )  # fmt: skip
+        for note in video.notes:
+            warnings.warn(note, SourceWarning, stacklevel=2)
         samples = video.properties.width * video.properties.height
         device = choose_device(options.device, samples)
         choices = asdict(options) | ({"module": implicit.module_identity(module)} if module is not None else {})
         identity = encode_identity(video, choices, device)
-        checkpoint = Checkpoint(checkpoint_path(Path(output)), identity)
+        checkpoint = Checkpoint(path and checkpoint_path(path), identity)
         work = _Work.restored(checkpoint.read())
         resumed = work.segment is not None
         started -= work.seconds
@@ -234,8 +263,11 @@ def encode(
         except EncodeError:  # to go on would end in the same error
             checkpoint.discard()
             raise
-        with atomic_output(Path(output), overwrite=overwrite, alone=True) as path:
-            path.write_bytes(data)
+        if path is not None:
+            with atomic_output(path, overwrite=overwrite, alone=True) as temporary:
+                temporary.write_bytes(data)
+        if stream is not None:
+            stream.write(data)
         checkpoint.discard()
     bpp = 8 * len(data) / (len(video) * samples)
     mean = mean_psnr(quality)

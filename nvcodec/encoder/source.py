@@ -14,7 +14,7 @@ from nvcodec.core.frame import Frame, VideoProperties
 from nvcodec.encoder.cuts import CutDetector
 from nvcodec.encoder.working_domain import working_samples
 from nvcodec.media.video_digest import VideoDigest
-from nvcodec.media.video_io import FrameRange, VideoReader, check_can_be_read_again
+from nvcodec.media.video_io import FrameRange, ReadOptions, VideoReader, check_can_be_read_again
 
 __all__ = ["Shot", "Source"]
 
@@ -34,6 +34,7 @@ class Source:
         properties: of the video.
         shots: its segments, in order: they begin at scene cuts, and after as many frames as one may have.
         pts: timestamp of each frame.
+        notes: what a user should know of it, a line each.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Source:
         longest_shot: Callable[[VideoProperties], int],
         *,
         at_cuts: bool = True,
+        reading: ReadOptions | None = None,
     ) -> None:
         """Goes through the video. ``longest_shot``: from its properties, how many frames a segment may have.
         ``at_cuts``: whether segments begin at scene cuts.
@@ -50,11 +52,11 @@ class Source:
         Raises InputError as ``VideoReader``, and for what cannot be read again.
         """
         check_can_be_read_again(name)
-        self._name, self._range = name, frames
+        self._name, self._range, self._reading = name, frames, reading or ReadOptions()
         self.pts: list[int] = []
         self.shots: list[Shot] = []
         self._digests: list[str] = []
-        with VideoReader(name, frames=frames) as reader:
+        with VideoReader(name, frames=frames, options=self._reading) as reader:
             self.properties = reader.properties
             digest, detector, longest = VideoDigest(self.properties), CutDetector(), longest_shot(self.properties)
             start = 0
@@ -70,6 +72,7 @@ class Source:
                 self.pts.append(frame.pts)
                 digest.add(frame)
             end_shot()
+            self.notes = reader.notes
 
     def __len__(self) -> int:
         return len(self.pts)
@@ -85,7 +88,7 @@ class Source:
         Raises InputError where they are not those of the first reading, at the latest in the place of the last frame of
         a shot: who has all frames of a shot has the right ones.
         """
-        with VideoReader(self._name, frames=self._range) as reader:
+        with VideoReader(self._name, frames=self._range, options=self._reading) as reader:
             digest = VideoDigest(reader.properties)
             if reader.properties != self.properties:
                 raise self._changed()

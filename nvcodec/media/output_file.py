@@ -12,10 +12,13 @@ import contextlib
 import hashlib
 import os
 import secrets
+import shutil
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from nvcodec.core.errors import OutputError
 
@@ -31,6 +34,7 @@ __all__ = [
     "output_lock",
     "remove_temporaries",
     "remove_with_temporary",
+    "temporary_copy",
 ]
 
 _temporaries: set[Path] = set()
@@ -167,6 +171,29 @@ def atomic_output(path: Path, *, overwrite: bool, alone: bool = False) -> Iterat
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
         _temporaries.discard(temporary)
+
+
+@contextmanager
+def temporary_copy(stream: BinaryIO) -> Iterator[Path]:
+    """A file with all that ``stream`` gives, which is removed on leaving: for what has to be read more than once.
+
+    Raises:
+        OutputError: the directory for temporary files cannot take it.
+    """
+    with _making:
+        descriptor, name = tempfile.mkstemp(prefix="nvcodec-")
+        path = Path(name)
+        _temporaries.add(path)
+    try:
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                shutil.copyfileobj(stream, file, 1 << 20)
+        except OSError as error:
+            raise OutputError(f"cannot write {path}: {_explain(error)}") from error
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+        _temporaries.discard(path)
 
 
 def _temporary(target: Path, *, alone: bool) -> Path:

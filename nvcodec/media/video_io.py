@@ -7,10 +7,11 @@ other pixel formats become 4:2:0. Rotation tags are ignored: pictures come as th
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
 
 import av
 import av.error
@@ -19,6 +20,8 @@ from av.video.reformatter import VideoReformatter
 from nvcodec.core.errors import InputError
 from nvcodec.core.frame import CHROMA_CENTER, MAX_TERM, UNSPECIFIED, Frame, VideoProperties
 from nvcodec.media.av_frame import plane_tags, to_planes
+from nvcodec.media.packet_clock import PacketClock
+from nvcodec.media.picture_names import check_complete, first_number, is_glob, is_numbered
 from nvcodec.media.source_length import missing_bytes
 from nvcodec.media.video_write import CODECS, STDOUT, check_output, write_video
 from nvcodec.media.y4m import read_chroma_location
@@ -26,6 +29,7 @@ from nvcodec.media.y4m import read_chroma_location
 __all__ = [
     "CODECS",
     "STDOUT",
+    "ReadOptions",
     "VideoReader",
     "check_can_be_read_again",
     "check_output",
@@ -36,8 +40,21 @@ __all__ = [
 DEFAULT_RATE = Fraction(25)
 """Assumed when neither container nor codec states a frame rate, as FFmpeg does."""
 
+_TS_DISCONT = cast(int, av.format.Flags.ts_discont.value)
+
 FrameRange = tuple[int, int | None]
 """Half-open range of frame numbers; None is the end of the video."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadOptions:
+    """How a source is read. ``framerate``: of pictures, which have none of their own; 25 where it is not given.
+    ``stream``: which of its video streams, from 0; that which FFmpeg takes where it is not given. ``skips_damage``:
+    whether a frame that cannot be decoded shows the one before it, and is no error."""
+
+    framerate: Fraction | None = None
+    stream: int | None = None
+    skips_damage: bool = False
 
 
 def parse_frame_range(text: str) -> FrameRange:
@@ -62,8 +79,11 @@ def check_can_be_read_again(source: str | Path) -> None:
         raise InputError(f"{source} is a pipe or device: save it to a file first, it is read more than once")
 
 
+_AS_USUAL = ReadOptions()
+
+
 class VideoReader(Iterator[Frame]):
-    """Decodes a video file, an image sequence (``img_%03d.png``) or a single image, in display order.
+    """Decodes a video file, numbered pictures (``img_%03d.png``, ``img_*.png``) or a single one, in display order.
 
     ::
 
@@ -71,13 +91,14 @@ class VideoReader(Iterator[Frame]):
             for frame in reader:
                 ...
 
-    An iterator: it reads once, and holds one frame at a time. Timestamps count from the first frame delivered
-    and keep the time base and the exact spacing of the source. A source without timestamps gets them from its
-    frame rate.
+    An iterator: it reads once, and holds one frame at a time. Timestamps count from the first frame delivered and keep
+    the time base and the exact spacing of the source; where its clock starts again, they go on
+    (:mod:`nvcodec.media.packet_clock`). A source without timestamps gets them from its frame rate.
 
     Attributes:
         name: the source, as given.
         properties: known as soon as the reader exists; colour tags are those of the first frame delivered.
+        notes: what a user should know of what was read so far, a line each.
 
     Raises:
         InputError: the source is missing, is not a video or has no frame in the range; and while iterating:
@@ -85,23 +106,33 @@ class VideoReader(Iterator[Frame]):
             the file ends before the length that it states (:mod:`nvcodec.media.source_length`).
     """
 
-    def __init__(self, source: str | Path, *, frames: FrameRange | None = None) -> None:
+    def __init__(
+        self, source: str | Path, *, frames: FrameRange | None = None, options: ReadOptions = _AS_USUAL
+    ) -> None:
         self.name = str(source)
         self._start, self._end = frames if frames is not None else (0, None)
         if self._start < 0 or (self._end is not None and self._end <= self._start):
             raise InputError(f"frame range {self._start}:{self._end} is empty")
-        self._container = self._open(source)
+        self._options = options
+        self._notes: list[str] = []
+        self._container = self._open(source, options.framerate)
         self._number = 0  # of the next frame to decode, in the whole source
         self._reformatter = VideoReformatter()
         try:
             stream = self._video_stream()
             self._read_to = 0  # in the file, by what the demuxer says
+            rate = stream.guessed_rate or stream.average_rate or DEFAULT_RATE
+            may_jump = bool(self._container.format.flags & _TS_DISCONT)
+            self._clock = PacketClock(may_jump=may_jump, step=1 / Fraction(rate))
+            self._good: av.VideoFrame | None = None
+            self._lost: list[int] = []
             self._decoded = self._pictures(stream)
-            self._waiting: av.VideoFrame | None = self._first()
-            self._shape = (self._waiting.width, self._waiting.height)
-            self._clocked = self._waiting.pts is not None and bool(self._waiting.time_base)
-            self.properties = self._describe(stream, self._waiting)
-            self._origin = self._waiting.pts or 0
+            self._waiting: tuple[av.VideoFrame, int | None] | None = self._first()
+            picture, pts = self._waiting
+            self._shape = (picture.width, picture.height)
+            self._clocked = pts is not None and bool(picture.time_base)
+            self.properties = self._describe(stream, picture)
+            self._origin = pts or 0
             self._last_pts = -1
         except BaseException:
             self._container.close()
@@ -129,32 +160,41 @@ class VideoReader(Iterator[Frame]):
         return f"VideoReader({self.name!r}, {p.width}x{p.height}, {p.frame_rate} fps)"
 
     def __next__(self) -> Frame:
-        picture = self._waiting
+        found = self._waiting
         self._waiting = None
-        if picture is None:
+        if found is None:
             if self._end is not None and self._number >= self._end:
                 raise StopIteration
-            picture = self._decode()
-            if picture is None and self._end is not None:
+            found = self._decode()
+            if found is None and self._end is not None:
                 raise self._too_short()
-            if picture is None:
+            if found is None:
                 raise StopIteration
+        picture, pts = found
         if (picture.width, picture.height) != self._shape:
             raise InputError(
                 f"{self.name}: the picture size changes at frame {self._number - 1}, from "
                 f"{self._shape[0]}x{self._shape[1]} to {picture.width}x{picture.height}"
             )
-        return self._convert(picture)
+        return self._convert(picture, pts)
 
-    def _open(self, source: str | Path) -> av.container.InputContainer:
+    def _open(self, source: str | Path, framerate: Fraction | None) -> av.container.InputContainer:
         path = Path(source)
         try:
             if path.is_dir():
                 raise InputError(f"{self.name} is a directory")
-            if not path.exists() and "%" not in path.name:
+            options = {} if framerate is None else {"framerate": str(framerate)}
+            if is_numbered(path):
+                check_complete(path)
+                options["start_number"] = str(first_number(path))
+            elif is_glob(path):
+                options["pattern_type"] = "glob"
+            elif not path.exists():
                 raise InputError(f"{self.name}: no such file")
+            elif framerate is not None:
+                raise InputError(f"{self.name}: a frame rate is for pictures, this file has its own")
             # The prefix keeps names with a colon from being read as network addresses.
-            return av.open(f"file:{path}")
+            return av.open(str(path) if "pattern_type" in options else f"file:{path}", options=options)
         except av.error.FileNotFoundError:
             raise InputError(f"{self.name}: no such file") from None
         except av.error.FFmpegError as error:
@@ -163,19 +203,57 @@ class VideoReader(Iterator[Frame]):
             raise InputError(f"{self.name}: cannot be opened ({error})") from error
 
     def _video_stream(self) -> av.VideoStream:
-        for stream in self._container.streams.video:
-            if stream.codec_context is None:
-                raise InputError(f"{self.name}: no decoder for its video stream")
-            if not stream.disposition & av.stream.Disposition.attached_pic:
-                stream.codec_context.thread_count = 1  # with more, H.264 damage is concealed and not told
-                return stream
-        raise InputError(f"{self.name}: no video stream")
+        streams = list(self._container.streams.video)
+        if not streams:
+            raise InputError(f"{self.name}: no video stream")
+        wanted = self._options.stream
+        if wanted is not None and wanted >= len(streams):
+            raise InputError(f"{self.name}: there is no video stream {wanted}, the last one is {len(streams) - 1}")
+        stream = self._best(streams) if wanted is None else streams[wanted]
+        if stream.codec_context is None:
+            raise InputError(f"{self.name}: no decoder for its video stream")
+        if len(streams) > 1 and wanted is None:
+            self._notes.append(
+                f"video stream {streams.index(stream)} of {len(streams)} is taken ({stream.codec_context.name}, "
+                f"{stream.codec_context.width}x{stream.codec_context.height}); --stream takes another one"
+            )
+        stream.codec_context.thread_count = 1  # with more, H.264 damage is concealed and not told
+        return stream
 
-    def _pictures(self, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
+    def _best(self, streams: list[av.VideoStream]) -> av.VideoStream:
+        """That which FFmpeg takes; a cover is no video."""
+        videos = [s for s in streams if not s.disposition & av.stream.Disposition.attached_pic]
+        if not videos:
+            raise InputError(f"{self.name}: no video stream")
+        best = self._container.streams.best("video")
+        return next((s for s in videos if best is not None and s.index == best.index), videos[0])
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        found = list(self._notes)
+        if self._clock.jumps:
+            at, by = self._clock.jumps[0]
+            more = f", and {len(self._clock.jumps) - 1} times more" if len(self._clock.jumps) > 1 else ""
+            found.append(f"the clock of the source is off by {by:+.3f} s at {at:.3f} s{more}: the video goes on there")
+        if self._lost:
+            lost = ", ".join(map(str, self._lost[:20])) + (", ..." if len(self._lost) > 20 else "")
+            found.append(f"{len(self._lost)} damaged frames show the one before them: {lost}")
+        return tuple(found)
+
+    def _pictures(self, stream: av.VideoStream) -> Iterator[tuple[av.VideoFrame, int | None]]:
+        """Pictures and their timestamps."""
         for packet in self._container.demux(stream):
             if packet.pos is not None:
                 self._read_to = packet.pos + packet.size
-            yield from packet.decode()
+            self._clock.set(packet)
+            try:
+                for picture in packet.decode():
+                    yield picture, picture.pts
+            except av.error.FFmpegError:
+                if not self._options.skips_damage or self._good is None:
+                    raise
+                self._lost.append(self._number)
+                yield self._good, packet.pts
 
     def _check_whole(self) -> None:
         """At the end of the source: FFmpeg does not tell when that comes too early."""
@@ -190,24 +268,30 @@ class VideoReader(Iterator[Frame]):
         if is_y4m and self._number and path.stat().st_size > self._read_to:
             raise InputError(f"{self.name}: the file ends early, within frame {self._number}")
 
-    def _decode(self) -> av.VideoFrame | None:
-        """The next frame of the source, None at its end."""
+    def _decode(self) -> tuple[av.VideoFrame, int | None] | None:
+        """The next frame of the source and its timestamp, None at its end."""
         try:
-            picture = next(self._decoded, None)
+            found = next(self._decoded, None)
         except av.error.FFmpegError as error:
             raise InputError(f"{self.name}: frame {self._number} cannot be decoded ({error.strerror})") from error
-        if picture is not None and picture.is_corrupt:
-            raise InputError(f"{self.name}: frame {self._number} is damaged")
-        if picture is None:
+        if found is None:
             self._check_whole()
-        self._number += picture is not None
-        return picture
+            return None
+        picture, pts = found
+        if picture.is_corrupt:
+            if not self._options.skips_damage or self._good is None:
+                raise InputError(f"{self.name}: frame {self._number} is damaged")
+            self._lost.append(self._number)
+            picture = self._good
+        self._good = picture
+        self._number += 1
+        return picture, pts
 
-    def _first(self) -> av.VideoFrame:
+    def _first(self) -> tuple[av.VideoFrame, int | None]:
         """Skips to the start of the range."""
-        while (picture := self._decode()) is not None:
+        while (found := self._decode()) is not None:
             if self._number > self._start:
-                return picture
+                return found
         if self._number == 0:
             raise InputError(f"{self.name}: no frames")
         raise self._too_short()
@@ -240,9 +324,9 @@ class VideoReader(Iterator[Frame]):
         except InputError as error:
             raise InputError(f"{self.name}: {error}") from error
 
-    def _convert(self, picture: av.VideoFrame) -> Frame:
-        if self._clocked and picture.pts is not None:
-            pts = max(picture.pts - self._origin, self._last_pts + 1)  # display order, whatever the file says
+    def _convert(self, picture: av.VideoFrame, stamp: int | None) -> Frame:
+        if self._clocked and stamp is not None:
+            pts = max(stamp - self._origin, self._last_pts + 1)  # display order, whatever the file says
         else:
             step = max(1, round(1 / (self.properties.frame_rate * self.properties.time_base)))
             pts = self._last_pts + step if self._last_pts >= 0 else 0
