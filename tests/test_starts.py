@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from nvcodec.core.errors import SyntaxViolation, UnsupportedError
+from nvcodec.decoder import Decoder
 from nvcodec.encoder.weight_changes import best_change
 from nvcodec.entropy.weights import STEPS, TensorSpec
 from nvcodec.exact.operation import Sizes
@@ -17,6 +18,7 @@ from nvcodec.implicit import starts
 from nvcodec.implicit.encoder.recurrent_stages import ACTIVATION_BITS
 from nvcodec.implicit.encoder.start import load_start, starting_point
 from nvcodec.implicit.models.cwrnn import CWRNN, Widths
+from nvcodec.implicit.payload import ImplicitHeader
 from nvcodec.implicit.starts import find_start, read_start, start_name, write_start
 from nvcodec.implicit.weights import ConvSymbols
 
@@ -114,3 +116,14 @@ def test_shipped_starts_fit_the_network() -> None:
         assert found is not None
         start = load_start(made, sizes, ACTIVATION_BITS, *found)
         assert start.name in starts.shipped_starts()
+
+
+@pytest.mark.parametrize(("vector", "name"), [("start_cwrnn", "cwrnn16"), ("start_narrow", "cwrnn8")])
+def test_the_encoder_takes_the_start_of_its_size(vector: str, name: str) -> None:
+    """What it made for the vectors names them."""
+    found = starting_point(name)
+    assert found is not None
+    with Decoder(Path(__file__).parent / "vectors" / f"{vector}.cwrv", device="cpu") as decoder:
+        header = ImplicitHeader.parse(decoder.container.read_segment(0).payload, 16)[0]
+        decoder.verify()
+    assert header.start == start_name(found[0])

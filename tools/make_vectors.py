@@ -321,19 +321,23 @@ def by_dictionary(program: bytes) -> bytes:
     return b"\1" + zstandard.ZstdCompressor(19, dict_data=raw).compress(program)[4:]
 
 
-STARTED = "start_cwrnn"
-"""What the encoder makes of a clip."""
+STARTED, NARROW = "start_cwrnn", "start_narrow"
+"""What the encoder makes of a clip, from the usual start and from the narrow one."""
+_PARAMETERS = {STARTED: 15.5e3, NARROW: 5.1e3}
 
 
 def add_starts(vectors: dict[str, Vector], add: Callable[..., None]) -> None:
     """Segments from a start: CWRNN as the encoder leaves it, and its program with drawn changes and symbols."""
-    data = started_file()
-    if data is None:
+    data, narrow = started_file(STARTED), started_file(NARROW)
+    if data is None or narrow is None:
         print("no start of CWRNN is shipped: vectors of segments from a start are not made", file=sys.stderr)
         return
     with Decoder(io.BytesIO(data), device="cpu") as decoder:
         size, program = (decoder.geometry.width, decoder.geometry.height), decoder.programs[0]
         frame_hash = hash_of([frame.planes for frame in decoder])
+    with Decoder(io.BytesIO(narrow), device="cpu") as decoder:
+        narrow_hash = hash_of([frame.planes for frame in decoder])
+    vectors[NARROW] = Vector("CWRNN from the narrow start, which has no directions", narrow, narrow_hash)
     vectors[STARTED] = Vector("CWRNN from its start, as the encoder leaves it: I, P and B frames", data, frame_hash)
     name = started_header(data).start
     add("start_changes", "CWRNN from its start, a drawn code, drawn changes of its tensors, drawn symbols", size,
@@ -349,11 +353,11 @@ def started_header(data: bytes) -> ImplicitHeader:
     return ImplicitHeader.parse(payload, 16)[0]
 
 
-def started_file() -> bytes | None:
-    """The vector of the encoder: as it is if it still decodes, else anew. None where no start is shipped."""
+def started_file(vector: str) -> bytes | None:
+    """A vector of the encoder: as it is if it still decodes, else anew. None where no start is shipped."""
     if not shipped_starts():
         return None
-    path = FOLDER / f"{STARTED}.cwrv"
+    path = FOLDER / f"{vector}.cwrv"
     if path.exists():
         try:
             with Decoder(path, device="cpu") as decoder:
@@ -364,7 +368,13 @@ def started_file() -> bytes | None:
     with tempfile.TemporaryDirectory() as folder:
         clip, made = Path(folder, "clip.y4m"), Path(folder, "made.cwrv")
         clip.write_bytes(moving_clip(48, 32, 6))
-        encode(clip, made, EncodeOptions(model="cwrnn", quality=20.0, effort="fast", device="cpu", threads=1))
+        encode(
+            clip,
+            made,
+            EncodeOptions(
+                model="cwrnn", params=_PARAMETERS[vector], quality=20.0, effort="fast", device="cpu", threads=1
+            ),
+        )
         return made.read_bytes()
 
 
