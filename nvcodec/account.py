@@ -15,7 +15,7 @@ def describe(decoder: Decoder, name: str) -> dict[str, Any]:
     """Everything about a file as JSON can hold it: properties, ``Decoder.account``, and bytes by purpose.
 
     The numbers in ``bytes_by_purpose`` add up to ``file_bytes``. Entropy-coded parts share bytes, so theirs are
-    fractions.
+    fractions. ``bpp`` and ``bitrate`` are those of the file without its sound.
     """
     account = decoder.account()
     p, header = decoder.properties, decoder.header
@@ -39,7 +39,7 @@ def describe(decoder: Decoder, name: str) -> dict[str, Any]:
         "colorspace": p.colorspace,
         "chroma_location": p.chroma_location,
         "metadata": decoder.container.metadata,
-        "bitrate": 8 * account["file_bytes"] / seconds,
+        "bitrate": 8 * (account["file_bytes"] - account["sound_bytes"]) / seconds,
         "bytes_by_purpose": _purposes(account),
         **account,
     }

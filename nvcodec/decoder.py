@@ -359,11 +359,12 @@ class Decoder:
                     pass
             segments.append(self._segment_account(number, segment, decoder.account()))
         headers = sum(s["header_bytes"] for s in segments)
-        overhead = sum(size for name, size in places.items() if name != "payload") + headers
-        total = sum(places.values())
+        overhead = sum(size for name, size in places.items() if name not in ("payload", "audio")) + headers
+        total, sound = sum(places.values()), self.container.audio_bytes
         return {
             "file_bytes": total,
-            "bpp": 8 * total / (self.frame_count * self.header.width * self.header.height),
+            "sound_bytes": sound,
+            "bpp": 8 * (total - sound) / (self.frame_count * self.header.width * self.header.height),
             "container": places,
             "overhead_bytes": overhead,
             "overhead_percent": 100 * overhead / total,

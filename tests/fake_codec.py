@@ -52,6 +52,7 @@ def account() -> dict[str, Any]:
         "file_bytes": 160,
         "bpp": 8 * 160 / (4 * 96 * 80),
         "container": container,
+        "sound_bytes": 0,
         "overhead_bytes": 66,
         "overhead_percent": 41.25,
         "segments": [
@@ -80,7 +81,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Calls:
         frame_count = 4
         damage = ()
         header = SimpleNamespace(level=1, frame_count=4, frame_duration=1)
-        container = SimpleNamespace(minor=0, metadata={"title": "x"}, pts=(0, 1, 2, 3))
+        container = SimpleNamespace(minor=0, metadata={"title": "x"}, pts=(0, 1, 2, 3), read_sound=lambda: None)
 
         def __init__(self, source: Any, **options: Any) -> None:
             calls.opened.append((source, options))
@@ -111,6 +112,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Calls:
         calls.encoded.append({"source": source, "output": output} | vars(options) | rest)
         calls.on_work()
         return SimpleNamespace(
+            sound_bytes=0,
             file_bytes=3300, bpp=0.1234, psnr_y=35.1, psnr_u=40.0, psnr_v=41.0, psnr_yuv=36.5, frames=33,
             seconds=61.0, resumed=False, model="hybrid", stages=(),
         )  # fmt: skip

@@ -79,7 +79,7 @@ def test_encode_defaults(calls: Calls, tmp_path: Path) -> None:
             "quality": None, "effort": "medium", "gop": None, "segment": None, "width": None,
             "device": "auto", "threads": None, "seed": 0, "frames": None, "overwrite": False,
             "progress": None, "model": "hybrid", "params": None, "epochs": None,
-            "reading": ReadOptions(),
+            "reading": ReadOptions(), "audio": True,
         }
     ]  # fmt: skip
 

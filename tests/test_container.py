@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 
 from nvcodec.bitstream import syntax
 from nvcodec.bitstream.container import ContainerReader, Segment, StreamHeader, write_container
-from nvcodec.core.errors import ChecksumError
+from nvcodec.core.errors import ChecksumError, LimitError, SyntaxViolation
 
 # Round trips
 
@@ -187,10 +187,31 @@ def test_reserved_bit_is_ignored() -> None:
 
 
 def test_unknown_optional_sections_are_skipped_and_checked() -> None:
-    audio = section(0x83, b"audio")
-    data = assemble(HEADER.write(), INDEX, audio, section(0xFF, b""), audio, SEGMENT)
+    later = section(0x84, b"later")
+    data = assemble(HEADER.write(), INDEX, later, section(0xFF, b""), later, SEGMENT)
     with ContainerReader(io.BytesIO(data)) as reader:
         assert reader.byte_map()["other"] == 10
         assert reader.check_complete() == len(data)
+    with pytest.raises(ChecksumError, match="section 0x84: crc32"):
+        walk(data.replace(b"later", b"never"))
+
+
+@pytest.mark.parametrize("seekable", [True, False])
+def test_sound_is_kept_and_checked(seekable: bool) -> None:
+    audio = section(0x83, b"1234audio")
+    data = assemble(HEADER.write(), INDEX, audio, SEGMENT)
+    stream = io.BytesIO(data)
+    if not seekable:
+        stream.seekable = lambda: False  # type: ignore[method-assign]
+    with ContainerReader(stream) as reader:
+        assert reader.read_sound() == b"1234audio"
+        assert reader.audio_bytes == len(audio)
+        assert reader.byte_map()["audio"] == 9
+        assert len(list(reader.iter_segments())) == 1
     with pytest.raises(ChecksumError, match="AUDIO: crc32"):
         walk(data.replace(b"audio", b"radio"))
+    with pytest.raises(SyntaxViolation, match="a second AUDIO"):
+        walk(assemble(HEADER.write(), INDEX, audio, audio, SEGMENT))
+    too_long = audio[:1] + bytes([0x81, 0x80, 0x80, 0x80, 0x04])
+    with pytest.raises(LimitError, match="AUDIO: length"):
+        walk(assemble(HEADER.write(), INDEX, too_long, SEGMENT))

@@ -35,10 +35,8 @@ DECODER_ROOMS = (
 before. A new module gets its place here."""
 
 OTHER_ROOMS = (
-    (
-        "media",
-        "output_file matroska y4m av_frame video_write source_length picture_names packet_clock video_io video_digest",
-    ),
+    ("media", "output_file matroska y4m av_frame packet_clock sound video_write source_length picture_names"),
+    ("media", "video_io video_digest"),
     # what a representation's encoder is made of
     ("encoder", "arithmetic working_domain distortion rate_control representation power_kernels rate_kernels rate"),
     ("encoder", "motion_kernels motion_search unit_motion_search lookahead temporal_filter segment_analysis"),
@@ -69,7 +67,7 @@ def in_order(rooms: Iterable[tuple[str, str]]) -> list[str]:
 
 ORDER = in_order(DECODER_ROOMS + OTHER_ROOMS)
 
-USE_PYAV = {"media.av_frame", "media.packet_clock", "media.video_write", "media.video_io", "rd.anchors"}
+USE_PYAV = {"media.av_frame", "media.packet_clock", "media.sound", "media.video_write", "media.video_io", "rd.anchors"}
 
 
 ONE_MODULE = {"implicit.starts"}

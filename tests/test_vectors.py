@@ -255,7 +255,7 @@ def test_vectors_use_the_whole_format(seen: Seen) -> None:
     """Every width, depth, level of motion and of appearance, size, mode and context of blocks, tensor, kind of section,
     representation and name of an error occurs."""
     sections = [section for name in GOOD for section in sections_of(path_of(name).read_bytes())]
-    assert {kind for kind, _ in sections} == {0x01, 0x02, 0x03, 0x04, 0x7F, 0x80, 0x81, 0x82, 0x83, 0x84, 0xFF}
+    assert {kind for kind, _ in sections} == {0x01, 0x02, 0x03, 0x04, 0x7F, 0x80, 0x81, 0x82, 0x83, 0x84, 0x85, 0xFF}
     assert {payload[0] for kind, payload in sections if kind == 4} == {1, 0x28}
     representations = {payload[0] >> 4 for kind, payload in sections if kind == 3}
     assert representations == ({0, 1, 2} if shipped_starts() else {0, 1})

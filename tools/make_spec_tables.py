@@ -228,6 +228,7 @@ CONSTANTS = {
     "MAX_INDEX_ENTRY_BYTES": "`length` of INDEX, for each segment",
     "MAX_SEGMENT_PAYLOAD_BYTES": "bytes of a segment payload",
     "MAX_METADATA_BYTES": "`size` of METADATA",
+    "MAX_AUDIO_BYTES": "`length` of AUDIO",
     "MAX_METADATA_DEPTH": "nesting in METADATA",
     "FRAME_HASH_BYTES": "(size of `frame_hash`)",
     "CRC_BYTES": "(size of `crc32`)",

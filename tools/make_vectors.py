@@ -210,7 +210,7 @@ def make_file(
             payload, made = implicit_segment(random, plan, programs.index(plan.program), geometry)
             parts.append((Segment(payload, bytes.fromhex(hash_of(made)), plan.frames), made))
     frames = [planes for _, segment_frames in parts for planes in segment_frames]
-    optional: dict[str, Any] = {key: options.pop(key) for key in ("timestamps", "metadata") if key in options}
+    optional: dict[str, Any] = {key: options.pop(key) for key in ("timestamps", "metadata", "sound") if key in options}
     optional["programs"] = [program.write() for program in programs]
     header = StreamHeader(
         level=level_for(*size, max(p.frames for p in plans)),
@@ -273,10 +273,17 @@ def conforming() -> dict[str, Vector]:
         color_primaries=255, transfer=0, matrix=9, chroma_location=6)  # fmt: skip
     add("timestamps", "TIMESTAMPS with negative and very large pts, METADATA", (6, 6), Plan(4),
         timestamps=[-70000, 0, 1, 2**61], metadata={"title": "caf\u00e9", "n": [1, 2.5, {"a": None}]})  # fmt: skip
+    add(
+        "sound",
+        "a section AUDIO, minor version 1",
+        (6, 6),
+        Plan(2),
+        sound=b"\xff\xff\xff\xffnut/multimedia container\0",
+    )
     base = vectors["one_frame"]
     vectors["optional"] = replace(
         base,
-        description="unknown optional sections (0x80, 0x83, 0x84, twice 0xFF), minor version 7, more fields in HEAD, "
+        description="unknown optional sections (0x80, 0x84, 0x85, twice 0xFF), minor version 7, more fields in HEAD, "
         "reserved_bit set",
         data=with_unknown_parts(base.data),
     )
@@ -416,7 +423,7 @@ def with_unknown_parts(data: bytes) -> bytes:
     (_, head), index, (kind, segment), end = sections_of(data)
     assert head[3] & 1 == 0  # level, width and height take a byte each: the flags are the fourth
     head = head[:3] + bytes([head[3] | 1]) + head[4:] + b"later fields"
-    unknown = [(0x80, b""), (0x83, b"audio"), (0xFF, bytes(300)), (0x84, b"\0"), (0xFF, b"x")]
+    unknown = [(0x80, b""), (0x85, b"audio"), (0xFF, bytes(300)), (0x84, b"\0"), (0xFF, b"x")]
     return assembled([(1, head), index, *unknown, (kind, segment), end], reference.SIGNATURE + b"\6\7")
 
 

@@ -65,11 +65,12 @@ Planes = list[npt.NDArray[np.uint8]]  # Y, U, V
 # ---------------------------------------------------------------- chapter 4: container
 
 SIGNATURE = bytes.fromhex("89 43 57 56 0D 0A 1A 0A")
-HEAD, INDEX, SEGMENT, PROGRAM, END, TIMESTAMPS, METADATA = 0x01, 0x02, 0x03, 0x04, 0x7F, 0x81, 0x82
-KNOWN = (HEAD, INDEX, SEGMENT, PROGRAM, END, TIMESTAMPS, METADATA)
+HEAD, INDEX, SEGMENT, PROGRAM, END, TIMESTAMPS, METADATA, AUDIO = 1, 2, 3, 4, 127, 0x81, 0x82, 0x83
+KNOWN = (HEAD, INDEX, SEGMENT, PROGRAM, END, TIMESTAMPS, METADATA, AUDIO)
 HASH_BYTES, CRC_BYTES = 16, 4
 MAX_HEAD_BYTES, MAX_INDEX_ENTRY_BYTES, MAX_SEGMENT_PAYLOAD_BYTES = 1024, 7, 268435456
 MAX_METADATA_BYTES, MAX_METADATA_DEPTH = 65536, 32
+MAX_AUDIO_BYTES = 2**30
 MAX_PROGRAMS = 16
 
 
@@ -122,12 +123,13 @@ def read_stream(r: Reader, max_level: int) -> Stream:
         need(kind not in seen, "syntax", f"a second section 0x{kind:02x}")
         bound = {TIMESTAMPS: 9 * head["frame_count"], METADATA: MAX_METADATA_BYTES}.get(kind)
         limit = MAX_LEB128 if bound is None else bound + bound // 128 + 64
+        limit = MAX_AUDIO_BYTES if kind == AUDIO else limit
         payload = read_section(r, None, limit)[1]
         if kind == TIMESTAMPS:
             stream.pts = parse_timestamps(decompress(payload, head["frame_count"], 9 * head["frame_count"]), head)
         elif kind == METADATA:
             stream.metadata = parse_metadata(decompress(payload, 2, MAX_METADATA_BYTES))
-        if bound is not None:
+        if bound is not None or kind == AUDIO:
             seen.add(kind)
     return stream
 
@@ -168,7 +170,7 @@ def parse_head(payload: bytes, minor: int, max_level: int) -> dict[str, int]:
     for name in ("color_primaries", "transfer", "matrix"):
         field_of(name, 0, 255, r.u8("HEAD"))
     field_of("chroma_location", 0, 6, r.u8("HEAD"), "unsupported")
-    need(minor > 0 or r.left == 0, "syntax", "HEAD is too long")
+    need(minor > 1 or r.left == 0, "syntax", "HEAD is too long")
     need(head["width"] * head["height"] <= LEVELS[head["level"]][0], "limit", "the picture is beyond its level")
     need(head["segment_count"] <= head["frame_count"], "syntax", "more segments than frames")
     need(head["sar_num"] > 0 or head["sar_den"] == 1, "syntax", "sample aspect ratio 0 is written 0/1")

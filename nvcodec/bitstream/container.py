@@ -42,13 +42,15 @@ __all__ = [
     "SectionType",
     "Segment",
     "StreamHeader",
+    "audio_bytes",
     "program_bytes",
     "write_container",
 ]
 
 SIGNATURE: Final = b"\x89CWV\r\n\x1a\n"
 MAJOR: Final = 6
-MINOR: Final = 0
+MINOR: Final = 1
+"""The newest one; a file has the oldest that has all it holds."""
 OPTIONAL: Final = 0x80  # this bit of a type: a reader that does not know the section skips it
 
 
@@ -60,7 +62,7 @@ class SectionType(IntEnum):
     END = 0x7F
     TIMESTAMPS = 0x81
     METADATA = 0x82
-    AUDIO = 0x83  # reserved: version 6.0 skips it
+    AUDIO = 0x83  # version 6.0 skips it
 
 
 _NAMES: Final = {kind.value: kind.name for kind in SectionType}
@@ -103,8 +105,10 @@ def write_container(
     timestamps: Sequence[int] | None = None,
     metadata: Mapping[str, Any] | None = None,
     programs: Sequence[bytes] = (),
+    sound: bytes | None = None,
 ) -> bytes:
-    """The bytes of a whole file. ``programs``: those of the exact machine that segments name.
+    """The bytes of a whole file. ``programs``: those of the exact machine that segments name. ``sound``: payload of the
+    section AUDIO.
 
     ``timestamps`` are the pts of all frames in display order; they are
     stored only where ``frame_duration`` does not say the same."""
@@ -125,7 +129,11 @@ def write_container(
         optional.append(_section(SectionType.TIMESTAMPS, syntax.write_timestamps(header, pts)))
     if metadata is not None:
         optional.append(_section(SectionType.METADATA, syntax.write_metadata(metadata)))
-    start = SIGNATURE + bytes([MAJOR, MINOR])
+    if sound is not None:
+        if len(sound) > limits.MAX_AUDIO_BYTES:
+            raise LimitError(f"AUDIO: {len(sound)} bytes, allowed are 0..{limits.MAX_AUDIO_BYTES}")
+        optional.append(_section(SectionType.AUDIO, sound))
+    start = SIGNATURE + bytes([MAJOR, 0 if sound is None else 1])
     return b"".join(
         [
             start,
@@ -141,6 +149,11 @@ def write_container(
 def program_bytes(programs: Sequence[bytes]) -> int:
     """What programs take in a file, their sections included."""
     return sum(len(_section(SectionType.PROGRAM, syntax.write_program(program))) for program in programs)
+
+
+def audio_bytes(sound: bytes | None) -> int:
+    """What sound takes in a file, its section included."""
+    return 0 if sound is None else 1 + leb128_size(len(sound)) + len(sound) + limits.CRC_BYTES
 
 
 def _section(kind: int, payload: bytes, crc: int = 0) -> bytes:
@@ -197,10 +210,23 @@ class ContainerReader:
 
     def __init__(self, source: str | os.PathLike[str] | BinaryIO) -> None:
         self._owned: BinaryIO | None = None
+        self._sound: bytes | tuple[int, int] | None = None
         if isinstance(source, str | os.PathLike):
             source = self._owned = _opened(source)
         self._bytes = dict.fromkeys(
-            ("signature", "head", "index", "program", "timestamps", "metadata", "other", "payload", "frame_hash"), 0
+            (
+                "signature",
+                "head",
+                "index",
+                "program",
+                "timestamps",
+                "metadata",
+                "audio",
+                "other",
+                "payload",
+                "frame_hash",
+            ),
+            0,
         ) | {"section_header": 0, "crc": 0}
         try:
             self._source = ByteSource(source)
@@ -253,6 +279,25 @@ class ContainerReader:
     def check_end(self) -> None:
         """Check that END stands behind the last segment, and nothing behind END."""
         self._read_end()
+
+    @property
+    def audio_bytes(self) -> int:
+        """What the section AUDIO takes in the file; 0 where there is none."""
+        if self._sound is None:
+            return 0
+        length = self._sound[1] if isinstance(self._sound, tuple) else len(self._sound)
+        return 1 + leb128_size(length) + length + limits.CRC_BYTES
+
+    def read_sound(self) -> bytes | None:
+        """The payload of the section AUDIO, None where there is none."""
+        if not isinstance(self._sound, tuple):
+            return self._sound
+        place, length = self._sound
+        before = self._source.position
+        self._source.seek(place)
+        payload = self._source.read(length, "AUDIO")
+        self._source.seek(before)
+        return payload
 
     def byte_map(self) -> dict[str, int]:
         """Where the bytes of the file went, by purpose; known without reading the segments.
@@ -325,7 +370,7 @@ class ContainerReader:
         source = self._source
         seen: set[int] = set()
         while (kind := source.peek()) is not None and kind & OPTIONAL:
-            if kind in seen and kind in (SectionType.TIMESTAMPS, SectionType.METADATA):
+            if kind in seen and kind in (SectionType.TIMESTAMPS, SectionType.METADATA, SectionType.AUDIO):
                 raise SyntaxViolation(f"a second {_name(kind)} section at byte {source.position}")
             seen.add(kind)
             if kind == SectionType.TIMESTAMPS:
@@ -336,6 +381,16 @@ class ContainerReader:
                 max_bytes = syntax.max_compressed_bytes(limits.MAX_METADATA_BYTES)
                 payload, _ = self._read_section(kind, max_bytes)
                 self.metadata = syntax.parse_metadata(payload)
+            elif kind == SectionType.AUDIO and not source.seekable:
+                self._sound, _ = self._read_section(kind, limits.MAX_AUDIO_BYTES)
+            elif kind == SectionType.AUDIO:
+                length = self._open_section(kind)
+                if length > limits.MAX_AUDIO_BYTES:
+                    raise LimitError(f"AUDIO: length = {length}, allowed is 0..{limits.MAX_AUDIO_BYTES}")
+                self._sound = source.position, length
+                source.skip(length, "AUDIO")
+                self._check_crc("AUDIO")
+                self._count("audio", length)
             else:
                 length = self._open_section(kind)
                 source.skip(length, _name(kind))

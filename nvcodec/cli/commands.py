@@ -14,7 +14,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -34,6 +34,7 @@ from nvcodec.core.memory import check_address_space, keep_freed_memory
 if TYPE_CHECKING:
     from nvcodec.core.frame import Frame
     from nvcodec.decoder import Decoder
+    from nvcodec.media.sound import SoundWriter
 
 __all__ = ["main"]
 
@@ -152,6 +153,7 @@ def main(context: click.Context, debug: bool) -> None:
     show_default=True,
     help="At damage in the source: stop, and write nothing, or skip: the frame before is shown once more.",
 )
+@options.audio("Leave out sound, subtitles and chapters. They do not count for a target.")
 @options.gop("Frames between P-frames. Default: by trial; of the hybrid at effort fast by a look.")
 @options.segment(
     "At most so many frames share a network and decode without the others. Default: 129; of a network, all it can."
@@ -218,7 +220,8 @@ def encode(
     click.echo(
         f"{output}: {report.model}, {report.file_bytes} bytes, {report.bpp:.4f} bpp, PSNR Y {report.psnr_y:.2f} dB, "
         f"6:1:1 {report.psnr_yuv:.2f} dB, {report.frames} frames in {format_duration(report.seconds)}"
-        + (", interruptions left out" if report.resumed else ""),
+        + (", interruptions left out" if report.resumed else "")
+        + (f", {report.sound_bytes} bytes of sound" if report.sound_bytes else ""),
         err=True,
     )
     for stages in report.stages:
@@ -253,6 +256,7 @@ def encode(
     "last good frame before them, or the first good one; all others are exact. Standard error tells which are lost, "
     "and the exit status is 3.",
 )
+@options.audio("Leave out sound, subtitles and chapters.")
 @options.threads()
 @options.overwrite()
 @click.pass_context
@@ -265,6 +269,7 @@ def decode(
     codec: str | None,
     crf: int | None,
     on_error: str,
+    audio: bool,
     threads: int | None,
     overwrite: bool,
 ) -> None:
@@ -283,7 +288,12 @@ def decode(
         total = (decoder.frame_count if stop is None else stop) - start
         pictures = decoder.frames(start, stop)
         pictures = line.count("decode", _from_zero(pictures) if start else pictures, total)
-        count = write_video(output, decoder.properties, pictures, codec=codec, crf=crf, overwrite=overwrite)
+        with _sound(decoder, start, start + total, output) if audio else nullcontext() as sound:
+            count = write_video(
+                output, decoder.properties, pictures, codec=codec, crf=crf, overwrite=overwrite, sound=sound
+            )
+            for note in sound.notes if sound else []:
+                line.warn(f"cwrv: warning: {note}")
         line.note(f"{output}: {count} frames, {count / line.elapsed_seconds:.1f} fps")
     if decoder.damage:
         for damage in decoder.damage:
@@ -304,6 +314,11 @@ def info(run: Run, source: str, as_json: bool) -> None:
 
     with _open(run, source) as decoder, StatusLine() as line, _translation_on(line):
         described = describe(decoder, source)
+        sound = decoder.container.read_sound()
+        if sound is not None:
+            from nvcodec.media.sound import Sound, tracks_of
+
+            described["sound_tracks"] = tracks_of(Sound.unpack(sound))
     click.echo(json.dumps(described, indent=2) if as_json else format_info(described))
 
 
@@ -341,6 +356,26 @@ def _open(run: Run, source: str, **settings: Any) -> Iterator[Decoder]:
     run.source = source
     with Decoder(_standard_input() if source == STDIN else source, **settings) as decoder:
         yield decoder
+
+
+@contextmanager
+def _sound(decoder: Decoder, start: int, stop: int, output: str) -> Iterator[SoundWriter | None]:
+    """That of frames ``start`` .. ``stop - 1``, None where there is none, or where ``output`` cannot have any."""
+    payload = decoder.container.read_sound()
+    if payload is None or output == STDOUT or output.lower().endswith(".y4m"):
+        yield None
+        return
+    from nvcodec.core.frame import video_seconds
+    from nvcodec.media.sound import Sound, SoundWriter
+
+    pts, video = decoder.container.pts, decoder.properties
+    end = None if stop == decoder.frame_count else video_seconds(video, pts[start], pts[stop - 1])
+    window = Fraction(0) if start else None, end
+    sound = SoundWriter(Sound.unpack(payload), (pts[start] - pts[0]) * video.time_base, window)
+    try:
+        yield sound
+    finally:
+        sound.close()
 
 
 def _standard_input() -> BinaryIO:

@@ -30,8 +30,14 @@ def _properties(info: dict[str, Any]) -> list[str]:
         ("format", f"version {info['version']}, level {info['level']}"),
         ("size", f"{info['file_bytes']} bytes, {info['bpp']:.4f} bpp, {info['bitrate'] / 1000:.1f} kbit/s"),
     ]
+    if info["sound_bytes"]:
+        rows.append(("sound", f"{info['sound_bytes']} bytes, {', '.join(map(_track, info['sound_tracks']))}"))
     rows += [(f"metadata {key}", str(value)) for key, value in (info["metadata"] or {}).items()]
     return [f"{info['file']}:", *(f"  {name:<15} {value}" for name, value in rows)]
+
+
+def _track(track: dict[str, str]) -> str:
+    return " ".join(word for word in (track["type"], track["codec"], track["language"]) if word)
 
 
 def _totals(info: dict[str, Any]) -> list[str]:

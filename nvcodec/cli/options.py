@@ -10,7 +10,20 @@ import click
 from nvcodec.cli.types import EFFORTS, FRAMES, MODELS
 from nvcodec.core.device import DEVICES
 
-__all__ = ["Option", "device", "effort", "epochs", "frames", "gop", "model", "overwrite", "seed", "segment", "threads"]
+__all__ = [
+    "Option",
+    "audio",
+    "device",
+    "effort",
+    "epochs",
+    "frames",
+    "gop",
+    "model",
+    "overwrite",
+    "seed",
+    "segment",
+    "threads",
+]
 
 Option = Callable[[Any], Any]
 """Decorates the function of a command."""
@@ -63,6 +76,10 @@ def segment(text: str) -> Option:
 
 def frames(text: str) -> Option:
     return click.option("--frames", type=FRAMES, metavar="A:B", help=text)
+
+
+def audio(text: str) -> Option:
+    return click.option("--no-audio", "audio", is_flag=True, flag_value=False, default=True, help=text)
 
 
 def overwrite() -> Option:

@@ -32,6 +32,7 @@ MAX_HEAD_BYTES: Final = 2**10
 MAX_INDEX_ENTRY_BYTES: Final = 7
 MAX_SEGMENT_PAYLOAD_BYTES: Final = 2**28
 MAX_METADATA_BYTES: Final = 2**16
+MAX_AUDIO_BYTES: Final = 2**30
 MAX_METADATA_DEPTH: Final = 32  # objects and arrays within each other
 FRAME_HASH_BYTES: Final = 16
 CRC_BYTES: Final = 4

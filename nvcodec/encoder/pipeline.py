@@ -23,7 +23,7 @@ from typing import Any, BinaryIO
 
 import torch
 
-from nvcodec.bitstream.container import Segment, program_bytes, write_container
+from nvcodec.bitstream.container import Segment, audio_bytes, program_bytes, write_container
 from nvcodec.bitstream.syntax import StreamHeader
 from nvcodec.core.device import DEVICES, check_device, choose_device
 from nvcodec.core.errors import BitstreamError, EncodeError, MismatchError, SourceWarning, TargetError
@@ -70,7 +70,8 @@ class EncodeOptions:
     ``gop``: frames between P frames, None to choose among those of the effort. ``segment``: most frames in a segment.
     ``width``: channels of the hybrid's network, None to choose by the bits there are. ``model``: the representation,
     one of MODELS. ``params``: how many numbers a network has, None to choose by the target; ``epochs``: how often it
-    sees every frame, None to choose by the effort.
+    sees every frame, None to choose by the effort. ``audio``: whether audio tracks, subtitles, chapters and title are
+    kept; they do not count for a target.
 
     Raises EncodeError for values outside their range.
     """
@@ -89,6 +90,7 @@ class EncodeOptions:
     model: str = "hybrid"
     params: float | None = None
     epochs: int | None = None
+    audio: bool = True
 
     def __post_init__(self) -> None:
         self._check_types()
@@ -131,9 +133,9 @@ class EncodeOptions:
             value, wanted = getattr(self, found.name), str(found.type).removesuffix(" | None")
             if value is None and wanted != found.type:
                 continue
-            kinds: dict[str, tuple[type, ...]] = {"int": (int,), "str": (str,), "float": (int, float)}
-            if not isinstance(value, kinds[wanted]) or isinstance(value, bool):
-                named = {"int": "a whole number", "str": "a word", "float": "a number"}[wanted]
+            kinds: dict[str, tuple[type, ...]] = {"int": (int,), "str": (str,), "float": (int, float), "bool": (bool,)}
+            if not isinstance(value, kinds[wanted]) or (isinstance(value, bool) and wanted != "bool"):
+                named = {"int": "a whole number", "str": "a word", "float": "a number", "bool": "true or false"}[wanted]
                 raise EncodeError(f"{found.name} {value!r} is not {named}")
 
 
@@ -154,7 +156,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class EncodeReport:
-    """The finished file: bits of the file on disk over luma samples, and mean PSNR over the frames (dB).
+    """The finished file: its bits on disk, less ``sound_bytes``, over luma samples, and mean PSNR over the frames (dB).
 
     ``seconds``: of all the work, that before an interruption included. ``resumed``: whether there was one."""
 
@@ -168,6 +170,7 @@ class EncodeReport:
     seconds: float
     resumed: bool = False
     model: str = "hybrid"
+    sound_bytes: int = 0
     stages: tuple[dict[str, float], ...] = ()
     """Of an implicit representation, for each segment, what its stages came to: see
     ``nvcodec.implicit.encoder.stages.Figures``."""
@@ -243,7 +246,9 @@ def encode(
             source, frames, lambda found: options.segment or _default_segment(found, refers), at_cuts=refers,
             reading=reading or ReadOptions(),
         )  # fmt: skip
-        for note in video.notes:
+        found, notes = video.sound() if options.audio else (None, [])
+        sound = None if found is None else found.pack()
+        for note in [*video.notes, *notes]:
             warnings.warn(note, SourceWarning, stacklevel=2)
         samples = video.properties.width * video.properties.height
         device = choose_device(options.device, samples)
@@ -258,7 +263,7 @@ def encode(
             checkpoint.keep(lambda: work.state(segment(), time.monotonic() - started))
 
         try:
-            data = _encode_shots(video, options, device, work, keep, progress, module)
+            data = _encode_shots(video, options, device, work, keep, progress, module, sound)
             quality = _decode_and_compare(data, video, options)
         except EncodeError:  # to go on would end in the same error
             checkpoint.discard()
@@ -269,11 +274,13 @@ def encode(
         if stream is not None:
             stream.write(data)
         checkpoint.discard()
-    bpp = 8 * len(data) / (len(video) * samples)
+    of_sound = audio_bytes(sound)
+    bpp = 8 * (len(data) - of_sound) / (len(video) * samples)
     mean = mean_psnr(quality)
     seconds = time.monotonic() - started
     return EncodeReport(
         file_bytes=len(data),
+        sound_bytes=of_sound,
         bpp=bpp,
         psnr_y=mean.y,
         psnr_u=mean.u,
@@ -340,6 +347,7 @@ def _encode_shots(
     keep: Keep,
     progress: Callable[[Progress], None] | None,
     module: implicit.Module | None,
+    sound: bytes | None,
 ) -> bytes:
     """The bytes of the file. What ``work`` holds is not done again; what is done is added to it, and kept."""
     properties, shots, count = video.properties, video.shots, len(video)
@@ -394,11 +402,14 @@ def _encode_shots(
         work.segments.append(Segment(result.payload, result.frame_hash, shot.count))
         work.stages += [result.stages] if result.stages else []
         del samples  # before those of the next one are made
-    data = write_container(header, work.segments, timestamps=timestamps, metadata=metadata, programs=work.programs)
-    if is_given and total is not None and len(data) < LEAST_SHARE * total - LEAST_MISS:
+    data = write_container(
+        header, work.segments, timestamps=timestamps, metadata=metadata, programs=work.programs, sound=sound
+    )
+    size = len(data) - audio_bytes(sound)
+    if is_given and total is not None and size < LEAST_SHARE * total - LEAST_MISS:
         raise TargetError(
             f"the target of {total:.0f} bytes is out of reach; the largest file of these frames ({options.model}, "
-            f"effort {options.effort}) takes {len(data)} bytes, {8 * len(data) / _luma_samples(video):.4g} bpp"
+            f"effort {options.effort}) takes {size} bytes, {8 * size / _luma_samples(video):.4g} bpp"
         )
     return data
 

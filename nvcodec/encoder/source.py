@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 from nvcodec.core.errors import InputError
-from nvcodec.core.frame import Frame, VideoProperties
+from nvcodec.core.frame import Frame, VideoProperties, video_seconds
 from nvcodec.encoder.cuts import CutDetector
 from nvcodec.encoder.working_domain import working_samples
+from nvcodec.media.sound import Sound, read_sound
 from nvcodec.media.video_digest import VideoDigest
 from nvcodec.media.video_io import FrameRange, ReadOptions, VideoReader, check_can_be_read_again
 
@@ -73,6 +75,7 @@ class Source:
                 digest.add(frame)
             end_shot()
             self.notes = reader.notes
+            self._start = reader.start
 
     def __len__(self) -> int:
         return len(self.pts)
@@ -81,6 +84,17 @@ class Source:
     def digest(self) -> str:
         """A hash of the samples and timestamps of all frames, and of the properties."""
         return self._digests[-1]
+
+    def sound(self) -> tuple[Sound | None, list[str]]:
+        """What the video has beside its pictures while they are shown, and notes for its user.
+
+        Raises InputError where it cannot be read.
+        """
+        if not Path(self._name).is_file():  # pictures
+            return None, []
+        first, last = self._range or (0, None)
+        end = video_seconds(self.properties, self.pts[0], self.pts[-1])
+        return read_sound(self._name, self._start, (Fraction(0) if first else None, None if last is None else end))
 
     def frames(self) -> Iterator[Frame]:
         """All frames, in order, one at a time; those that the video has got since do not count.

@@ -99,6 +99,7 @@ class VideoReader(Iterator[Frame]):
         name: the source, as given.
         properties: known as soon as the reader exists; colour tags are those of the first frame delivered.
         notes: what a user should know of what was read so far, a line each.
+        start: when the first frame delivered is shown, in seconds of the source's own clock.
 
     Raises:
         InputError: the source is missing, is not a video or has no frame in the range; and while iterating:
@@ -227,6 +228,10 @@ class VideoReader(Iterator[Frame]):
             raise InputError(f"{self.name}: no video stream")
         best = self._container.streams.best("video")
         return next((s for s in videos if best is not None and s.index == best.index), videos[0])
+
+    @property
+    def start(self) -> Fraction:
+        return self._origin * self.properties.time_base
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -29,6 +29,7 @@ from nvcodec.core.frame import UNSPECIFIED, Frame, VideoProperties
 from nvcodec.media.av_frame import to_av_frame
 from nvcodec.media.matroska import PLACEHOLDER_TITLE, set_display_aspect
 from nvcodec.media.output_file import atomic_output, check_target
+from nvcodec.media.sound import SoundWriter
 from nvcodec.media.y4m import check_frame, write_y4m
 
 __all__ = ["CODECS", "STDOUT", "OutputCodec", "check_output", "write_video"]
@@ -149,12 +150,13 @@ def write_video(
     codec: str | None = None,
     crf: int | None = None,
     overwrite: bool = False,
+    sound: SoundWriter | None = None,
 ) -> int:
     """Writes all frames and returns how many there were.
 
     The file appears whole or not at all. Its type follows from the suffix of ``path``; ``-`` is y4m on
     standard output, where a reader that hangs up early ends the writing quietly. Frame rate, sample aspect
-    ratio, colour tags and, but for y4m, timestamps are kept. hevc and av1 have no unspecified range: it
+    ratio, colour tags and, but for y4m, timestamps and ``sound`` are kept. hevc and av1 have no unspecified range: it
     becomes limited.
 
     Raises:
@@ -169,7 +171,7 @@ def write_video(
             with temporary.open("wb") as file:
                 count = write_y4m(file, properties, frames)
         else:
-            count = _encode(temporary, properties, frames, chosen, crf)
+            count = _encode(temporary, properties, frames, chosen, crf, sound)
         if count == 0:
             raise OutputError(f"no frames to write to {path}")
     return count
@@ -216,7 +218,12 @@ def _with_durations(properties: VideoProperties, frames: Iterable[Frame]) -> Ite
 
 
 def _encode(
-    path: Path, properties: VideoProperties, frames: Iterable[Frame], codec: OutputCodec, crf: int | None
+    path: Path,
+    properties: VideoProperties,
+    frames: Iterable[Frame],
+    codec: OutputCodec,
+    crf: int | None,
+    sound: SoundWriter | None,
 ) -> int:
     width, height = properties.width, properties.height
     if min(width, height) < codec.min_size:
@@ -243,14 +250,20 @@ def _encode(
                 stream.codec_context.codec_tag = "hvc1"
             if late_aspect:
                 stream.metadata["title"] = PLACEHOLDER_TITLE
+            if sound is not None:
+                sound.add_streams(container)
             for number, frame, duration in _with_durations(properties, frames):
                 picture = to_av_frame(frame, full_chroma=full_chroma)
                 picture.time_base = properties.time_base
                 picture.duration = duration
+                if sound is not None:
+                    sound.write_until(container, frame.pts * properties.time_base)
                 container.mux(stream.encode(picture))
                 count = number + 1
             if count:
                 container.mux(stream.encode())
+                if sound is not None:
+                    sound.write_until(container, None)
     except av.error.FFmpegError as error:
         if error.errno in _DISK_ERRORS:
             raise OSError(error.errno, error.strerror) from error

@@ -68,7 +68,7 @@ class CodecSettings:
 
     def options(self, bpp: float) -> EncodeOptions:
         """For one target. Raises EncodeError for values outside their range."""
-        return EncodeOptions(bpp=bpp, **asdict(self))
+        return EncodeOptions(bpp=bpp, audio=False, **asdict(self))
 
 
 def our_point(clip: Clip, bpp: float, settings: CodecSettings, store: Store, report: Report, compute: bool) -> Point:

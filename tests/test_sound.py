@@ -1,0 +1,214 @@
+"""Sound, subtitles, chapters and titles: through a file and back, packet by packet."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from av.stream import Disposition
+from run_cwrv import cwrv, fails
+
+import nvcodec
+from nvcodec.core.errors import InputError
+from nvcodec.media.sound import Sound, SoundWriter, read_sound
+
+USUAL = ("--effort", "fast", "--threads", "1", "--device", "cpu", "--quality", "45")
+RATE = 48_000
+Packets = list[tuple[Fraction, bytes]]
+
+
+def make(path: Path, codecs: tuple[str, ...], *, seconds: float = 2, late: float = 0) -> Path:
+    """A film of 48x32 with a track for each codec, in English and German, two chapters and a title. ``late``: by how
+    much the sound begins later than the pictures."""
+    with av.open(str(path), "w") as container:
+        video: Any = container.add_stream("libx264", rate=25)
+        video.width, video.height, video.pix_fmt = 48, 32, "yuv420p"
+        tracks: list[Any] = [container.add_stream(codec, rate=RATE) for codec in codecs]
+        for track, language in zip(tracks, ("eng", "deu"), strict=False):
+            track.layout, track.metadata["language"] = "stereo", language
+            track.disposition = Disposition.default if language == "deu" else Disposition(0)
+        base = Fraction(1, 1000)
+        container.set_chapters(
+            [
+                {"id": 1, "start": 0, "end": 1000, "time_base": base, "metadata": {"title": "one"}},
+                {"id": 2, "start": 1000, "end": int(1000 * seconds), "time_base": base, "metadata": {"title": "two"}},
+            ]
+        )
+        container.metadata["title"] = "a film"
+        for n in range(int(25 * seconds)):
+            picture = av.VideoFrame.from_ndarray(np.full((48, 48), 3 * n % 200, np.uint8), "yuv420p")
+            picture.pts = n
+            container.mux(video.encode(picture))
+            for k, track in enumerate(tracks):
+                t = np.arange(n * RATE // 25, (n + 1) * RATE // 25) / RATE
+                wave = (0.3 * np.sin(2 * np.pi * (440 + 220 * k) * t)).astype(np.float32)
+                frame = av.AudioFrame.from_ndarray(np.stack([wave, wave]), "fltp", "stereo")
+                frame.sample_rate, frame.time_base = RATE, Fraction(1, RATE)
+                frame.pts = n * RATE // 25 + round(late * RATE)
+                container.mux(track.encode(frame))
+        for stream in (video, *tracks):
+            container.mux(stream.encode(None))
+    return path
+
+
+def packets(path: Path | io.BytesIO, track: int = 0) -> Packets:
+    """(seconds, bytes) of the packets of an audio track."""
+    with av.open(str(path) if isinstance(path, Path) else path) as container:
+        return [
+            (p.pts * p.time_base, bytes(p))
+            for p in container.demux(container.streams.audio[track])
+            if p.size and p.pts is not None and p.time_base
+        ]
+
+
+def first_picture(path: Path) -> Fraction:
+    with av.open(str(path)) as container:
+        frame = next(container.decode(video=0))
+        assert frame.pts is not None
+        return frame.pts * frame.time_base
+
+
+Encode = Callable[..., Path]
+
+
+@pytest.fixture
+def through(tmp_path: Path) -> Encode:
+    """Encodes a file and decodes it again."""
+
+    def run(source: Path, name: str, *options: str) -> Path:
+        file, output = tmp_path / "a.cwrv", tmp_path / name
+        done = cwrv("encode", source, "-o", file, "-y", *USUAL, *options)
+        assert done.exit_code == 0, done.stderr
+        done = cwrv("decode", file, "-o", output, "-y")
+        assert done.exit_code == 0, done.stderr
+        output.with_suffix(".txt").write_text(done.stderr)
+        return output
+
+    return run
+
+
+@pytest.mark.parametrize("name", ["out.mp4", "out.mkv"])
+def test_two_tracks_are_copied(tmp_path: Path, through: Encode, name: str) -> None:
+    """Every packet is the same, at the same distance from the first picture; names and choices are kept."""
+    source = make(tmp_path / "film.mp4", ("aac", "aac"))
+    output = through(source, name)
+    for track in range(2):
+        before, after = packets(source, track), packets(output, track)
+        assert [data for _, data in before] == [data for _, data in after]
+        offset = first_picture(output) - first_picture(source)
+        assert max(abs(a - b - offset) for (a, _), (b, _) in zip(after, before, strict=True)) <= Fraction(1, 500)
+    with av.open(str(output)) as container:
+        assert [s.metadata["language"] for s in container.streams.audio] == ["eng", "deu"]
+        assert [bool(s.disposition & Disposition.default) for s in container.streams.audio] == [False, True]
+        assert container.metadata["title"] == "a film"
+        chapters = container.chapters()
+        assert [c["metadata"]["title"] for c in chapters] == ["one", "two"]
+        assert [float(c["start"] * c["time_base"]) for c in chapters] == [0, 1]
+        heard = sum(frame.samples for frame in container.decode(audio=0))
+        assert heard >= 1.95 * RATE
+
+
+def test_other_codecs_are_copied(tmp_path: Path, through: Encode) -> None:
+    source = make(tmp_path / "film.mkv", ("libopus", "flac"))
+    output = through(source, "out.mkv")
+    for track in range(2):
+        assert [d for _, d in packets(source, track)] == [d for _, d in packets(output, track)]
+
+
+def test_sound_that_begins_late_or_early(tmp_path: Path, through: Encode) -> None:
+    for late in (0.7, -0.3):
+        source = make(tmp_path / "film.mkv", ("aac",), late=late)
+        output = through(source, "out.mkv")
+        shift = first_picture(output) - first_picture(source)
+        before, after = packets(source), packets(output)
+        assert [data for _, data in before] == [data for _, data in after]
+        assert max(abs(a - b - shift) for (a, _), (b, _) in zip(after, before, strict=True)) <= Fraction(1, 500)
+
+
+@pytest.mark.parametrize(("encoded", "decoded"), [("10:40", ":"), (":", "10:40"), ("5:45", "5:35")])
+def test_parts_have_the_sound_of_that_part(tmp_path: Path, encoded: str, decoded: str) -> None:
+    """Frames 10 to 39 of 25 a second are 0.4 to 1.6 s: what begins and ends outside of that is left out."""
+    source = make(tmp_path / "film.mp4", ("aac",))
+    file, output = tmp_path / "a.cwrv", tmp_path / "a.mp4"
+    options = () if encoded == ":" else ("--frames", encoded)
+    assert cwrv("encode", source, "-o", file, *USUAL, *options).exit_code == 0
+    options = () if decoded == ":" else ("--frames", decoded)
+    assert cwrv("decode", file, "-o", output, *options).exit_code == 0
+    whole = {data: time for time, data in packets(source)}
+    found = packets(output)
+    start = Fraction(2, 5)
+    assert all(abs(whole[data] - time - start) < Fraction(1, 1000) for time, data in found)
+    step = Fraction(1024, RATE)
+    assert -step <= found[0][0] <= 0
+    assert Fraction(6, 5) - step <= found[-1][0] <= Fraction(6, 5)
+
+
+def test_what_the_output_cannot_hold_is_encoded(tmp_path: Path, through: Encode) -> None:
+    """A line says so; the length stays."""
+    source = make(tmp_path / "film.mkv", ("wavpack",))
+    output = through(source, "out.mp4")
+    assert (
+        "audio track 0 (wavpack, eng) is encoded to aac: mp4 cannot hold it" in output.with_suffix(".txt").read_text()
+    )
+    with av.open(str(output)) as container:
+        assert container.streams.audio[0].codec_context.name == "aac"
+        assert container.streams.audio[0].metadata["language"] == "eng"
+        samples = sum(frame.samples for frame in container.decode(audio=0))
+    assert abs(samples / RATE - 2) < 0.1
+    assert [d for _, d in packets(source)] == [d for _, d in packets(through(source, "out.mkv"))]
+
+
+def test_targets_are_for_the_video(tmp_path: Path) -> None:
+    """Sound does not take bits from it, and is told apart."""
+    source, file, silent = make(tmp_path / "film.mp4", ("aac",)), tmp_path / "a.cwrv", tmp_path / "b.cwrv"
+    done = cwrv("encode", source, "-o", file, *USUAL)
+    assert cwrv("encode", source, "-o", silent, *USUAL, "--no-audio").exit_code == 0
+    with nvcodec.Decoder(file) as decoder:
+        size = decoder.container.audio_bytes
+        assert decoder.container.minor == 1
+        assert decoder.account()["sound_bytes"] == size
+        payload = decoder.container.read_sound()
+    with nvcodec.Decoder(silent) as decoder:
+        assert decoder.container.minor == 0
+        assert decoder.container.read_sound() is None
+    assert payload is not None
+    assert file.stat().st_size - size == silent.stat().st_size
+    assert f", {size} bytes of sound\n" in done.stderr
+    text = cwrv("info", file).stdout
+    assert f"sound           {size} bytes, audio aac eng" in text
+    assert cwrv("info", silent).stdout.split("size")[1].split(",")[1] == text.split("size")[1].split(",")[1]  # bpp
+    assert cwrv("decode", file, "-o", tmp_path / "c.mp4", "--no-audio").exit_code == 0
+    with av.open(str(tmp_path / "c.mp4")) as container:
+        assert not container.streams.audio
+
+
+def test_a_section_that_is_no_sound(tmp_path: Path) -> None:
+    """Its CRC is right, what it holds is not: an error where it is wanted, and only there."""
+    with pytest.raises(InputError, match="ends within its offset"):
+        Sound.unpack(b"abc")
+    with pytest.raises(InputError, match="AUDIO: not a readable file"):
+        SoundWriter(Sound.unpack(bytes(99)), Fraction(0), (None, None))
+    vector = Path(__file__).parent / "vectors" / "sound.cwrv"
+    fails(cwrv("decode", vector, "-o", tmp_path / "a.mkv", "--codec", "ffv1"), 1, "AUDIO: not a readable file")
+    assert not list(tmp_path.iterdir())
+    assert cwrv("decode", vector, "-o", tmp_path / "a.mkv", "--codec", "ffv1", "--no-audio").exit_code == 0
+    assert cwrv("decode", vector, "-o", tmp_path / "a.y4m").exit_code == 0
+    assert cwrv("verify", vector).exit_code == 0
+
+
+def test_files_without_sound(tmp_path: Path) -> None:
+    source = make(tmp_path / "film.mp4", ())
+    assert read_sound(source, Fraction(0), (None, None)) == (None, [])
+    with pytest.raises(InputError, match="cannot be read"):
+        read_sound(Path(__file__), Fraction(0), (None, None))
+
+
+def test_offsets_are_packed() -> None:
+    for offset in (-(2**31), -1, 0, 7, 2**31 - 1):
+        assert Sound.unpack(Sound(offset, b"x").pack()) == Sound(offset, b"x")
