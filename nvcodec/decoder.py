@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -21,7 +21,7 @@ from nvcodec.bitstream.container import ContainerReader, Segment, StreamHeader
 from nvcodec.bitstream.salvage import SalvageReader
 from nvcodec.core.device import check_device, choose_device
 from nvcodec.core.errors import BitstreamError, ChecksumError, InputError, UnsupportedError
-from nvcodec.core.frame import Frame, VideoProperties
+from nvcodec.core.frame import FIELD_ORDERS, Frame, VideoProperties
 from nvcodec.core.parallel import thread_limit
 from nvcodec.exact.operation import Sizes
 from nvcodec.exact.program import Program
@@ -75,8 +75,13 @@ def output_planes(samples: Tensor, width: int, height: int) -> tuple[Tensor, Ten
     return luma.cpu(), rounded[4].cpu().contiguous(), rounded[5].cpu().contiguous()
 
 
-def properties_of(header: StreamHeader) -> VideoProperties:
-    """What the header says of the video."""
+def properties_of(header: StreamHeader, metadata: Mapping[str, Any] | None = None) -> VideoProperties:
+    """What the header says of the video, and METADATA of how it is shown."""
+    order = (metadata or {}).get("field_order")
+    matrix = (metadata or {}).get("display_matrix")
+    is_matrix = (
+        isinstance(matrix, list) and len(matrix) == 9 and all(type(n) is int and -(2**31) <= n < 2**31 for n in matrix)
+    )
     time_base = Fraction(header.time_base_num, header.time_base_den)
     return VideoProperties(
         width=header.width,
@@ -89,6 +94,8 @@ def properties_of(header: StreamHeader) -> VideoProperties:
         color_trc=header.transfer,
         colorspace=header.matrix,
         chroma_location=header.chroma_location,
+        field_order=order if isinstance(order, str) and order in FIELD_ORDERS else "",
+        display_matrix=tuple(matrix or ()) if is_matrix else (),
     )
 
 
@@ -148,7 +155,7 @@ class Decoder:
         self.container = SalvageReader(source) if skip_damage else ContainerReader(source)
         self.header = self.container.header
         self.device = choose_device(device, self.header.width * self.header.height)
-        self.properties = properties_of(self.header)
+        self.properties = properties_of(self.header, self.container.metadata)
         self.frame_count = self.header.frame_count
         self.geometry = FrameGeometry(self.header.width, self.header.height)
         try:

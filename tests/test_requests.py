@@ -19,6 +19,7 @@ from video_samples import properties, read, same, save_png
 
 import nvcodec
 from nvcodec.core.errors import EncodeError, InputError, NvcodecError
+from nvcodec.decoder import properties_of
 from nvcodec.encoder.pipeline import EncodeOptions, encode
 from nvcodec.media.packet_clock import PacketClock
 from nvcodec.media.picture_names import is_picture_of
@@ -233,6 +234,52 @@ def test_clocks() -> None:
             found.append(one.dts)
         assert found == expected
         assert bool(clock.jumps) == (times != expected)
+
+
+# How pictures are shown
+
+
+@pytest.mark.parametrize(("letter", "number", "word"), [("t", 2, "top"), ("b", 3, "bottom")])
+def test_interlaced_pictures(clip: Path, tmp_path: Path, letter: str, number: int, word: str) -> None:
+    """Coded as they come, which is told; which field comes first is kept to every output."""
+    source, file = tmp_path / "a.y4m", tmp_path / "a.cwrv"
+    source.write_bytes(clip.read_bytes().replace(b" Ip ", f" I{letter} ".encode(), 1))
+    done = cwrv("encode", source, "-o", file, "--quality", "30", *USUAL)
+    assert f"cwrv: warning: interlaced pictures ({word} field first) are coded as they come" in done.stderr
+    for name in ("b.y4m", "b.mp4", "b.mkv"):
+        assert cwrv("decode", file, "-o", tmp_path / name).exit_code == 0
+        with av.open(str(tmp_path / name)) as container:
+            context: Any = container.streams.video[0].codec_context
+            assert context.field_order == number
+    assert f" I{letter} ".encode() in (tmp_path / "b.y4m").read_bytes()[:60]
+    with nvcodec.Decoder(file) as decoder:
+        assert decoder.properties.field_order == (2 * letter)
+
+
+def test_rotation_is_kept(tmp_path: Path) -> None:
+    """And mirroring: what a player does with the pictures is the same for source and output."""
+    source, file, output = tmp_path / "a.mp4", tmp_path / "a.cwrv", tmp_path / "b.mp4"
+    turned = (0, 1 << 16, 0, 1 << 16, 0, 0, 0, 0, 1 << 30)  # by a quarter, and mirrored
+    write_video(source, properties(48, 32, display_matrix=turned), iter(tiny_frames(48, 32, 3)))
+    assert read(source)[0].display_matrix == turned
+    assert cwrv("encode", source, "-o", file, "--quality", "30", *USUAL).exit_code == 0
+    assert cwrv("decode", file, "-o", output).exit_code == 0
+    assert read(output)[0].display_matrix == turned
+    assert read(output)[0].width == 48
+
+
+def test_properties_in_metadata_of_another_form_are_ignored(file: Path) -> None:
+    with nvcodec.Decoder(file) as decoder:
+        header = decoder.header
+    orders: list[Any] = ["xx", 2, None]
+    matrices: list[Any] = [[1], [2**31] * 9, [True] * 9, [1.0] * 9, "123456789"]
+    for wrong in [*({"field_order": order} for order in orders), *({"display_matrix": m} for m in matrices)]:
+        found = properties_of(header, wrong)
+        assert (found.field_order, found.display_matrix) == ("", ())
+    with pytest.raises(InputError, match="nine integers"):
+        properties(display_matrix=(1, 2))
+    with pytest.raises(InputError, match="field_order"):
+        properties(field_order="top")
 
 
 # Damage in a source

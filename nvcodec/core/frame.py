@@ -11,7 +11,7 @@ source file through a ``.cwrv`` file to an output file without a table in betwee
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from fractions import Fraction
 
 import torch
@@ -34,6 +34,7 @@ MAX_TERM = 2**31 - 1
 
 RANGE_UNSPECIFIED, RANGE_LIMITED, RANGE_FULL = 0, 1, 2
 CHROMA_UNSPECIFIED, CHROMA_LEFT, CHROMA_CENTER, CHROMA_TOP_LEFT = 0, 1, 2, 3
+FIELD_ORDERS = ("tt", "bb", "tb", "bt")
 UNSPECIFIED = 2
 """H.273's "unspecified" for primaries, transfer and matrix."""
 
@@ -57,6 +58,10 @@ class VideoProperties:
         chroma_location: 0 unspecified, 1 left, 2 centre, 3 top left, 4 top, 5 bottom left, 6 bottom.
         bit_depth: bits per sample; only 8 so far.
         pix_fmt: FFmpeg's name of the sample layout; only ``yuv420p`` so far (full range included).
+        field_order: of interlaced pictures, which field is coded and which shown first, "tt", "bb", "tb" or "bt" as
+            FFmpeg has it; empty for progressive ones.
+        display_matrix: how a player is to turn and mirror the pictures: nine integers as in MP4's ``tkhd``; empty
+            where they are shown as they are.
 
     Raises:
         InputError: a value is out of its range or of the wrong type.
@@ -74,13 +79,15 @@ class VideoProperties:
     chroma_location: int = CHROMA_UNSPECIFIED
     bit_depth: int = 8
     pix_fmt: str = "yuv420p"
+    field_order: str = field(default="", repr=False)
+    display_matrix: tuple[int, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            wanted = {"int": int, "str": str, "Fraction": Fraction}[str(field.type)]
-            if not isinstance(value, wanted) or isinstance(value, bool):
-                raise InputError(f"{field.name} must be of type {field.type}, not {type(value).__name__}")
+        kinds = {"int": int, "str": str, "Fraction": Fraction, "tuple[int, ...]": tuple}
+        for found in fields(self):
+            value = getattr(self, found.name)
+            if not isinstance(value, kinds[str(found.type)]) or isinstance(value, bool):
+                raise InputError(f"{found.name} must be of type {found.type}, not {type(value).__name__}")
         self._check_integer("width", 1, MAX_DIMENSION)
         self._check_integer("height", 1, MAX_DIMENSION)
         self._check_integer("color_range", 0, 2)
@@ -89,6 +96,12 @@ class VideoProperties:
             self._check_integer(name, 0, 255)
         for name in ("frame_rate", "time_base", "sample_aspect_ratio"):
             self._check_ratio(name, zero=name == "sample_aspect_ratio")
+        if self.field_order not in ("", *FIELD_ORDERS):
+            raise InputError(f"field_order {self.field_order!r} is none of {', '.join(FIELD_ORDERS)}")
+        if len(self.display_matrix) not in (0, 9) or not all(
+            type(n) is int and -(2**31) <= n < 2**31 for n in self.display_matrix
+        ):
+            raise InputError("a display_matrix has nine integers of 32 bits")
         if self.bit_depth != 8 or self.pix_fmt != "yuv420p":
             raise InputError(f"only 8-bit yuv420p is supported, not {self.bit_depth}-bit {self.pix_fmt}")
 

@@ -356,7 +356,7 @@ def _encode_shots(
     header, ticks = _header(video)
     pts = [pts * ticks for pts in video.pts]
     timestamps = None if pts == list(header.default_pts) else pts
-    metadata = {"model": _model_name(options, module)} if options.model != HYBRID_MODEL else None
+    metadata = _metadata(properties, options, module)
     empty = [Segment(b"\0", b"\0" * 16, s.count) for s in shots]
     overhead = len(write_container(header, empty, timestamps=timestamps, metadata=metadata))
     if options.model not in REFERRING_MODELS and len(shots) > MAX_PROGRAMS:
@@ -412,6 +412,20 @@ def _encode_shots(
             f"effort {options.effort}) takes {size} bytes, {8 * size / _luma_samples(video):.4g} bpp"
         )
     return data
+
+
+def _metadata(
+    properties: VideoProperties, options: EncodeOptions, module: implicit.Module | None
+) -> dict[str, Any] | None:
+    """What the section METADATA says; None where there is nothing to say."""
+    made: dict[str, Any] = {}
+    if options.model != HYBRID_MODEL:
+        made["model"] = _model_name(options, module)
+    if properties.field_order:
+        made["field_order"] = properties.field_order
+    if properties.display_matrix:
+        made["display_matrix"] = list(properties.display_matrix)
+    return made or None
 
 
 def _luma_samples(video: Source) -> int:

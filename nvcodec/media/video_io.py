@@ -1,24 +1,25 @@
 """Video files in and out, as 8-bit 4:2:0 :class:`~nvcodec.core.frame.Frame` records.
 
 Reading is here; writing is in :mod:`nvcodec.media.video_write` and re-exported. :mod:`nvcodec.media.av_frame` says how
-other pixel formats become 4:2:0. Rotation tags are ignored: pictures come as they are stored.
+other pixel formats become 4:2:0. Pictures come as they are stored: how they are to be turned is a property.
 """
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Self, cast
+from typing import Any, Self, cast
 
 import av
 import av.error
 from av.video.reformatter import VideoReformatter
 
 from nvcodec.core.errors import InputError
-from nvcodec.core.frame import CHROMA_CENTER, MAX_TERM, UNSPECIFIED, Frame, VideoProperties
+from nvcodec.core.frame import CHROMA_CENTER, FIELD_ORDERS, MAX_TERM, UNSPECIFIED, Frame, VideoProperties
 from nvcodec.media.av_frame import plane_tags, to_planes
 from nvcodec.media.packet_clock import PacketClock
 from nvcodec.media.picture_names import check_complete, first_number, is_glob, is_numbered
@@ -40,6 +41,9 @@ __all__ = [
 DEFAULT_RATE = Fraction(25)
 """Assumed when neither container nor codec states a frame rate, as FFmpeg does."""
 
+_FIELD_ORDERS = dict(enumerate(FIELD_ORDERS, 2))
+"""By FFmpeg's numbers."""
+_AS_IT_IS = (1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
 _TS_DISCONT = cast(int, av.format.Flags.ts_discont.value)
 
 FrameRange = tuple[int, int | None]
@@ -236,6 +240,9 @@ class VideoReader(Iterator[Frame]):
     @property
     def notes(self) -> tuple[str, ...]:
         found = list(self._notes)
+        if order := self.properties.field_order:
+            first = "top" if order in ("tt", "bt") else "bottom"
+            found.append(f"interlaced pictures ({first} field first) are coded as they come; the field order is kept")
         if self._clock.jumps:
             at, by = self._clock.jumps[0]
             more = f", and {len(self._clock.jumps) - 1} times more" if len(self._clock.jumps) > 1 else ""
@@ -325,6 +332,8 @@ class VideoReader(Iterator[Frame]):
                 color_trc=_tag(picture.color_trc, context.color_trc),
                 colorspace=_tag(tags.colorspace, context.colorspace),
                 chroma_location=location or read_chroma_location(Path(self.name)),
+                field_order=_FIELD_ORDERS.get(context.field_order, ""),
+                display_matrix=_display_matrix(picture),
             )
         except InputError as error:
             raise InputError(f"{self.name}: {error}") from error
@@ -340,6 +349,14 @@ class VideoReader(Iterator[Frame]):
             return Frame(to_planes(picture, self._reformatter), pts)
         except InputError as error:
             raise InputError(f"{self.name}: {error}") from error
+
+
+def _display_matrix(picture: av.VideoFrame) -> tuple[int, ...]:
+    for data in cast(Any, picture.side_data):
+        if data.type.name == "DISPLAYMATRIX" and len(bytes(data)) == 36:
+            matrix = struct.unpack("<9i", bytes(data))
+            return () if matrix == _AS_IT_IS else matrix
+    return ()
 
 
 def _tag(code: int, fallback: int) -> int:

@@ -25,7 +25,7 @@ import av
 import av.error
 
 from nvcodec.core.errors import OutputError
-from nvcodec.core.frame import UNSPECIFIED, Frame, VideoProperties
+from nvcodec.core.frame import FIELD_ORDERS, UNSPECIFIED, Frame, VideoProperties
 from nvcodec.media.av_frame import to_av_frame
 from nvcodec.media.matroska import PLACEHOLDER_TITLE, set_display_aspect
 from nvcodec.media.output_file import atomic_output, check_target
@@ -285,4 +285,13 @@ def _configure(stream: Any, properties: VideoProperties, pix_fmt: str, options: 
     context.color_primaries = _known(properties.color_primaries, _PRIMARIES)
     context.color_trc = _known(properties.color_trc, _TRANSFERS)
     context.colorspace = _known(properties.colorspace, _MATRICES)
+    if properties.field_order:
+        order = properties.field_order
+        context.field_order = 2 + FIELD_ORDERS.index(order)
+        top_first = order in ("tt", "bt")
+        if context.name == "libx264":
+            context.flags |= av.codec.context.Flags.interlaced_dct.value
+            options = options | {"x264-params": "tff=1" if top_first else "bff=1"}
+    if properties.display_matrix:
+        stream.set_display_matrix(properties.display_matrix)
     context.options = options

@@ -31,6 +31,7 @@ __all__ = ["check_frame", "read_chroma_location", "write_y4m", "y4m_header"]
 _MAGIC = b"YUV4MPEG2 "
 _MAX_HEADER_BYTES = 1024
 _CHROMA_TAGS = {CHROMA_LEFT: "420mpeg2", CHROMA_CENTER: "420jpeg", CHROMA_TOP_LEFT: "420paldv"}
+_FIELD_TAGS = {"tt": "t", "bt": "t", "bb": "b", "tb": "b"}
 _RANGE_TAGS = {RANGE_FULL: " XCOLORRANGE=FULL", RANGE_LIMITED: " XCOLORRANGE=LIMITED"}
 
 
@@ -39,7 +40,8 @@ def y4m_header(properties: VideoProperties) -> bytes:
     rate, aspect = properties.frame_rate, properties.sample_aspect_ratio
     ratio = f"{aspect.numerator}:{aspect.denominator}" if aspect else "0:0"
     text = (
-        f"YUV4MPEG2 W{properties.width} H{properties.height} F{rate.numerator}:{rate.denominator} Ip A{ratio}"
+        f"YUV4MPEG2 W{properties.width} H{properties.height} F{rate.numerator}:{rate.denominator}"
+        f" I{_FIELD_TAGS.get(properties.field_order, 'p')} A{ratio}"
         f" C{_CHROMA_TAGS.get(properties.chroma_location, '420jpeg')}"
         f"{_RANGE_TAGS.get(properties.color_range, '')}\n"
     )
