@@ -153,6 +153,7 @@ def main(context: click.Context, debug: bool) -> None:
     show_default=True,
     help="At damage in the source: stop, and write nothing, or skip: the frame before is shown once more.",
 )
+@click.option("--strict", is_flag=True, help="Refuse what is not 8-bit 4:2:0, rather than convert it.")
 @options.audio("Leave out sound, subtitles and chapters. They do not count for a target.")
 @options.gop("Frames between P-frames. Default: by trial; of the hybrid at effort fast by a look.")
 @options.segment(
@@ -177,6 +178,7 @@ def encode(
     framerate: Fraction | None,
     stream: int | None,
     on_error: str,
+    strict: bool,
     overwrite: bool,
     **settings: Any,
 ) -> None:
@@ -213,7 +215,7 @@ def encode(
             sys.stdout.buffer if output == STDOUT else output,
             options,
             frames=frames,
-            reading=ReadOptions(framerate=framerate, stream=stream, skips_damage=on_error == "skip"),
+            reading=ReadOptions(framerate=framerate, stream=stream, skips_damage=on_error == "skip", strict=strict),
             overwrite=overwrite,
             progress=line.encoding if line.is_shown or settings["model"] != MODELS[0] else None,
         )

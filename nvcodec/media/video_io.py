@@ -43,6 +43,8 @@ DEFAULT_RATE = Fraction(25)
 
 _FIELD_ORDERS = dict(enumerate(FIELD_ORDERS, 2))
 """By FFmpeg's numbers."""
+_AS_THEY_ARE = ("yuv420p", "yuvj420p", "nv12", "nv21")
+"""Layouts whose samples are those of yuv420p."""
 _AS_IT_IS = (1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
 _TS_DISCONT = cast(int, av.format.Flags.ts_discont.value)
 
@@ -54,11 +56,13 @@ FrameRange = tuple[int, int | None]
 class ReadOptions:
     """How a source is read. ``framerate``: of pictures, which have none of their own; 25 where it is not given.
     ``stream``: which of its video streams, from 0; that which FFmpeg takes where it is not given. ``skips_damage``:
-    whether a frame that cannot be decoded shows the one before it, and is no error."""
+    whether a frame that cannot be decoded shows the one before it, and is no error. ``strict``: whether samples
+    that are not 8-bit 4:2:0 already are an error; else they are converted."""
 
     framerate: Fraction | None = None
     stream: int | None = None
     skips_damage: bool = False
+    strict: bool = False
 
 
 def parse_frame_range(text: str) -> FrameRange:
@@ -138,6 +142,7 @@ class VideoReader(Iterator[Frame]):
             self._clocked = pts is not None and bool(picture.time_base)
             self.properties = self._describe(stream, picture)
             self._origin = pts or 0
+            self._tell_conversion(picture)
             self._last_pts = -1
         except BaseException:
             self._container.close()
@@ -312,6 +317,16 @@ class VideoReader(Iterator[Frame]):
         wanted = f"{self._start}:{'' if self._end is None else self._end}"
         count = f"{self._number} frame{'s' if self._number != 1 else ''}"
         return InputError(f"{self.name}: frames {wanted} were asked for, but it has only {count}")
+
+    def _tell_conversion(self, picture: av.VideoFrame) -> None:
+        found = picture.format
+        if found.name in _AS_THEY_ARE:
+            return
+        bits = max(component.bits for component in found.components)
+        text = f"{found.name} ({bits} bits) is converted to yuv420p (8 bits)"
+        if self._options.strict:
+            raise InputError(f"{self.name}: {text}, which --strict refuses")
+        self._notes.append(text)
 
     def _describe(self, stream: av.VideoStream, picture: av.VideoFrame) -> VideoProperties:
         context = stream.codec_context
