@@ -2,7 +2,7 @@
 
 Pictures of one size come and go with every operation. By default glibc hands large pieces back to the system as soon as
 they are free, above all those of threads other than the main one, and the system clears every page anew: a decoder with
-two threads spent a quarter of its time so (BENCHMARKS.md, eleventh round).
+two threads spent a quarter of its time so (docs/experiments/hybrid.md, eleventh round).
 """
 
 from __future__ import annotations

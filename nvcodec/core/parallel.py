@@ -1,7 +1,7 @@
 """Threads: independent pieces of compiled work side by side, and how many of them there are.
 
 PyTorch has threads of its own inside each operation. On two cores and small pictures an encode took less time with one
-of them than with two (BENCHMARKS.md, eighth round), so it gets half of all.
+of them than with two (docs/experiments/hybrid.md, eighth round), so it gets half of all.
 """
 
 from __future__ import annotations

@@ -10,7 +10,8 @@ __all__ = ["training_dtype"]
 def training_dtype(device: torch.device) -> torch.dtype:
     """What a network computes in while it is trained: bfloat16 where the hardware multiplies it, else float32.
 
-    A processor without such instructions takes 14 times as long in bfloat16 (BENCHMARKS.md, eleventh round).
+    A processor without such instructions takes 14 times as long in bfloat16 (docs/experiments/hybrid.md, eleventh
+    round).
     """
     if device.type == "cuda":
         return torch.bfloat16

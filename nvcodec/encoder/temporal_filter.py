@@ -8,7 +8,8 @@ frames before and behind::
 
 d is the difference of the two samples, D the mean squared difference of their blocks, Q the quantiser parameter of
 H.265 that belongs to lambda. Shares and s follow the filter of the HM and VTM encoders (JVET-O0549), with half its s;
-the factor by blocks is ours. Chroma stays as it is: with the motion of luma it lost more than it saved (BENCHMARKS.md).
+the factor by blocks is ours. Chroma stays as it is: with the motion of luma it lost more than it saved
+(docs/experiments/hybrid.md).
 """
 
 from __future__ import annotations

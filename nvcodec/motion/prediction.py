@@ -4,7 +4,7 @@ The motion state of a decoded frame is its block field towards each of its refer
 references, their states are scaled by temporal distance and offered as candidates; what the warp reveals decides
 between them: the candidate whose two warped references agree best wins and is then refined in the same way. None of
 this costs a bit. With one reference nothing can be compared, and the field of the frame before, edges and all, lies in
-the wrong place: such a frame starts from rest (BENCHMARKS.md, "What was tried"). The grid carries the remainder::
+the wrong place: such a frame starts from rest (docs/experiments/hybrid.md). The grid carries the remainder::
 
     reference states --scale--> candidates --agreement of the warped references--> predicted motion
                                                         grid (strides 128 .. 8) --(+)--> motion
