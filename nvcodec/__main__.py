@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import signal
 
-signal.signal(signal.SIGINT, signal.SIG_DFL)  # from the first moment on, so that it ends without a traceback
+if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # from the first moment on it ends without a traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-import io  # noqa: E402
-import os  # noqa: E402
-import sys  # noqa: E402
+import io
+import os
+import sys
 
-from nvcodec.cli.commands import main  # noqa: E402
+from nvcodec.cli.commands import main
 
 __all__ = ["run"]
 

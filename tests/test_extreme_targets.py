@@ -10,7 +10,7 @@ import torch
 from conftest import tiny_frames
 from video_samples import DEMO, properties, read
 
-from nvcodec.core.errors import TargetError
+from nvcodec.core.errors import SourceWarning, TargetError
 from nvcodec.core.frame import Frame
 from nvcodec.encoder.pipeline import EncodeOptions, encode
 from nvcodec.hybrid.base import starting_tensors
@@ -53,6 +53,18 @@ def test_target_beyond_the_largest_file(crop: Path, tmp_path: Path) -> None:
     report = encode(crop, path, EncodeOptions(size=largest, **_USUAL))
     assert 0.95 <= report.file_bytes / largest <= 1.02
     assert report.psnr_yuv > 55
+
+
+def test_a_last_scene_that_needs_nothing(tmp_path: Path) -> None:
+    """The first one had its share and could have taken more: no reason to refuse the file; a line tells."""
+    source = tmp_path / "two.y4m"
+    textured = tiny_frames(64, 48, 3)
+    black = [Frame((0 * f.y + 16, 0 * f.u + 128, 0 * f.v + 128), f.pts + 3) for f in textured]
+    with source.open("wb") as file:
+        write_y4m(file, properties(64, 48), [*textured, *black])
+    with pytest.warns(SourceWarning, match="bytes that were asked for: the last scenes can take no more"):
+        report = encode(source, tmp_path / "out.cwrv", EncodeOptions(bpp=1.0, segment=3, **_USUAL))
+    assert 0.4 < report.bpp < 0.95
 
 
 @pytest.mark.parametrize("model", ["hybrid", "cwrnn"])

@@ -35,7 +35,10 @@ DECODER_ROOMS = (
 before. A new module gets its place here."""
 
 OTHER_ROOMS = (
-    ("media", "output_file matroska y4m av_frame packet_clock sound video_write source_length picture_names"),
+    (
+        "media",
+        "output_file matroska y4m av_frame packet_clock sound sound_write video_write source_length picture_names",
+    ),
     ("media", "video_io video_digest"),
     # what a representation's encoder is made of
     ("encoder", "arithmetic working_domain distortion rate_control representation power_kernels rate_kernels rate"),
@@ -67,7 +70,15 @@ def in_order(rooms: Iterable[tuple[str, str]]) -> list[str]:
 
 ORDER = in_order(DECODER_ROOMS + OTHER_ROOMS)
 
-USE_PYAV = {"media.av_frame", "media.packet_clock", "media.sound", "media.video_write", "media.video_io", "rd.anchors"}
+USE_PYAV = {
+    "media.av_frame",
+    "media.packet_clock",
+    "media.sound",
+    "media.sound_write",
+    "media.video_write",
+    "media.video_io",
+    "rd.anchors",
+}
 
 
 ONE_MODULE = {"implicit.starts"}

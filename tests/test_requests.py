@@ -150,7 +150,9 @@ def test_rates_of_pictures(pictures: Callable[..., Path], clip: Path, tmp_path: 
     assert done.exit_code == 0, done.stderr
     with nvcodec.Decoder(output) as decoder:
         assert decoder.properties.frame_rate == Fraction(24000, 1001)
-    fails(cwrv("encode", clip, "-o", tmp_path / "b.cwrv", "--framerate", "24"), 1, "a frame rate is for pictures")
+    fails(
+        cwrv("encode", clip, "-o", tmp_path / "b.cwrv", "--framerate", "24"), 1, "a frame rate is for numbered pictures"
+    )
     fails(cwrv("encode", source, "-o", tmp_path / "b.cwrv", "--framerate", "0"), 2, "no frame rate")
 
 
@@ -256,6 +258,16 @@ def test_interlaced_pictures(clip: Path, tmp_path: Path, letter: str, number: in
         assert decoder.properties.field_order == (2 * letter)
 
 
+def test_interlaced_pictures_of_any_height(tmp_path: Path) -> None:
+    """H.264 codes fields only of heights that can be divided by four: others keep the order alone."""
+    source, file, output = tmp_path / "a.y4m", tmp_path / "a.cwrv", tmp_path / "b.mp4"
+    with source.open("wb") as stream:
+        write_y4m(stream, properties(48, 38, field_order="tt"), tiny_frames(48, 38, 2))
+    assert cwrv("encode", source, "-o", file, "--quality", "40", *USUAL).exit_code == 0
+    assert cwrv("decode", file, "-o", output).exit_code == 0
+    assert len(read(output)[1]) == 2
+
+
 def test_rotation_is_kept(tmp_path: Path) -> None:
     """And mirroring: what a player does with the pictures is the same for source and output."""
     source, file, output = tmp_path / "a.mp4", tmp_path / "a.cwrv", tmp_path / "b.mp4"
@@ -332,6 +344,32 @@ def test_damage_in_a_source_can_be_skipped(tmp_path: Path) -> None:
     done = cwrv("encode", broken, "-o", tmp_path / "a.cwrv", "--on-error", "skip", "--quality", "40", *USUAL)
     assert done.exit_code == 0
     assert "cwrv: warning: 1 damaged frames show the one before them: 3" in done.stderr
+
+
+def test_a_lost_picture_between_others_that_came_before_it(tmp_path: Path) -> None:
+    """A P picture of an H.264 stream whose B pictures are shown before it: what is shown again stands in its place."""
+    path, broken = tmp_path / "a.mkv", tmp_path / "b.mkv"
+    with av.open(str(path), "w") as container:
+        video = cast(Any, container.add_stream("libx264", rate=25))
+        video.width, video.height, video.pix_fmt = 48, 32, "yuv420p"
+        video.options = {"bf": "3", "b-adapt": "0"}
+        for n in range(17):
+            shown = tiny_frames(48, 32, 17)[n].y.numpy()
+            picture = av.VideoFrame.from_ndarray(np.vstack([shown, np.full((16, 48), 128, np.uint8)]), "yuv420p")
+            picture.pts = n
+            container.mux(video.encode(picture))
+        container.mux(video.encode(None))
+    with av.open(str(path)) as container:
+        found = [(p.pts, bytes(p)) for p in container.demux(video=0) if p.size]
+    number = next(n for n in range(2, len(found) - 1) if (found[n + 1][0] or 0) < (found[n][0] or 0))
+    data = path.read_bytes()
+    at = data.index(found[number][1])
+    broken.write_bytes(data[:at] + bytes(len(found[number][1])) + data[at + len(found[number][1]) :])
+    good = read(path)[1]
+    with VideoReader(broken, options=ReadOptions(skips_damage=True)) as reader:
+        pts = [f.pts for f in reader]
+    assert pts == sorted(pts)
+    assert set(pts) <= {f.pts for f in good}
 
 
 # Values

@@ -272,7 +272,9 @@ def run(job: Job, folder: Path) -> dict[str, float]:
     variant = VARIANTS[job.variant]
     variant.take_out()
     path = folder / f"{job.variant}_{job.clip.stem}_{job.frames}_{job.bpp}.cwrv"
-    options = nvcodec.EncodeOptions(bpp=job.bpp, effort=variant.effort, model=variant.model, device="cpu", threads=1)
+    options = nvcodec.EncodeOptions(
+        bpp=job.bpp, effort=variant.effort, model=variant.model, device="cpu", threads=1, audio=False
+    )
     report_at = path.with_suffix(".json")
     if report_at.exists():
         return dict(json.loads(report_at.read_text()))

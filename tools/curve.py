@@ -47,7 +47,7 @@ def point(clip: Path, count: int | None, folder: Path, bpp: float, settings: dic
         return dict(json.loads(kept.read_text()))
     keep_freed_memory()  # as the command does
     started = time.monotonic()
-    options = nvcodec.EncodeOptions(bpp=bpp, device="cpu", **settings)
+    options = nvcodec.EncodeOptions(bpp=bpp, device="cpu", audio=False, **settings)
     report = nvcodec.encode(clip, path, options, frames=(0, count), overwrite=True)
     seconds = time.monotonic() - started
     with nvcodec.Decoder(path) as decoder:

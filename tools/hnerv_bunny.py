@@ -68,7 +68,7 @@ def main(clip: Path, folder: Path, effort: str, rates: tuple[float, ...], device
         write_y4m(stream, replace(properties, height=HEIGHT), source_frames(clip))
     for rate in rates:
         path = folder / f"{effort}-{rate:g}.cwrv"
-        options = EncodeOptions(bpp=rate, effort=effort, device=device, threads=threads)
+        options = EncodeOptions(bpp=rate, effort=effort, device=device, threads=threads, audio=False)
         report = encode(source, path, options, overwrite=True)
         with Decoder(path, device=device, threads=threads) as decoder:
             figures = [psnr_rgb(*pair, properties) for pair in zip(decoder, source_frames(clip), strict=True)]

@@ -387,9 +387,10 @@ class ContainerReader:
                 length = self._open_section(kind)
                 if length > limits.MAX_AUDIO_BYTES:
                     raise LimitError(f"AUDIO: length = {length}, allowed is 0..{limits.MAX_AUDIO_BYTES}")
-                self._sound = source.position, length
+                place = source.position
                 source.skip(length, "AUDIO")
                 self._check_crc("AUDIO")
+                self._sound = place, length
                 self._count("audio", length)
             else:
                 length = self._open_section(kind)

@@ -34,7 +34,7 @@ from nvcodec.core.memory import check_address_space, keep_freed_memory
 if TYPE_CHECKING:
     from nvcodec.core.frame import Frame
     from nvcodec.decoder import Decoder
-    from nvcodec.media.sound import SoundWriter
+    from nvcodec.media.sound_write import SoundWriter
 
 __all__ = ["main"]
 
@@ -311,16 +311,15 @@ def decode(
 @click.pass_obj
 def info(run: Run, source: str, as_json: bool) -> None:
     """Show the properties of a .cwrv file (- for standard input), and where every byte of it went."""
-    from nvcodec.account import describe
-    from nvcodec.cli.info import format_info
+    with _loading():
+        from nvcodec.account import describe
+        from nvcodec.cli.info import format_info
 
     with _open(run, source) as decoder, StatusLine() as line, _translation_on(line):
         described = describe(decoder, source)
         sound = decoder.container.read_sound()
         if sound is not None:
-            from nvcodec.media.sound import Sound, tracks_of
-
-            described["sound_tracks"] = tracks_of(Sound.unpack(sound))
+            described["sound_tracks"] = _tracks(sound)
     click.echo(json.dumps(described, indent=2) if as_json else format_info(described))
 
 
@@ -360,6 +359,17 @@ def _open(run: Run, source: str, **settings: Any) -> Iterator[Decoder]:
         yield decoder
 
 
+def _tracks(sound: bytes) -> list[dict[str, str]]:
+    """Empty where nothing can be read."""
+    from nvcodec.media.sound import Sound
+    from nvcodec.media.sound_write import tracks_of
+
+    try:
+        return tracks_of(Sound.unpack(sound))
+    except BitstreamError:
+        return []
+
+
 @contextmanager
 def _sound(decoder: Decoder, start: int, stop: int, output: str) -> Iterator[SoundWriter | None]:
     """That of frames ``start`` .. ``stop - 1``, None where there is none, or where ``output`` cannot have any."""
@@ -368,12 +378,20 @@ def _sound(decoder: Decoder, start: int, stop: int, output: str) -> Iterator[Sou
         yield None
         return
     from nvcodec.core.frame import video_seconds
-    from nvcodec.media.sound import Sound, SoundWriter
+    from nvcodec.media.sound import Sound
+    from nvcodec.media.sound_write import SoundWriter
 
     pts, video = decoder.container.pts, decoder.properties
     end = None if stop == decoder.frame_count else video_seconds(video, pts[start], pts[stop - 1])
     window = Fraction(0) if start else None, end
-    sound = SoundWriter(Sound.unpack(payload), (pts[start] - pts[0]) * video.time_base, window)
+    try:
+        sound = SoundWriter(Sound.unpack(payload), (pts[start] - pts[0]) * video.time_base, window)
+    except BitstreamError as error:
+        if not decoder.skip_damage:
+            raise
+        click.echo(f"cwrv: warning: {error}: it is left out", err=True)
+        yield None
+        return
     try:
         yield sound
     finally:

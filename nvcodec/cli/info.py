@@ -31,7 +31,9 @@ def _properties(info: dict[str, Any]) -> list[str]:
         ("size", f"{info['file_bytes']} bytes, {info['bpp']:.4f} bpp, {info['bitrate'] / 1000:.1f} kbit/s"),
     ]
     if info["sound_bytes"]:
-        rows.append(("sound", f"{info['sound_bytes']} bytes, {', '.join(map(_track, info['sound_tracks']))}"))
+        rows.append(
+            ("sound", f"{info['sound_bytes']} bytes, {', '.join(map(_track, info['sound_tracks'])) or 'unreadable'}")
+        )
     rows += [(f"metadata {key}", str(value)) for key, value in (info["metadata"] or {}).items()]
     return [f"{info['file']}:", *(f"  {name:<15} {value}" for name, value in rows)]
 
@@ -46,11 +48,17 @@ def _totals(info: dict[str, Any]) -> list[str]:
         "weights": "network weights",
         "motion": "motion",
         "blocks": "blocks",
+        "grid": "mixed residual grid",
         "latents": "latents",
         "coder_end": "end of entropy coder",
+        "audio": "sound",
     }
-    found = [(purpose, name, parts.pop(purpose)) for purpose, name in named.items()]
-    rows = [(name, count) for purpose, name, count in found if count or purpose not in ("blocks", "latents")]
+    found = [(purpose, name, parts.pop(purpose, 0.0)) for purpose, name in named.items()]
+    rows = [
+        (name, count)
+        for purpose, name, count in found
+        if count or purpose not in ("blocks", "grid", "latents", "audio")
+    ]
     return [
         "bytes by purpose",
         *(_share(name, count, total) for name, count in rows),

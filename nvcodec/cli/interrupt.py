@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import socket
 import threading
@@ -36,14 +37,15 @@ def ends_promptly(last_words: Callable[[int], str]) -> Iterator[None]:
     reader, writer = socket.socketpair()
     writer.setblocking(False)
     watcher = threading.Thread(target=_watch, args=(reader, last_words), daemon=True)
-    handlers = [signal.signal(number, lambda *_: None) for number in _SIGNALS]
+    heard = [number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    handlers = [signal.signal(number, lambda *_: None) for number in heard]
     wakeup = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
     watcher.start()
     try:
         yield
     finally:
         signal.set_wakeup_fd(wakeup)
-        for number, handler in zip(_SIGNALS, handlers, strict=True):
+        for number, handler in zip(heard, handlers, strict=True):
             signal.signal(number, handler)
         writer.close()
         watcher.join()
@@ -57,11 +59,12 @@ def ends_at_once() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    handlers = [signal.signal(number, signal.SIG_DFL) for number in _SIGNALS]
+    heard = [number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    handlers = [signal.signal(number, signal.SIG_DFL) for number in heard]
     try:
         yield
     finally:
-        for number, handler in zip(_SIGNALS, handlers, strict=True):
+        for number, handler in zip(heard, handlers, strict=True):
             signal.signal(number, handler)
 
 
@@ -71,6 +74,7 @@ def _watch(reader: socket.socket, last_words: Callable[[int], str]) -> None:
         number = received[0]
         if number in _SIGNALS:
             remove_temporaries()
-            with contextlib.suppress(OSError):
-                os.write(2, f"{CLEAR_LINE if os.isatty(2) else ''}{last_words(number)}\n".encode())
+            with contextlib.suppress(OSError, ValueError):
+                if select.select([], [2], [], 0)[1]:  # a pipe that nobody empties takes no word
+                    os.write(2, f"{CLEAR_LINE if os.isatty(2) else ''}{last_words(number)}\n".encode())
             os._exit(128 + number)

@@ -188,6 +188,8 @@ class _Work:
     """What the stages of the finished segments came to."""
     seconds: float = 0.0
     """Of work before this run."""
+    met: bool = False
+    """Whether a finished segment took what it had: then it could have taken more."""
 
     def state(self, segment: dict[str, Any], seconds: float) -> dict[str, Any]:
         return {
@@ -196,6 +198,7 @@ class _Work:
             "programs": self.programs,
             "stages": self.stages,
             "seconds": seconds,
+            "met": self.met,
         }
 
     def take_segment(self) -> dict[str, Any] | None:
@@ -399,6 +402,7 @@ def _encode_shots(
                 f"the target of {total:.0f} bytes cannot be met: segment {number} came to "
                 f"{taken} bytes at best, its share is {target.total_bytes:.0f}"
             )
+        work.met |= target.total_bytes is None or taken >= LEAST_SHARE * target.total_bytes - LEAST_MISS
         work.segments.append(Segment(result.payload, result.frame_hash, shot.count))
         work.stages += [result.stages] if result.stages else []
         del samples  # before those of the next one are made
@@ -407,6 +411,10 @@ def _encode_shots(
     )
     size = len(data) - audio_bytes(sound)
     if is_given and total is not None and size < LEAST_SHARE * total - LEAST_MISS:
+        if len(shots) > 1 and work.met:
+            text = f"{size} of the {total:.0f} bytes that were asked for: the last scenes can take no more"
+            warnings.warn(text, SourceWarning, stacklevel=3)
+            return data
         raise TargetError(
             f"the target of {total:.0f} bytes is out of reach; the largest file of these frames ({options.model}, "
             f"effort {options.effort}) takes {size} bytes, {8 * size / _luma_samples(video):.4g} bpp"

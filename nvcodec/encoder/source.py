@@ -75,7 +75,7 @@ class Source:
                 digest.add(frame)
             end_shot()
             self.notes = reader.notes
-            self._start = reader.start
+            self._start, self._offsets = reader.start, reader.clock_offsets
 
     def __len__(self) -> int:
         return len(self.pts)
@@ -94,7 +94,9 @@ class Source:
             return None, []
         first, last = self._range or (0, None)
         end = video_seconds(self.properties, self.pts[0], self.pts[-1])
-        return read_sound(self._name, self._start, (Fraction(0) if first else None, None if last is None else end))
+        return read_sound(
+            self._name, self._start, (Fraction(0) if first else None, None if last is None else end), self._offsets
+        )
 
     def frames(self) -> Iterator[Frame]:
         """All frames, in order, one at a time; those that the video has got since do not count.

@@ -12,13 +12,13 @@ from nvcodec.core.errors import InputError
 
 __all__ = ["check_complete", "first_number", "is_glob", "is_numbered", "is_picture_of"]
 
-_NUMBER = re.compile(r"%(?:0?(\d*))d")
+_NUMBER = re.compile(r"%(0?)(\d*)d")
 
 
 def is_numbered(source: str | Path) -> bool:
     """Whether a name stands for numbered pictures: it holds one ``%d`` or ``%04d``, and no file has this very name."""
     path = Path(source)
-    return len(_NUMBER.findall(path.name)) == 1 and not os.path.lexists(path)
+    return len(_NUMBER.findall(path.name.replace("%%", ""))) == 1 and not os.path.lexists(path)
 
 
 def is_glob(source: str | Path) -> bool:
@@ -44,12 +44,13 @@ def first_number(source: str | Path) -> int:
 
 def check_complete(source: str | Path) -> None:
     """Raises InputError where a number between the lowest and the highest one is missing."""
-    numbers = sorted(_numbers(source))
+    name, numbers = Path(source).name, sorted(_numbers(source))
     for before, after in pairwise(numbers):
         if after != before + 1:
-            missing = Path(source).name % (before + 1)
             more = f", {after - before - 1} in all there," if after > before + 2 else ""
-            raise InputError(f"{source}: {missing} is missing{more} but {Path(source).name % after} is there")
+            raise InputError(
+                f"{source}: {_with_number(name, before + 1)} is missing{more} but {_with_number(name, after)} is there"
+            )
 
 
 def _numbers(source: str | Path) -> set[int]:
@@ -59,13 +60,23 @@ def _numbers(source: str | Path) -> set[int]:
         found = [expression.fullmatch(entry.name) for entry in os.scandir(path.parent)]
     except OSError as error:
         raise InputError(f"{source}: no such file ({path.parent}: {error.strerror})") from error
-    numbers = {int(match[1]) for match in found if match and path.name % int(match[1]) == match[0]}
+    numbers = {int(match[1]) for match in found if match and _with_number(path.name, int(match[1])) == match[0]}
     if not numbers:
         raise InputError(f"{source}: no such file")
     return numbers
 
 
+def _with_number(name: str, number: int) -> str:
+    """The picture of that number; ``%%`` stands for a sign of its own."""
+    match = _NUMBER.search(name)
+    assert match is not None
+    digits = str(number).rjust(int(match[2] or 0), "0" if match[1] else " ")
+    return (name[: match.start()] + digits + name[match.end() :]).replace("%%", "%")
+
+
 def _expression(name: str) -> re.Pattern[str]:
     """What matches the names of pictures; its group is the number."""
-    before, after = _NUMBER.split(name)[0], _NUMBER.split(name)[-1]
-    return re.compile(re.escape(before) + r"(\d+)" + re.escape(after))
+    match = _NUMBER.search(name)
+    assert match is not None
+    before, after = (part.replace("%%", "%") for part in (name[: match.start()], name[match.end() :]))
+    return re.compile(re.escape(before) + r" *(\d+)" + re.escape(after))

@@ -199,12 +199,13 @@ class VideoReader(Iterator[Frame]):
                 options["start_number"] = str(first_number(path))
             elif is_glob(path):
                 options["pattern_type"] = "glob"
+                return av.open(str(path.absolute()), format="image2", options=options)
             elif not path.exists():
                 raise InputError(f"{self.name}: no such file")
             elif framerate is not None:
-                raise InputError(f"{self.name}: a frame rate is for pictures, this file has its own")
+                raise InputError(f"{self.name}: a frame rate is for numbered pictures and patterns of names")
             # The prefix keeps names with a colon from being read as network addresses.
-            return av.open(str(path) if "pattern_type" in options else f"file:{path}", options=options)
+            return av.open(f"file:{path}", options=options, metadata_errors="replace")
         except av.error.FileNotFoundError:
             raise InputError(f"{self.name}: no such file") from None
         except av.error.FFmpegError as error:
@@ -243,6 +244,11 @@ class VideoReader(Iterator[Frame]):
         return self._origin * self.properties.time_base
 
     @property
+    def clock_offsets(self) -> tuple[Fraction, ...]:
+        """Seconds that were added to the times of the source, from its start on and behind each jump of its clock."""
+        return tuple(self._clock.offsets)
+
+    @property
     def notes(self) -> tuple[str, ...]:
         found = list(self._notes)
         if order := self.properties.field_order:
@@ -258,19 +264,46 @@ class VideoReader(Iterator[Frame]):
         return tuple(found)
 
     def _pictures(self, stream: av.VideoStream) -> Iterator[tuple[av.VideoFrame, int | None]]:
-        """Pictures and their timestamps."""
-        for packet in self._container.demux(stream):
-            if packet.pos is not None:
-                self._read_to = packet.pos + packet.size
+        """Pictures and their timestamps. With ``skips_damage``, in the place of one that is lost, by the timestamp of
+        its packet, the one that is shown before it."""
+        lost: list[int] = []
+        for packet in self._packets(stream):
             self._clock.set(packet)
             try:
-                for picture in packet.decode():
-                    yield picture, picture.pts
+                decoded = packet.decode()
             except av.error.FFmpegError:
                 if not self._options.skips_damage or self._good is None:
                     raise
-                self._lost.append(self._number)
-                yield self._good, packet.pts
+                if packet.pts is not None:
+                    lost.append(packet.pts)
+                continue
+            for picture in decoded:
+                yield from self._repeated(lost, picture.pts)
+                yield picture, picture.pts
+        yield from self._repeated(lost, None)
+
+    def _repeated(self, lost: list[int], before: int | None) -> Iterator[tuple[av.VideoFrame, int | None]]:
+        for pts in sorted(pts for pts in lost if before is None or pts < before):
+            lost.remove(pts)
+            assert self._good is not None
+            self._lost.append(self._number)
+            yield self._good, pts
+
+    def _packets(self, stream: av.VideoStream) -> Iterator[av.Packet]:
+        packets = self._container.demux(stream)
+        while True:
+            try:
+                packet = next(packets, None)
+            except av.error.FFmpegError as error:
+                if not self._options.skips_damage or self._good is None:
+                    raise
+                self._notes.append(f"it cannot be read behind frame {self._number - 1} ({error.strerror})")
+                return
+            if packet is None:
+                return
+            if packet.pos is not None:
+                self._read_to = packet.pos + packet.size
+            yield packet
 
     def _check_whole(self) -> None:
         """At the end of the source: FFmpeg does not tell when that comes too early."""

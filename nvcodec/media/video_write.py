@@ -29,7 +29,7 @@ from nvcodec.core.frame import FIELD_ORDERS, UNSPECIFIED, Frame, VideoProperties
 from nvcodec.media.av_frame import to_av_frame
 from nvcodec.media.matroska import PLACEHOLDER_TITLE, set_display_aspect
 from nvcodec.media.output_file import atomic_output, check_target
-from nvcodec.media.sound import SoundWriter
+from nvcodec.media.sound_write import SoundWriter
 from nvcodec.media.y4m import check_frame, write_y4m
 
 __all__ = ["CODECS", "STDOUT", "OutputCodec", "check_output", "write_video"]
@@ -289,7 +289,7 @@ def _configure(stream: Any, properties: VideoProperties, pix_fmt: str, options: 
         order = properties.field_order
         context.field_order = 2 + FIELD_ORDERS.index(order)
         top_first = order in ("tt", "bt")
-        if context.name == "libx264":
+        if context.name == "libx264" and properties.height % 4 == 0 and pix_fmt == "yuv420p":  # else it has none
             context.flags |= av.codec.context.Flags.interlaced_dct.value
             options = options | {"x264-params": "tff=1" if top_first else "bff=1"}
     if properties.display_matrix:
