@@ -18,7 +18,7 @@ from pathlib import Path
 
 import click
 
-from nvcodec.cli.types import EFFORTS
+from nvcodec.cli.types import EFFORTS, MODELS
 
 
 def run(*arguments: str) -> tuple[float, int]:
@@ -41,16 +41,28 @@ def _peak(usage: resource.struct_rusage) -> int:
 @click.option("--frames", "counts", type=click.IntRange(1), multiple=True, default=(33, 66, 99), show_default=True)
 @click.option("--segment", type=click.IntRange(1), default=33, show_default=True)
 @click.option("--effort", type=click.Choice(EFFORTS), default="fast", show_default=True)
+@click.option("--model", type=click.Choice(MODELS), default=MODELS[0], show_default=True)
 @click.option("--bpp", type=float, default=0.08, show_default=True)
 @click.option("--threads", type=click.IntRange(1), default=2, show_default=True)
-def main(clip: Path, counts: tuple[int, ...], segment: int, effort: str, bpp: float, threads: int) -> None:
+def main(clip: Path, counts: tuple[int, ...], segment: int, effort: str, model: str, bpp: float, threads: int) -> None:
     """Measure encodes and decodes of the first frames of CLIP."""
     click.echo("| frames | encode, s a frame | MB | decode, s a frame | MB |\n|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         coded, decoded = str(Path(folder, "out.cwrv")), str(Path(folder, "out.y4m"))
         for count in counts:
             common = ["--threads", str(threads), "-y"]
-            options = ["--bpp", str(bpp), "--effort", effort, "--segment", str(segment), "--frames", f"0:{count}"]
+            options = [
+                "--bpp",
+                str(bpp),
+                "--effort",
+                effort,
+                "--model",
+                model,
+                "--segment",
+                str(segment),
+                "--frames",
+                f"0:{count}",
+            ]
             cells = [str(count)]
             for made in (
                 run("encode", str(clip), "-o", coded, *options, *common),
