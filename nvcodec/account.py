@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from nvcodec.bitstream.container import MAJOR
 from nvcodec.core.frame import video_seconds
 from nvcodec.decoder import Decoder
 
@@ -22,7 +21,7 @@ def describe(decoder: Decoder, name: str) -> dict[str, Any]:
     seconds = float(video_seconds(p, decoder.container.pts[0], decoder.container.pts[-1]))
     return {
         "file": name,
-        "version": f"{MAJOR}.{decoder.container.minor}",
+        "version": f"{decoder.container.major}.{decoder.container.minor}",
         "level": header.level,
         "width": p.width,
         "height": p.height,

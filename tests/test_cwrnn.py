@@ -29,6 +29,7 @@ from nvcodec.exact.tracing import place
 from nvcodec.grid.levels import GRID_STRIDES
 from nvcodec.implicit import starts
 from nvcodec.implicit.encoder import recurrent_representation, recurrent_stages
+from nvcodec.implicit.encoder.gop_trials import GopTrials
 from nvcodec.implicit.encoder.start import choose_steps, starting_point, write_trained
 from nvcodec.implicit.encoder.weight_fit import WeightFit
 from nvcodec.implicit.models.cwrnn import CWRNN, Widths
@@ -239,6 +240,19 @@ def test_a_segment_from_a_start(start: bytes, clip: Path, tmp_path: Path, monkey
     assert found["weight_bits"] < 1000
     monkeypatch.setattr(starts, "shipped_starts", dict)
     with pytest.raises(UnsupportedError, match=f"start {starts.start_name(start).hex()}"), Decoder(path) as decoder:
+        decoder.verify()
+
+
+def test_motion_that_is_not_predicted(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a trial says so, the header does, the version is 7, and the file decodes to what was meant."""
+    monkeypatch.setattr(GopTrials, "best", lambda self, on_trial: (2, False))
+    path = tmp_path / "a.cwrv"
+    encode(clip, path, replace(NARROW, quality=25), frames=(0, 3))
+    with Decoder(path) as decoder:
+        assert decoder.container.major == 7
+        assert describe(decoder, path.name)["version"] == "7.0"
+        (found,) = decoder.account()["segments"]
+        assert (found["gop"], found["motion_prediction"]) == (2, False)
         decoder.verify()
 
 

@@ -6,7 +6,8 @@ from itertools import pairwise
 
 import pytest
 
-from nvcodec.core.gop import MAX_DEPTH, MAX_GOP, CodedFrame, CodingUnit, coding_units, last_uses
+from nvcodec.core.errors import LimitError
+from nvcodec.core.gop import MAX_DEPTH, MAX_GOP, CodedFrame, CodingUnit, coding_units, last_uses, read_gop, write_gop
 
 ALL = [(frames, gop) for frames in range(1, 71) for gop in range(1, MAX_GOP + 1)]
 
@@ -115,3 +116,15 @@ def test_refuses_what_has_no_structure(frames: int, gop: int) -> None:
 def test_states_are_kept_until_their_last_use() -> None:
     units = coding_units(6, 3)
     assert last_uses(units) == {0: 2, 3: 5, 1: 4, 5: 5, 2: 4, 4: 5}
+
+
+def test_a_header_says_whether_motion_is_predicted() -> None:
+    """In one number with the length: 64 more where it is not."""
+    for gop in range(1, MAX_GOP + 1):
+        for predicts in (True, False):
+            assert read_gop(write_gop(gop, predicts)) == (gop, predicts)
+            assert all(unit.predicts == predicts for unit in coding_units(9, gop, predicts))
+    assert (write_gop(4, True), write_gop(4, False)) == (4, 68)
+    for value in (0, 2 * MAX_GOP + 1, 1000):
+        with pytest.raises(LimitError, match="gop"):
+            read_gop(value)

@@ -101,6 +101,15 @@ def test_wrong_candidate_loses_against_rest() -> None:
     assert not prediction.disagreement.any()
 
 
+def test_at_rest_only_the_disagreement_is_left() -> None:
+    found = pan()
+    rest = found.at_rest()
+    assert torch.equal(rest.disagreement, found.disagreement)
+    assert len(rest.fields) == 2
+    assert found.fields[0].any()
+    assert not any(f.any() for f in rest.fields)
+
+
 def test_prediction_is_a_function() -> None:
     once, again = pan(), pan()
     for a, b in zip((*once.fields, once.disagreement), (*again.fields, again.disagreement), strict=True):

@@ -47,7 +47,6 @@ from nvcodec.implicit.encoder import recurrent_representation, recurrent_stages,
 from nvcodec.implicit.models.cwrnn import CWRNN, Widths
 from nvcodec.media.video_io import VideoReader
 from nvcodec.motion import unit
-from nvcodec.motion.prediction import MotionPrediction
 from nvcodec.rd.bd import MIN_POINTS, Curve, bd_rate
 
 BPPS = (0.05, 0.1, 0.2)
@@ -61,12 +60,7 @@ def _put(module: ModuleType, name: str, replacement: Callable[..., Any]) -> None
 
 def _no_motion_prediction() -> None:
     predict = unit.predict_motion
-
-    def at_rest(*arguments: Any) -> MotionPrediction:
-        found = predict(*arguments)
-        return MotionPrediction(tuple(torch.zeros_like(field) for field in found.fields), found.disagreement)
-
-    _put(unit, "predict_motion", at_rest)
+    _put(unit, "predict_motion", lambda *arguments: predict(*arguments).at_rest())
 
 
 def _no_grid_motion() -> None:

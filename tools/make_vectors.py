@@ -40,7 +40,7 @@ from program_vectors import (
     residual,
 )
 
-from nvcodec.bitstream.container import Segment, StreamHeader, write_container
+from nvcodec.bitstream.container import MAJOR, NEWEST_MAJOR, Segment, StreamHeader, write_container
 from nvcodec.bitstream.syntax import parse_program
 from nvcodec.core.errors import BitstreamError
 from nvcodec.core.limits import level_for
@@ -111,6 +111,7 @@ class Plan:
     is_empty: bool = False  # nothing but what is predicted
     means_only: bool = False  # three levels, the mean of each plane
     drift: bool = False  # all motion symbols 127: fields grow to their bound
+    predicts: bool = True
 
 
 def draw(random: Random, shape: tuple[int, ...], chance: float, amplitude: int) -> np.ndarray:
@@ -164,7 +165,7 @@ def clipped_weights(random: Random, shape: NetworkShape) -> dict[str, TensorChan
 
 def make_segment(random: Random, plan: Plan, geometry: FrameGeometry) -> tuple[Segment, list[Planes]]:
     shape = NetworkShape(plan.width)
-    header = HybridHeader(plan.width, plan.gop, plan.gain_offset)
+    header = HybridHeader(plan.width, plan.gop, plan.gain_offset, plan.predicts)
     writer = HybridWriter(header, plan.changes(random, shape), geometry, plan.frames, CPU)
     outputs: dict[int, Planes] = {}
     for unit in writer.units:
@@ -212,6 +213,7 @@ def make_file(
     frames = [planes for _, segment_frames in parts for planes in segment_frames]
     optional: dict[str, Any] = {key: options.pop(key) for key in ("timestamps", "metadata", "sound") if key in options}
     optional["programs"] = [program.write() for program in programs]
+    optional["major"] = MAJOR if all(plan.predicts for plan in plans) else NEWEST_MAJOR
     header = StreamHeader(
         level=level_for(*size, max(p.frames for p in plans)),
         width=size[0],
@@ -241,6 +243,8 @@ def conforming() -> dict[str, Vector]:
     add("empty", "nothing but what is predicted", (35, 21), Plan(6, is_empty=True))
     add("p_only", "gop 1: P frames only", (35, 21), Plan(5, 24, gop=1))
     add("two_p", "gop 3 with a shorter last one: B frames of unlike distances", (33, 40), Plan(9, 24, gop=3))
+    add("unpredicted", "motion that is not predicted, and a segment where it is", (35, 21),
+        Plan(9, gop=4, predicts=False, motion=(0.3, 6)), Plan(5, gop=4))  # fmt: skip
     add("deep", "gop 16: B frames of depth 2 to 5", (17, 9), Plan(17, 24, gop=16, blocks=(0.03, 3)))
     add("deepest", "gop 64: B frames down to depth 7", (3, 2),
         Plan(34, gop=64, motion=(0.05, 4), blocks=(0.05, 4)))  # fmt: skip
@@ -351,6 +355,9 @@ def add_starts(vectors: dict[str, Vector], add: Callable[..., None]) -> None:
         ProgramPlan(program, 6, 4, least=(9, 20, 30, 40, 50, 60), start=name, code=(0.7, 30), changes=drawn_changes),
         ProgramPlan(program, 1, 1, start=name, changes=lambda random, shapes: {}),
         ProgramPlan(program, 2, 1, least=(30,) * 6, quantiser=5))  # fmt: skip
+    add("start_unpredicted", "CWRNN from its start, motion not predicted", size,
+        ProgramPlan(program, 5, 4, predicts=False, least=(9, 20, 30, 40, 50, 60), start=name,
+                    changes=lambda random, shapes: {}))  # fmt: skip
 
 
 def started_header(data: bytes) -> ImplicitHeader:
@@ -432,6 +439,8 @@ def faulty(good: dict[str, Vector]) -> dict[str, Vector]:
     data = good["one_frame"].data
     head, index, (kind, segment), end = sections_of(data)
     gop_zero = bytes([segment[0], 0]) + segment[2:]
+    gop_beyond = bytes([segment[0], 0x81, 1]) + segment[2:]
+    gop_index = bytes([index[1][0]]) + reference_leb(reference.Reader(index[1], 1).leb128("") + 1)
     odd = segment[:3] + b"\0" + segment[3:]
     index_odd = bytes([index[1][0]]) + reference_leb(reference.Reader(index[1], 1).leb128("") + 1)
     longer = segment[:-16] + bytes(11) + b"\1" + segment[-16:]
@@ -453,6 +462,7 @@ def faulty(good: dict[str, Vector]) -> dict[str, Vector]:
             "unsupported",
         ),
         "gop": ("gop 0", assembled([head, index, (kind, gop_zero), end]), "limit"),
+        "gop_beyond": ("gop 129", assembled([head, (2, gop_index), (kind, gop_beyond), end]), "limit"),
         "words": ("a byte more than whole words", assembled([head, (2, index_odd), (kind, odd), end]), "syntax"),
         "longer": (
             "three words behind the end of the stream",

@@ -99,6 +99,7 @@ class ProgramPlan:
     start: bytes = b""
     code: tuple[float, int] = (0.0, 0)
     changes: Callable[[Random, Mapping[str, tuple[int, ...]]], dict[str, TensorChange]] | None = None
+    predicts: bool = True
 
 
 def drawn(random: Random, shape: Sequence[int], chance: float, amplitude: int) -> np.ndarray:
@@ -194,7 +195,12 @@ def implicit_segment(
         changes, least, code,
     )  # fmt: skip
     writer = ImplicitWriter(
-        ImplicitHeader(number, plan.gop, plan.start), program, given, geometry, plan.frames, torch.device("cpu")
+        ImplicitHeader(number, plan.gop, plan.start, plan.predicts),
+        program,
+        given,
+        geometry,
+        plan.frames,
+        torch.device("cpu"),
     )
     outputs: dict[int, Planes] = {}
     for unit in writer.units:

@@ -107,7 +107,7 @@ def read_stream(r: Reader, max_level: int) -> Stream:
     need(r.data[:8] == SIGNATURE, "signature", "not a .cwrv file")
     r.pos = 8
     major, minor = r.u8("the version"), r.u8("the version")
-    need(major == 6, "unsupported", f"version {major}.{minor}")
+    need(major in (6, 7), "unsupported", f"version {major}.{minor}")
     head = parse_head(read_section(r, HEAD, MAX_HEAD_BYTES, crc_from=0)[1], minor, max_level)
     index_limit = MAX_INDEX_ENTRY_BYTES * head["segment_count"]
     counts, sizes = parse_index(read_section(r, INDEX, index_limit)[1], head)
@@ -294,7 +294,7 @@ def decode_hybrid(payload: bytes, count: int, height: int, width: int) -> list[P
     r = Reader(payload)
     width_index = r.u8("a segment header") & 15
     need(width_index < len(WIDTHS), "limit", f"width_index is {width_index}")
-    gop = read_gop(r)
+    gop, predicts = read_gop(r)
     gain_offset = r.u8("a segment header")
     gain_offset -= 256 * (gain_offset >= 128)
     coder = RangeDecoder(entropy_coded_data(r))
@@ -303,7 +303,9 @@ def decode_hybrid(payload: bytes, count: int, height: int, width: int) -> list[P
     states: dict[int, State] = {}
     outputs: dict[int, Planes] = {}
     for unit in coding_units(count, gop):
-        frames = [UnitFrame(n, depth, refs, [states[x] for x in refs], height, width) for n, depth, refs in unit]
+        frames = [
+            UnitFrame(n, depth, refs, [states[x] for x in refs], height, width, predicts) for n, depth, refs in unit
+        ]
         decode_unit(coder, net, probabilities, frames)
         for f in frames:
             states[f.number] = State(f.samples, f.fields, f.distances)
@@ -312,11 +314,11 @@ def decode_hybrid(payload: bytes, count: int, height: int, width: int) -> list[P
     return [outputs[n] for n in range(count)]
 
 
-def read_gop(r: Reader) -> int:
-    """9.2, 14.1."""
+def read_gop(r: Reader) -> tuple[int, bool]:
+    """9.2, 14.1: the length, and whether motion is predicted."""
     gop = r.leb128("a segment header")
-    need(1 <= gop <= 64, "limit", f"gop is {gop}")
-    return gop
+    need(1 <= gop <= 128, "limit", f"gop is {gop}")
+    return (gop, True) if gop <= 64 else (gop - 64, False)
 
 
 def entropy_coded_data(r: Reader) -> bytes:
@@ -698,6 +700,7 @@ class UnitFrame:
     states: list[State]
     height: int
     width: int
+    predicts: bool = True
     grid: dict[int, Array] = field(default_factory=dict)
     mismatch: Array = field(init=False)
     activity: Array = field(init=False)
@@ -795,7 +798,7 @@ def predict_motion(f: UnitFrame) -> None:
         best = search.run(
             [scale(v, dist[0], distance) for s in f.states for v, distance in zip(s.fields, s.distances, strict=True)]
         )
-        f.predicted = [best, scale(best, dist[1], dist[0])]
+        f.predicted = [best, scale(best, dist[1], dist[0])] if f.predicts else [np.zeros(shape, np.int64)] * 2
         disagreement = search.near(best) >> 6
     f.mismatch = disagreement
     f.activity = edge(f.predicted[0][0]) + edge(f.predicted[0][1])
@@ -1505,9 +1508,10 @@ def decode_implicit(payload: bytes, count: int, height: int, width: int, program
     program = programs[program_index]
     for node in program.of("latent", "grid"):
         need(node.p["channels"] <= MAX_LATENT_CHANNELS, "limit", f"latents of {node.p['channels']} channels")
-    gop = read_gop(r)
+    gop, predicts = read_gop(r)
     start = read_start(r.take(START_BYTES, "a segment header"), program) if payload[0] >> 4 == 2 else None
-    return ImplicitDecoder(RangeDecoder(entropy_coded_data(r)), program, count, height, width, start).decode(gop)
+    coder = RangeDecoder(entropy_coded_data(r))
+    return ImplicitDecoder(coder, program, count, height, width, start).decode(gop, predicts)
 
 
 @dataclass
@@ -1610,7 +1614,7 @@ class ImplicitDecoder:
         self.scale_lists: dict[int, Array] = {}  # by level: class x channel
         self.grids: dict[int, Array] = {}  # by level: slices x channels x rows x columns
 
-    def decode(self, gop: int) -> list[Planes]:
+    def decode(self, gop: int, predicts: bool) -> list[Planes]:
         if self.start is not None and self.start.directions:
             self.code = self.scaled(1, self.start.directions)[0]
         for node in self.program.of("conv"):
@@ -1626,7 +1630,7 @@ class ImplicitDecoder:
         last_use = {x: u for u, unit in enumerate(units) for _, _, references in unit for x in references}
         for u, unit in enumerate(units):
             frames = [
-                UnitFrame(n, depth, references, [states[x] for x in references], self.height, self.width)
+                UnitFrame(n, depth, references, [states[x] for x in references], self.height, self.width, predicts)
                 for n, depth, references in unit
             ]
             for f, stored in zip(frames, self.unit(frames), strict=True):

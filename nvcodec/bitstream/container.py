@@ -36,6 +36,7 @@ from nvcodec.core.errors import (
 __all__ = [
     "MAJOR",
     "MINOR",
+    "NEWEST_MAJOR",
     "SIGNATURE",
     "ContainerReader",
     "IndexEntry",
@@ -49,6 +50,8 @@ __all__ = [
 
 SIGNATURE: Final = b"\x89CWV\r\n\x1a\n"
 MAJOR: Final = 6
+NEWEST_MAJOR: Final = 7
+"""Of files with a segment whose motion is not predicted; in all else they are as those of ``MAJOR``."""
 MINOR: Final = 1
 """The newest one; a file has the oldest that has all it holds."""
 OPTIONAL: Final = 0x80  # this bit of a type: a reader that does not know the section skips it
@@ -106,6 +109,7 @@ def write_container(
     metadata: Mapping[str, Any] | None = None,
     programs: Sequence[bytes] = (),
     sound: bytes | None = None,
+    major: int = MAJOR,
 ) -> bytes:
     """The bytes of a whole file. ``programs``: those of the exact machine that segments name. ``sound``: payload of the
     section AUDIO.
@@ -133,7 +137,7 @@ def write_container(
         if len(sound) > limits.MAX_AUDIO_BYTES:
             raise LimitError(f"AUDIO: {len(sound)} bytes, allowed are 0..{limits.MAX_AUDIO_BYTES}")
         optional.append(_section(SectionType.AUDIO, sound))
-    start = SIGNATURE + bytes([MAJOR, 0 if sound is None else 1])
+    start = SIGNATURE + bytes([major, 0 if sound is None else 1])
     return b"".join(
         [
             start,
@@ -197,6 +201,7 @@ class ContainerReader:
     """
 
     header: StreamHeader
+    major: int
     minor: int
     """Minor version of the file; it may be newer than this reader."""
     index: tuple[IndexEntry, ...]
@@ -325,9 +330,10 @@ class ContainerReader:
             if source.read(1, "signature")[0] != expected:
                 hint = ", though it begins like one: was it transferred as text?" if position >= 4 else ""
                 raise SignatureError("not a .cwrv file" + hint)
-        major, self.minor = source.read(2, "version")
-        if major != MAJOR:
-            raise UnsupportedError(f"version {major}.{self.minor}, this decoder reads version {MAJOR}")
+        self.major, self.minor = source.read(2, "version")
+        if self.major not in (MAJOR, NEWEST_MAJOR):
+            known = f"versions {MAJOR} and {NEWEST_MAJOR}"
+            raise UnsupportedError(f"version {self.major}.{self.minor}, this decoder reads {known}")
         self._bytes["signature"] = source.position
 
         payload, offset = self._read_section(SectionType.HEAD, limits.MAX_HEAD_BYTES, crc=source.crc)

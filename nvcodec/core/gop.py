@@ -18,9 +18,11 @@ so that hardly any unit refers to the one just before it, whose frames a decoder
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-__all__ = ["MAX_DEPTH", "MAX_GOP", "CodedFrame", "CodingUnit", "coding_units", "last_uses"]
+from nvcodec.core.errors import LimitError
+
+__all__ = ["MAX_DEPTH", "MAX_GOP", "CodedFrame", "CodingUnit", "coding_units", "last_uses", "read_gop", "write_gop"]
 
 MAX_DEPTH = 7
 """Depth of the deepest B frame: GOP lengths up to 64."""
@@ -43,9 +45,11 @@ class CodedFrame:
 
 @dataclass(frozen=True)
 class CodingUnit:
-    """Frames of one depth that are coded together; all have the same number of references."""
+    """Frames of one depth that are coded together; all have the same number of references. ``predicts``: whether their
+    motion is predicted from that of their references."""
 
     frames: tuple[CodedFrame, ...]
+    predicts: bool = True
 
     @property
     def depth(self) -> int:
@@ -56,10 +60,10 @@ class CodingUnit:
         return len(self.frames[0].references)
 
 
-def coding_units(frame_count: int, gop: int) -> list[CodingUnit]:
+def coding_units(frame_count: int, gop: int, predicts: bool = True) -> list[CodingUnit]:
     """The coding units of a segment in coding order.
 
-    ``frame_count``: at least 1. ``gop``: distance between P frames, 1 .. 64.
+    ``frame_count``: at least 1. ``gop``: distance between P frames, 1 .. 64. ``predicts``: of all units.
     """
     if frame_count < 1 or not 1 <= gop <= MAX_GOP:
         raise ValueError(f"no coding structure for {frame_count} frames with GOP {gop}")
@@ -72,7 +76,19 @@ def coding_units(frame_count: int, gop: int) -> list[CodingUnit]:
         units += [first, *deeper, *rest[:1]]
         deeper = rest[1:]
         anchor = far
-    return units + deeper
+    return [replace(unit, predicts=predicts) for unit in units + deeper]
+
+
+def write_gop(gop: int, predicts: bool) -> int:
+    """What a segment header has in the place of a GOP length: that, or, where motion is not predicted, 64 more."""
+    return gop + MAX_GOP * (not predicts)
+
+
+def read_gop(value: int) -> tuple[int, bool]:
+    """GOP length, and whether motion is predicted. Raises LimitError for what is neither."""
+    if not 1 <= value <= 2 * MAX_GOP:
+        raise LimitError(f"gop {value} lies outside 1 .. {2 * MAX_GOP}")
+    return (value - 1) % MAX_GOP + 1, value <= MAX_GOP
 
 
 def _b_units(anchor: int, far: int) -> list[CodingUnit]:

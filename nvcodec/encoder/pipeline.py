@@ -23,11 +23,13 @@ from typing import Any, BinaryIO
 
 import torch
 
-from nvcodec.bitstream.container import Segment, audio_bytes, program_bytes, write_container
+from nvcodec.bitstream.bitio import BitReader
+from nvcodec.bitstream.container import MAJOR, NEWEST_MAJOR, Segment, audio_bytes, program_bytes, write_container
 from nvcodec.bitstream.syntax import StreamHeader
 from nvcodec.core.device import DEVICES, check_device, choose_device
 from nvcodec.core.errors import BitstreamError, EncodeError, MismatchError, SourceWarning, TargetError
 from nvcodec.core.frame import VideoProperties, video_seconds
+from nvcodec.core.gop import read_gop
 from nvcodec.core.limits import LEVELS, MAX_PROGRAMS, MAX_SEGMENT_FRAMES, level_for, max_segment_frames
 from nvcodec.core.metrics import FramePsnr, frame_psnr, mean_psnr
 from nvcodec.core.parallel import thread_limit
@@ -407,8 +409,9 @@ def _encode_shots(
         work.stages += [result.stages] if result.stages else []
         del samples  # before those of the next one are made
     data = write_container(
-        header, work.segments, timestamps=timestamps, metadata=metadata, programs=work.programs, sound=sound
-    )
+        header, work.segments, timestamps=timestamps, metadata=metadata, programs=work.programs, sound=sound,
+        major=MAJOR if all(map(_predicts, work.segments)) else NEWEST_MAJOR,
+    )  # fmt: skip
     size = len(data) - audio_bytes(sound)
     if is_given and total is not None and size < LEAST_SHARE * total - LEAST_MISS:
         if len(shots) > 1 and work.met:
@@ -434,6 +437,11 @@ def _metadata(
     if properties.display_matrix:
         made["display_matrix"] = list(properties.display_matrix)
     return made or None
+
+
+def _predicts(segment: Segment) -> bool:
+    """Whether the motion of a segment is predicted: its header tells behind the first byte, whatever it is."""
+    return read_gop(BitReader(segment.payload[1:]).leb128("gop"))[1]
 
 
 def _luma_samples(video: Source) -> int:

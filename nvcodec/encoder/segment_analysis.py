@@ -57,11 +57,13 @@ def usual_importance(depth: int) -> float:
 
 @dataclass(frozen=True)
 class SegmentSource:
-    """``samples``: (T, 6, h, w) working samples of the source, 10 bits, float32."""
+    """``samples``: (T, 6, h, w) working samples of the source, 10 bits, float32. ``gop``, ``predicts``: as the header
+    of the segment has them."""
 
     samples: Tensor
     geometry: FrameGeometry
     gop: int
+    predicts: bool = True
 
     @property
     def luma_samples(self) -> int:
@@ -103,7 +105,7 @@ class SegmentAnalysis(ABC):
 
     def __init__(self, source: SegmentSource) -> None:
         self.source = source
-        self.units = coding_units(len(source.samples), source.gop)
+        self.units = coding_units(len(source.samples), source.gop, source.predicts)
         self.reports: list[UnitReport | None] = []
         self.states: dict[int, FrameState] = {}
         self.forecasts: list[FrameForecast] = []

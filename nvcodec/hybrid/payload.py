@@ -23,7 +23,7 @@ from torch import Tensor
 from nvcodec.bitstream.bitio import BitReader, BitWriter
 from nvcodec.core.errors import LimitError, SyntaxViolation
 from nvcodec.core.fixedpoint import exact_inference
-from nvcodec.core.gop import MAX_GOP, coding_units, last_uses
+from nvcodec.core.gop import coding_units, last_uses, read_gop, write_gop
 from nvcodec.core.parallel import in_turn, thread_count
 from nvcodec.entropy.symbols import SymbolReader, SymbolWriter
 from nvcodec.entropy.weights import TensorChange
@@ -45,17 +45,19 @@ HYBRID = 0
 
 @dataclass(frozen=True)
 class HybridHeader:
-    """``width``: channels of the cell. ``gop``: frames between P frames. ``gain_offset``: see segment_tensors."""
+    """``width``: channels of the cell. ``gop``: frames between P frames. ``gain_offset``: see segment_tensors.
+    ``predicts``: whether motion is predicted."""
 
     width: int
     gop: int
     gain_offset: int
+    predicts: bool = True
 
     def write(self) -> bytes:
         writer = BitWriter()
         writer.u(HYBRID, 4)
         writer.u(WIDTHS.index(self.width), 4)
-        writer.leb128(self.gop)
+        writer.leb128(write_gop(self.gop, self.predicts))
         writer.su(self.gain_offset, 8)
         return writer.finish()
 
@@ -65,13 +67,11 @@ class HybridHeader:
         reader = BitReader(payload)
         reader.u(4, "representation")
         index = reader.u(4, "width_index")
-        gop = reader.leb128("gop")
+        gop, predicts = read_gop(reader.leb128("gop"))
         offset = reader.su(8, "gain_offset")
         if index >= len(WIDTHS):
             raise LimitError(f"width_index {index}: there are {len(WIDTHS)} widths")
-        if not 1 <= gop <= MAX_GOP:
-            raise LimitError(f"gop {gop} lies outside 1 .. {MAX_GOP}")
-        return HybridHeader(WIDTHS[index], gop, offset), reader.byte_offset
+        return HybridHeader(WIDTHS[index], gop, offset, predicts), reader.byte_offset
 
 
 class HybridWriter:
@@ -87,7 +87,7 @@ class HybridWriter:
     ) -> None:
         self.header = header
         self.geometry = geometry
-        self.units = coding_units(frames, header.gop)
+        self.units = coding_units(frames, header.gop, header.predicts)
         self.states: dict[int, FrameState] = {}
         self._uses = last_uses(self.units)
         self._next = 0
@@ -139,7 +139,7 @@ class HybridDecoder:
         self.header, start = HybridHeader.parse(payload)
         self.geometry = geometry
         self._frames = frames
-        self.units = coding_units(frames, self.header.gop)
+        self.units = coding_units(frames, self.header.gop, self.header.predicts)
         self._symbols = SymbolReader(payload[start:])
         tensors = segment_tensors(self._symbols, self.header.width, self.header.gain_offset)
         self.network = Network(NetworkShape(self.header.width), tensors).to(device)

@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 
 from nvcodec.bitstream.bitio import BitReader, BitWriter
-from nvcodec.core.errors import LimitError, SyntaxViolation
+from nvcodec.core.errors import SyntaxViolation
 from nvcodec.core.fixedpoint import exact_inference
-from nvcodec.core.gop import MAX_GOP, CodingUnit, last_uses
+from nvcodec.core.gop import CodingUnit, last_uses, read_gop, write_gop
 from nvcodec.entropy.symbols import SymbolChannel, SymbolReader, SymbolWriter
 from nvcodec.entropy.weights import TensorChange
 from nvcodec.exact.arithmetic import activation_bound
@@ -47,17 +47,19 @@ IMPLICIT, IMPLICIT_FROM_START = 1, 2
 @dataclass(frozen=True)
 class ImplicitHeader:
     """``program``: index of the PROGRAM section. ``gop``: frames between P frames; where frames have no references,
-    frames of a coding unit. ``start``: name of what code and differences change, empty if from nothing."""
+    frames of a coding unit. ``start``: name of what code and differences change, empty if from nothing. ``predicts``:
+    whether motion is predicted."""
 
     program: int
     gop: int
     start: bytes = b""
+    predicts: bool = True
 
     def write(self) -> bytes:
         writer = BitWriter()
         writer.u(IMPLICIT_FROM_START if self.start else IMPLICIT, 4)
         writer.u(self.program, 4)
-        writer.leb128(self.gop)
+        writer.leb128(write_gop(self.gop, self.predicts))
         return writer.finish() + self.start
 
     @staticmethod
@@ -66,13 +68,11 @@ class ImplicitHeader:
         reader = BitReader(payload)
         has_start = reader.u(4, "representation") == IMPLICIT_FROM_START
         index = reader.u(4, "program_index")
-        gop = reader.leb128("gop")
+        gop, predicts = read_gop(reader.leb128("gop"))
         if index >= programs:
             raise SyntaxViolation(f"program_index {index}: the file has {programs} programs")
-        if not 1 <= gop <= MAX_GOP:
-            raise LimitError(f"gop {gop} lies outside 1 .. {MAX_GOP}")
         start = bytes(reader.u(8, "start") for _ in range(NAME_BYTES)) if has_start else b""
-        return ImplicitHeader(index, gop, start), reader.byte_offset
+        return ImplicitHeader(index, gop, start, predicts), reader.byte_offset
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class _Segment:
         shapes = program.shapes(sizes)
         self.levels = {node.level: shapes[n] for n, node in sorted(program.of(LatentInput), key=lambda x: x[1].level)}
         grids = {node.level: (n, node.slices) for n, node in sorted(program.of(GridInput), key=lambda x: x[1].level)}
-        self.units = units_of(program, frames, header.gop)
+        self.units = units_of(program, frames, header.gop, header.predicts)
         self.uses = last_uses(self.units)
         self.states: dict[int, ImplicitState] = {}
         self.unit_bits: list[UnitBits] = []
@@ -231,6 +231,7 @@ class ImplicitDecoder:
             "header_bytes": self._header_bytes,
             "program": segment.header.program,
             "gop": segment.header.gop,
+            "motion_prediction": segment.header.predicts,
             "parameters": count + sum(len(found.bias) for found in segment.convolutions.values()),
             "weights": count,
             "zero_weights": sum(int((weight == 0).sum()) for weight in weights),

@@ -70,10 +70,10 @@ class CodedUnit:
     quantiser: int
 
 
-def units_of(program: Program, frames: int, gop: int) -> list[CodingUnit]:
+def units_of(program: Program, frames: int, gop: int, predicts: bool = True) -> list[CodingUnit]:
     """The coding units of a segment: those of the hierarchy, or, where frames have no references, runs of ``gop``."""
     if program.refers:
-        return coding_units(frames, gop)
+        return coding_units(frames, gop, predicts)
     starts = range(0, frames, gop)
     return [CodingUnit(tuple(CodedFrame(n, 0, ()) for n in range(s, min(s + gop, frames)))) for s in starts]
 

@@ -17,7 +17,7 @@ Vectors and symbols lie in the CPU's memory, where symbols are coded, on whateve
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -76,6 +76,10 @@ class MotionPrediction:
 
     fields: tuple[Tensor, ...]
     disagreement: Tensor
+
+    def at_rest(self) -> MotionPrediction:
+        """What is left of it where motion is not predicted: fields of zeros, and where the references disagree."""
+        return replace(self, fields=tuple(torch.zeros_like(field) for field in self.fields))
 
 
 def scale_vectors(vectors: Tensor, numerator: int, denominator: int) -> Tensor:

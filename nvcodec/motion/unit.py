@@ -49,12 +49,13 @@ def predict_unit(unit: CodingUnit, states: Mapping[int, FrameState], geometry: F
     predictions: dict[int, MotionPrediction] = {}
 
     def predict(frame: CodedFrame) -> None:
-        predictions[frame.display] = predict_motion(
+        found = predict_motion(
             tuple(states[r].appearance for r in frame.references),
             tuple(states[r].motion for r in frame.references),
             frame.distances,
             geometry,
         )
+        predictions[frame.display] = found if unit.predicts else found.at_rest()
 
     for reference in {r for frame in unit.frames for r in frame.references}:
         states[reference].appearance.prepare()

@@ -240,7 +240,7 @@ def encode_segment(
         if not effort.tuning:
             _follow_target(work, wanted)
         work.final = FinalPass(
-            HybridHeader(width, source.gop, twin.gain_offset),
+            HybridHeader(width, source.gop, twin.gain_offset, source.predicts),
             _affordable(twin, fit, wanted),
             replace(work.settings, effort=effort.final, train=False, collect=False),
             wanted,
@@ -310,7 +310,7 @@ def _affordable(twin: Twin, fit: SegmentFit, wanted: float | None) -> dict[str, 
     while True:
         learned = quantise_network(twin, fit.sensitivity, price)
         changes = learned | gain_changes(twin)
-        header = HybridHeader(twin.shape.width, fit.source.gop, twin.gain_offset)
+        header = HybridHeader(twin.shape.width, fit.source.gop, twin.gain_offset, fit.source.predicts)
         weights = HybridWriter(header, changes, fit.source.geometry, 1, fit.source.samples.device).weight_bits
         if not learned or wanted is None or weights <= _WEIGHT_SHARE * wanted:
             return changes

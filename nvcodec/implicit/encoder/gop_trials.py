@@ -1,5 +1,6 @@
-"""Which GOP length suits a segment of a recurrent network: its first frames are fitted with each, by the network as it
-starts. One pass costs a small part of an encode, and tells much more than the look ahead."""
+"""Which GOP length suits a segment of a recurrent network, and whether its motion is to be predicted: its first frames
+are fitted with each choice, by the network as it starts. One pass costs a small part of an encode, and tells much more
+than the look ahead."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ TRIAL_FRAMES = 17
 
 class GopTrials:
     """``gops``: lengths to choose among, the usual one first; ``made``: the network as it starts, from the sizes;
-    ``lmbda``: about that of the encode. ``scores``: of the lengths tried so far, dB at equal size."""
+    ``lmbda``: about that of the encode. ``scores``: of what was tried so far, dB at equal size: first of all lengths,
+    then of the best two of them, where that makes a difference, without prediction of motion."""
 
     def __init__(
         self,
@@ -41,21 +43,32 @@ class GopTrials:
         self._made, self._highest_lmbda = made, lmbda * USUAL_IMPORTANCE
         self.scores = list(scores)
 
-    def best(self, on_trial: Callable[[int], None] = lambda gop: None) -> int:
-        """Try the lengths that are still to be tried; where there is but one, it is taken as it is. ``on_trial``: told
-        of each once it is through."""
-        if len(self.gops) == 1:
-            return self.gops[0]
-        for gop in self.gops[len(self.scores) :]:
-            self.scores.append(self._score(gop))
-            on_trial(gop)
-        return self.gops[max(range(len(self.gops)), key=self.scores.__getitem__)]
+    def best(self, on_trial: Callable[[int, bool], None] = lambda gop, predicts: None) -> tuple[int, bool]:
+        """The length, and whether motion is predicted. Tries what is still to be tried; where there is but one choice,
+        it is taken as it is. ``on_trial``: told of each once it is through."""
+        choices = [(gop, True) for gop in self.gops]
+        if len(choices) == 1 and not self._unpredicted(choices):
+            return choices[0]
+        self._try(choices, on_trial)
+        ranks = sorted(range(len(choices)), key=lambda n: -self.scores[n])
+        choices += self._unpredicted([choices[n] for n in ranks[:2]])
+        self._try(choices, on_trial)
+        return choices[max(range(len(choices)), key=self.scores.__getitem__)]
 
-    def _score(self, gop: int) -> float:
+    def _try(self, choices: Sequence[tuple[int, bool]], on_trial: Callable[[int, bool], None]) -> None:
+        for choice in choices[len(self.scores) :]:
+            self.scores.append(self._score(*choice))
+            on_trial(*choice)
+
+    def _unpredicted(self, choices: Sequence[tuple[int, bool]]) -> list[tuple[int, bool]]:
+        """Where frames lie between two references: others begin at rest in any case."""
+        return [(gop, False) for gop, _ in choices if gop > 1 and len(self._sample.samples) > 2]
+
+    def _score(self, gop: int, predicts: bool) -> float:
         sizes = Sizes(self._sample.geometry.half, self._sample.geometry.blocks, len(self._sample.samples))
         module = self._made(sizes).to(self._sample.samples.device)
         place(module, sizes)
-        fit = RecurrentFit(replace(self._sample, gop=gop), appearance_context())
+        fit = RecurrentFit(replace(self._sample, gop=gop, predicts=predicts), appearance_context())
         fit.look_ahead(motion_weights(), self._highest_lmbda, lambda report: None)
         fit.filter_sources(self._highest_lmbda)
         fit.weigh(self._highest_lmbda)

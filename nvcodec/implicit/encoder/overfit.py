@@ -38,7 +38,7 @@ def record_part(record: UnitRecord, b: int) -> UnitRecord:
 
     return replace(
         record,
-        unit=type(record.unit)((record.unit.frames[b],)),
+        unit=replace(record.unit, frames=(record.unit.frames[b],)),
         prediction=cut(record.prediction),
         difference=cut(record.difference),
         residual={level: x[b : b + 1] for level, x in record.residual.items()},

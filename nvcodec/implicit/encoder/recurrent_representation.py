@@ -103,14 +103,17 @@ class RecurrentEncoder:
 
         source = SegmentSource(samples, geometry, self.gops[0])
         if kept is None or "gop" not in kept:
-            gop = self._best_gop(source, trial_lmbda(source, target), seed, on_unit, kept, keep)
+            gop, predicts = self._best_gop(source, trial_lmbda(source, target), seed, on_unit, kept, keep)
             kept = None
         else:
-            gop, kept = kept["gop"], kept["work"]
-        source = replace(source, gop=gop)
+            gop, predicts, kept = kept["gop"], kept["predicts"], kept["work"]
+        source = replace(source, gop=gop, predicts=predicts)
         task = RecurrentTask(source, self._build, self._load, target, self.effort, seed, index, overhead)
         coded = encode_recurrent(
-            task, on_unit, kept=kept, keep=lambda state: keep(lambda: {"gop": gop, "work": state()})
+            task,
+            on_unit,
+            kept=kept,
+            keep=lambda state: keep(lambda: {"gop": gop, "predicts": predicts, "work": state()}),
         )
         self.programs[:] = known
         return coded
@@ -123,7 +126,7 @@ class RecurrentEncoder:
         on_unit: Callable[[StageReport], None],
         kept: dict[str, Any] | None,
         keep: Keep,
-    ) -> int:
+    ) -> tuple[int, bool]:
         def started(sizes: Sizes) -> nn.Module:
             torch.manual_seed(seed)
             module = self._build(sizes)
@@ -133,9 +136,9 @@ class RecurrentEncoder:
 
         trials = GopTrials(source, self.gops, started, lmbda, kept["scores"] if kept else ())
 
-        def tried(gop: int) -> None:
+        def tried(gop: int, predicts: bool) -> None:
             keep(lambda: {"scores": trials.scores})
-            on_unit(StageReport(f"try GOP {gop}", 0, 0.0))
+            on_unit(StageReport(f"try GOP {gop}{'' if predicts else ', motion not predicted'}", 0, 0.0))
 
         return trials.best(tried)
 

@@ -288,7 +288,9 @@ def encode_recurrent(
     work.enters()
     assert work.weights is not None
     payload_bits = _wanted_bits(task, work.traced)  # without a start the program is another one than at first
-    header = ImplicitHeader(task.program_index(work.traced.program.write()), fit.source.gop, work.weights.start.name)
+    header = ImplicitHeader(
+        task.program_index(work.traced.program.write()), fit.source.gop, work.weights.start.name, fit.source.predicts
+    )
     coding = FinalCoding(
         fit, work.traced, work.weights, header, payload_bits, work.highest_lmbda, effort.final, work.final
     )
