@@ -81,7 +81,9 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Calls:
         frame_count = 4
         damage = ()
         header = SimpleNamespace(level=1, frame_count=4, frame_duration=1)
-        container = SimpleNamespace(minor=0, metadata={"title": "x"}, pts=(0, 1, 2, 3), read_sound=lambda: None)
+        container = SimpleNamespace(
+            major=6, minor=0, metadata={"title": "x"}, pts=(0, 1, 2, 3), read_sound=lambda: None
+        )
 
         def __init__(self, source: Any, **options: Any) -> None:
             calls.opened.append((source, options))

@@ -33,6 +33,7 @@ def test_every_part_is_found_and_replaced(ablation: dict[str, Any], monkeypatch:
         (stages, "quantise_network"),
         (weight_changes, "_choose_symbols"),
         (recurrent_representation, "load_start"),
+        (recurrent_representation, "starting_point"),
         (recurrent_representation, "CWRNN"),
         (fit, "descended_levels"),
     )

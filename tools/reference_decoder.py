@@ -1614,7 +1614,7 @@ class ImplicitDecoder:
         self.scale_lists: dict[int, Array] = {}  # by level: class x channel
         self.grids: dict[int, Array] = {}  # by level: slices x channels x rows x columns
 
-    def decode(self, gop: int, predicts: bool) -> list[Planes]:
+    def decode(self, gop: int, predicts: bool = True) -> list[Planes]:
         if self.start is not None and self.start.directions:
             self.code = self.scaled(1, self.start.directions)[0]
         for node in self.program.of("conv"):
