@@ -592,7 +592,7 @@ def test_errors_of_segments() -> None:
         (place, 0x30, "unsupported"),
         (place, 0x11, "syntax"),
         (place + 1, 0, "limit"),
-        (place + 1, 65, "limit"),
+        (place + 1, 129, "limit"),
         (place + len(payload) - 1, payload[-1] ^ 1, "checksum"),
     ):
         with pytest.raises(basics.DecodeError, match=f"^{error}: "):
