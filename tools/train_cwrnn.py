@@ -266,6 +266,8 @@ def main(
         Overfit(module, torch.load(path, weights_only=False), Simulation(), refines=False)
         for path in ([] if segments is None else sorted(segments.glob("*.pt")))
     ]
+    if segments is not None and not given:
+        raise click.ClickException(f"{segments} holds no segments")
     pool: list[Overfit] = []
     begun, before, next_measure, losses = time.monotonic(), training.seconds, training.seconds, [0.0]
     low, high = map(math.log, _LAMBDAS)
