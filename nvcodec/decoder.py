@@ -21,7 +21,7 @@ from nvcodec.bitstream.container import ContainerReader, Segment, StreamHeader
 from nvcodec.bitstream.salvage import SalvageReader
 from nvcodec.core.device import check_device, choose_device
 from nvcodec.core.errors import BitstreamError, ChecksumError, InputError, UnsupportedError
-from nvcodec.core.frame import FIELD_ORDERS, Frame, VideoProperties
+from nvcodec.core.frame import FIELD_ORDERS, Frame, VideoProperties, plane_bytes
 from nvcodec.core.parallel import thread_limit
 from nvcodec.exact.operation import Sizes
 from nvcodec.exact.program import Program
@@ -62,17 +62,22 @@ class FrameHash:
 
     def add(self, planes: tuple[Tensor, Tensor, Tensor]) -> None:
         for plane in planes:
-            self._hash.update(plane.contiguous().numpy().tobytes())
+            self._hash.update(plane_bytes(plane))
 
     def digest(self) -> bytes:
         return self._hash.digest()
 
 
-def output_planes(samples: Tensor, width: int, height: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Working samples (6, h, w), 10 bits, to 8-bit planes on the CPU: ``min(255, (x + 2) >> 2)``, cropped."""
-    rounded = torch.floor((samples + 2) * 0.25).clamp(0, 255).to(torch.uint8)
-    luma = unpack_luma(rounded[:4])[:height, :width].contiguous()
-    return luma.cpu(), rounded[4].cpu().contiguous(), rounded[5].cpu().contiguous()
+def output_planes(samples: Tensor, width: int, height: int, bit_depth: int = 8) -> tuple[Tensor, Tensor, Tensor]:
+    """Working samples (6, h, w), 10 bits, to planes on the CPU, cropped: in 8 bits ``min(255, (x + 2) >> 2)``, uint8,
+    in 10 bits as they are, uint16."""
+    if bit_depth == 8:
+        out = torch.floor((samples + 2) * 0.25).clamp(0, 255).to(torch.uint8)
+    else:
+        out = samples.to(torch.int16)
+    planes = unpack_luma(out[:4])[:height, :width], out[4], out[5]
+    y, u, v = (plane.cpu().contiguous() for plane in planes)
+    return (y, u, v) if bit_depth == 8 else (y.view(torch.uint16), u.view(torch.uint16), v.view(torch.uint16))
 
 
 def properties_of(header: StreamHeader, metadata: Mapping[str, Any] | None = None) -> VideoProperties:
@@ -82,6 +87,12 @@ def properties_of(header: StreamHeader, metadata: Mapping[str, Any] | None = Non
     is_matrix = (
         isinstance(matrix, list) and len(matrix) == 9 and all(type(n) is int and -(2**31) <= n < 2**31 for n in matrix)
     )
+
+    def numbers(name: str, count: int) -> tuple[int, ...]:
+        found = (metadata or {}).get(name)
+        is_right = isinstance(found, list) and len(found) == count
+        return tuple(found or ()) if is_right and all(type(n) is int and 0 <= n < 2**32 for n in found or ()) else ()
+
     time_base = Fraction(header.time_base_num, header.time_base_den)
     return VideoProperties(
         width=header.width,
@@ -95,7 +106,10 @@ def properties_of(header: StreamHeader, metadata: Mapping[str, Any] | None = Non
         colorspace=header.matrix,
         chroma_location=header.chroma_location,
         field_order=order if isinstance(order, str) and order in FIELD_ORDERS else "",
+        bit_depth=8 + header.bit_depth_minus8,
         display_matrix=tuple(matrix or ()) if is_matrix else (),
+        mastering_display=numbers("mastering_display", 10),
+        content_light=numbers("content_light", 2),
     )
 
 
@@ -288,14 +302,14 @@ class Decoder:
         """Frames ``start`` .. ``stop - 1`` of one segment, as soon as display order allows."""
         stop = min(stop, segment.frame_count)
         whole = start == 0 and stop == segment.frame_count
-        digest = FrameHash()
+        digest, p = FrameHash(), self.properties
         waiting: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
         due = start
         for decoded in self._segment_samples(number, segment, range(start, stop)):
             with thread_limit(self.threads):
                 for display, samples in decoded.items():
                     if start <= display < stop:
-                        waiting[display] = output_planes(samples, self.header.width, self.header.height)
+                        waiting[display] = output_planes(samples, p.width, p.height, p.bit_depth)
             while due in waiting:
                 planes = waiting.pop(due)
                 digest.add(planes)

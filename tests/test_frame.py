@@ -33,8 +33,9 @@ def test_records_show_their_shapes() -> None:
         ({"color_range": 3}, "color_range is 3"),
         ({"colorspace": 256}, "colorspace is 256"),
         ({"chroma_location": 7}, "chroma_location is 7"),
-        ({"bit_depth": 10}, "only 8-bit yuv420p"),
-        ({"pix_fmt": "yuv444p"}, "only 8-bit yuv420p"),
+        ({"bit_depth": 9}, "bit_depth is 9; it must be 8 or 10"),
+        ({"mastering_display": (1,) * 9}, "mastering_display is .*; it must be 10 integers"),
+        ({"content_light": (1, -1)}, "content_light is .*; it must be 2 integers"),
     ],
 )
 def test_properties_check_themselves(changes: dict[str, Any], message: str) -> None:

@@ -37,7 +37,7 @@ before. A new module gets its place here."""
 OTHER_ROOMS = (
     (
         "media",
-        "output_file matroska y4m av_frame packet_clock sound sound_write video_write source_length picture_names",
+        "output_file matroska y4m av_frame hdr packet_clock sound sound_write video_write source_length picture_names",
     ),
     ("media", "video_io video_digest"),
     # what a representation's encoder is made of
@@ -72,6 +72,7 @@ ORDER = in_order(DECODER_ROOMS + OTHER_ROOMS)
 
 USE_PYAV = {
     "media.av_frame",
+    "media.hdr",
     "media.packet_clock",
     "media.sound",
     "media.sound_write",

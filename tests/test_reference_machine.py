@@ -388,7 +388,8 @@ def file_of(
     machine.check_program(parsed, reference.picture_of({"level": 1, "width": width, "height": height}))
     coder = Drawing(seed, {9: (208, 264), 6: (8, 40), 4: (0, 3)})
     tensors = reference.read_start(start, parsed) if start else None
-    frames = reference.ImplicitDecoder(coder, parsed, count, height, width, tensors).decode(gop)
+    made = reference.ImplicitDecoder(coder, parsed, count, height, width, tensors).decode(gop)
+    frames = [reference.output_planes(samples, 8) for samples in made]
     segment = bytes([0x20 if start else 0x10]) + leb(gop) + start + coder.coded() + reference.frame_hash(frames)
     section_bytes = 1 + len(leb(len(segment))) + len(segment) + 4
     data = reference.SIGNATURE + b"\6\0"

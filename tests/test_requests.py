@@ -295,16 +295,25 @@ def test_properties_in_metadata_of_another_form_are_ignored(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("pix_fmt", "bits"), [("yuv420p10le", 10), ("yuv422p", 8), ("yuv444p", 8), ("gray", 8), ("bgra", 8)]
+    ("pix_fmt", "bits", "made"),
+    [
+        ("yuv420p12le", 12, "yuv420p10le (10 bits)"),
+        ("yuv444p10le", 10, "yuv420p10le (10 bits)"),
+        ("gray10le", 10, "yuv420p10le (10 bits)"),
+        ("yuv422p", 8, "yuv420p (8 bits)"),
+        ("yuv444p", 8, "yuv420p (8 bits)"),
+        ("gray", 8, "yuv420p (8 bits)"),
+        ("bgra", 8, "yuv420p (8 bits)"),
+    ],
 )
-def test_conversions_are_told(tmp_path: Path, pix_fmt: str, bits: int) -> None:
+def test_conversions_are_told(tmp_path: Path, pix_fmt: str, bits: int, made: str) -> None:
     path = tmp_path / "a.mkv"
     with av.open(str(path), "w") as container:
         video = cast(Any, container.add_stream("ffv1", rate=25))
         video.width, video.height, video.pix_fmt = 64, 48, pix_fmt
         picture = av.VideoFrame.from_ndarray(np.full((72, 64), 90, np.uint8), "yuv420p").reformat(format=pix_fmt)
         container.mux([*video.encode(picture), *video.encode(None)])
-    text = f"{pix_fmt} ({bits} bits) is converted to yuv420p (8 bits)"
+    text = f"{pix_fmt} ({bits} bits) is converted to {made}"
     done = cwrv("encode", path, "-o", tmp_path / "a.cwrv", "--quality", "40", *USUAL)
     assert (done.exit_code, done.stderr.splitlines()[0]) == (0, f"cwrv: warning: {text}")
     fails(cwrv("encode", path, "-o", tmp_path / "b.cwrv", "--strict"), 1, f"{text}, which --strict refuses")

@@ -166,7 +166,9 @@ def test_grey_keeps_its_luma(tmp_path: Path) -> None:
         ("yuv444p", 2, 1),
         ("yuva420p", 2, 1),
         ("yuv420p10le", 1, 4),
+        ("yuv422p10le", 1, 4),
         ("yuv444p10le", 1, 4),
+        ("yuv420p12le", 1, 16),
     ],
 )
 def test_other_yuv_becomes_420(tmp_path: Path, pix_fmt: str, color_range: int, scale: int) -> None:
@@ -176,6 +178,9 @@ def test_other_yuv_becomes_420(tmp_path: Path, pix_fmt: str, color_range: int, s
         values.append(255)
     write_ffv1(tmp_path / "a.mkv", 35, 21, pix_fmt, color_range, values)
     p, (frame,) = read(tmp_path / "a.mkv")
-    assert (p.pix_fmt, p.bit_depth, p.color_range, p.colorspace) == ("yuv420p", 8, color_range, 1)
+    bits = 8 if scale == 1 else 10
+    assert (p.pix_fmt, p.bit_depth) == (("yuv420p", 8) if scale == 1 else ("yuv420p10le", 10))
+    assert (p.color_range, p.colorspace, frame.bit_depth) == (color_range, 1, bits)
     assert repr(frame) == "Frame(pts=0, y=21x35, u=11x18, v=11x18, device=cpu)"
-    assert [plane.unique().tolist() for plane in frame.planes] == [[200], [90], [160]]
+    scale = min(scale, 4)
+    assert [plane.int().unique().tolist() for plane in frame.planes] == [[200 * scale], [90 * scale], [160 * scale]]

@@ -4,8 +4,7 @@
     python tools/anchor.py CLIP --codec x265 --frames 0:33 --crf 22 --crf 27.5
 
 How they are run says :mod:`nvcodec.rd.anchors`; for whole curves there is ``cwrv rd``. PSNR is the mean of the
-frames' figures. x264 and x265 write their settings as text into the stream. These bytes are counted; ``sei_bytes``
-tells how many they are, and a byte target is answered twice, with and without them.
+frames' figures. The text that x264 and x265 write of their settings is not counted.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,11 +25,10 @@ from nvcodec.rd.anchors import CODERS, AnchorSpec, decode_stream, encode_anchor
 
 
 class Point(NamedTuple):
-    """One encode: rate factor, bytes of the stream, how many of them are SEI text, quality."""
+    """One encode: rate factor, bytes of the stream, quality."""
 
     crf: float
     bytes: int
-    sei_bytes: int
     psnr: FramePsnr
 
 
@@ -50,11 +47,11 @@ class Anchor:
             stream = encode_anchor(self.frames, self.properties, self.spec, crf)
             decoded = decode_stream(stream.data, stream.packet_bytes, coder)
             quality = mean_psnr(frame_psnr(a, b) for a, b in zip(self.frames, decoded, strict=True))
-            self._points[crf] = Point(crf, len(stream.data), stream.sei_bytes, quality)
+            self._points[crf] = Point(crf, len(stream.data), quality)
         return self._points[crf]
 
-    def enclose(self, target: int, size: Callable[[Point], int]) -> tuple[Point, Point]:
-        """Two neighbouring points: the first at most ``target`` bytes by ``size``, the second above.
+    def enclose(self, target: int) -> tuple[Point, Point]:
+        """Two neighbouring points: the first at most ``target`` bytes the second above.
 
         Raises:
             TargetError: the target is out of the encoder's reach.
@@ -62,22 +59,22 @@ class Anchor:
         coder = self.spec.coder
         low, high = coder.crf_range
         smallest, largest = self.at(high), self.at(low)
-        if not size(smallest) <= target < size(largest):
-            raise TargetError(f"{target} bytes are not between {size(smallest)} and {size(largest)}")
+        if not smallest.bytes <= target < largest.bytes:
+            raise TargetError(f"{target} bytes are not between {smallest.bytes} and {largest.bytes}")
         while high - low > coder.crf_step * 1.5:
             middle = coder.round_crf((low + high) / 2)
-            if size(self.at(middle)) <= target:
+            if self.at(middle).bytes <= target:
                 high = middle
             else:
                 low = middle
         return self.at(high), self.at(low)
 
 
-def interpolate(pair: tuple[Point, Point], target: int, size: Callable[[Point], int]) -> dict[str, float]:
+def interpolate(pair: tuple[Point, Point], target: int) -> dict[str, float]:
     """PSNR at ``target`` bytes, linear in the logarithm of bytes between two points."""
     below, above = pair
-    span = math.log(size(above) / size(below))
-    share = math.log(target / size(below)) / span
+    span = math.log(above.bytes / below.bytes)
+    share = math.log(target / below.bytes) / span
     figures = {
         "psnr_y": (below.psnr.y, above.psnr.y),
         "psnr_yuv_611": (below.psnr.yuv_611, above.psnr.yuv_611),
@@ -90,7 +87,6 @@ def row(point: Point, samples: int) -> dict[str, float]:
     return {
         "crf": point.crf,
         "bytes": point.bytes,
-        "sei_bytes": point.sei_bytes,
         "bpp": round(point.bytes * 8 / samples, 5),
         "psnr_y": round(point.psnr.y, 3),
         "psnr_u": round(point.psnr.u, 3),
@@ -100,17 +96,14 @@ def row(point: Point, samples: int) -> dict[str, float]:
 
 
 def answer(anchor: Anchor, target: int, samples: int) -> dict[str, object]:
-    """What the encoder reaches at ``target`` bytes, the SEI text counted and not counted."""
-    result: dict[str, object] = {"bytes": target, "bpp": round(target * 8 / samples, 5)}
-    sizes: dict[str, Callable[[Point], int]] = {
-        "with_sei": lambda point: point.bytes,
-        "without_sei": lambda point: point.bytes - point.sei_bytes,
+    """What the encoder reaches at ``target`` bytes."""
+    pair = anchor.enclose(target)
+    return {
+        "bytes": target,
+        "bpp": round(target * 8 / samples, 5),
+        "points": [row(point, samples) for point in pair],
+        "interpolated": interpolate(pair, target),
     }
-    for name, size in sizes.items():
-        pair = anchor.enclose(target, size)
-        points = [row(point, samples) for point in pair]
-        result[name] = {"points": points, "interpolated": interpolate(pair, target, size)}
-    return result
 
 
 @click.command()

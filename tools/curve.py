@@ -78,7 +78,7 @@ def anchor_points(clip: Path, count: int | None, folder: Path, text: str) -> lis
         decoded = decode_stream(stream.data, stream.packet_bytes, spec.coder)
         figures = mean_psnr([frame_psnr(one, other) for one, other in zip(decoded, frames, strict=True)])
         luma = len(frames) * properties.width * properties.height
-        found.append((8 * (len(stream.data) - stream.sei_bytes) / luma, figures.yuv_611))
+        found.append((8 * len(stream.data) / luma, figures.yuv_611))
     kept.write_text(json.dumps(found))
     return found
 

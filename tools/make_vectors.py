@@ -182,7 +182,9 @@ def make_segment(random: Random, plan: Plan, geometry: FrameGeometry) -> tuple[S
                 level[:, :2] = 127.0
                 level[:, 2:4] = -127.0
         for display, state in writer.code(symbols).items():
-            outputs[display] = output_planes(state.appearance.packed, geometry.width, geometry.height)
+            outputs[display] = output_planes(
+                state.appearance.packed, geometry.width, geometry.height, geometry.bit_depth
+            )
     frames = [outputs[n] for n in range(plan.frames)]
     return Segment(writer.finish(), bytes.fromhex(hash_of(frames)), plan.frames), frames
 
@@ -200,7 +202,7 @@ def make_file(
     """``options``: fields of the header, and ``timestamps``, ``metadata`` and ``programs``: those of the file, if not
     the ones of ``plans`` in their order."""
     random = Random(zlib.crc32(name.encode()))
-    geometry = FrameGeometry(*size)
+    geometry = FrameGeometry(*size, 8 + options.get("bit_depth_minus8", 0))
     named = dict.fromkeys(plan.program for plan in plans if isinstance(plan, ProgramPlan))
     programs: list[Program] = options.pop("programs", list(named))
     parts = []
@@ -250,6 +252,8 @@ def conforming() -> dict[str, Vector]:
         Plan(34, gop=64, motion=(0.05, 4), blocks=(0.05, 4)))  # fmt: skip
     add("segments", "three segments of unlike width, gop and length", (24, 18),
         Plan(3, 8, gop=2), Plan(1, 24, gop=1), Plan(4, 48, gop=8))  # fmt: skip
+    add("ten_bits", "10 bits in both representations, minor version 2", (10, 8), Plan(5, gop=4),
+        ProgramPlan(references(11, (10, 8)), 4, 3), bit_depth_minus8=2)  # fmt: skip
     for width in reference.WIDTHS:
         add(f"width_{width}", f"network of width {width} with changed last layer and biases", (20, 12),
             Plan(3, width, gop=2,
@@ -448,6 +452,11 @@ def faulty(good: dict[str, Vector]) -> dict[str, Vector]:
     cases = {
         "signature": ("line ends translated", data.replace(b"\r\n", b"\n", 1), "signature"),
         "major": ("major version 5", assembled(sections_of(data), reference.SIGNATURE + b"\5\0"), "unsupported"),
+        "nine_bits": (
+            "bit_depth_minus8 1",
+            assembled([(1, head[1][:3] + bytes([head[1][3] | 8]) + head[1][4:]), index, (kind, segment), end]),
+            "unsupported",
+        ),
         "critical": (
             "unknown critical section",
             assembled([head, index, (5, b""), (kind, segment), end]),
@@ -685,7 +694,7 @@ def worked_symbols_table(data: bytes) -> str:
     rows.append((f"tensor_changed, {len(net)} times", "b(1)", "0"))
     rows += [(name, how, str(value)) for name, how, value in steps]
     levels = ", ".join(str(int(level[0, 0])) for level in frame.blocks.level)
-    planes = ", ".join(str(int(p.ravel()[0])) for p in reference.output_planes(frame))
+    planes = ", ".join(str(int(p.ravel()[0])) for p in reference.output_planes(reference.sample_planes(frame), 8))
     rows.append(("level[p][0][0], p = 0..2", "", levels))
     rows.append(("rebuilt, c = 0..5", "", ", ".join(str(int(v)) for v in rebuilt.ravel())))
     rows.append(("samples, c = 0..5", "", ", ".join(str(int(v)) for v in frame.samples.ravel())))

@@ -217,7 +217,9 @@ def implicit_segment(
             appearance = [_appearance(random, plan, len(unit.frames), s) for s in appearance_shapes(geometry)]
         symbols = UnitSymbols(latents, motion, appearance, quantiser)
         for display, state in writer.code(symbols).items():
-            outputs[display] = output_planes(state.frame.appearance.packed, geometry.width, geometry.height)
+            outputs[display] = output_planes(
+                state.frame.appearance.packed, geometry.width, geometry.height, geometry.bit_depth
+            )
     return writer.finish(), [outputs[n] for n in range(plan.frames)]
 
 

@@ -60,7 +60,7 @@ from reference_machine import (
     weights_a_channel,
 )
 
-Planes = list[npt.NDArray[np.uint8]]  # Y, U, V
+Planes = list[npt.NDArray[Any]]  # Y, U, V
 
 # ---------------------------------------------------------------- chapter 4: container
 
@@ -159,7 +159,7 @@ def parse_head(payload: bytes, minor: int, max_level: int) -> dict[str, int]:
     field_of("height", 1, 2**14, r.leb128("HEAD"))
     bits = r.u8("HEAD")
     field_of("chroma_format_idc", 1, 1, bits >> 6, "unsupported")
-    field_of("bit_depth_minus8", 0, 0, (bits >> 3) & 7, "unsupported")
+    field_of("bit_depth_minus8", 0, 2, (bits >> 3) & 7, "unsupported")
     field_of("color_range", 0, 2, (bits >> 1) & 3, "unsupported")
     field_of("frame_count", 1, 2**20, r.leb128("HEAD"))
     field_of("segment_count", 1, 2**16, r.leb128("HEAD"))
@@ -170,8 +170,9 @@ def parse_head(payload: bytes, minor: int, max_level: int) -> dict[str, int]:
     for name in ("color_primaries", "transfer", "matrix"):
         field_of(name, 0, 255, r.u8("HEAD"))
     field_of("chroma_location", 0, 6, r.u8("HEAD"), "unsupported")
-    need(minor > 1 or r.left == 0, "syntax", "HEAD is too long")
+    need(minor > 2 or r.left == 0, "syntax", "HEAD is too long")
     need(head["width"] * head["height"] <= LEVELS[head["level"]][0], "limit", "the picture is beyond its level")
+    need(head["bit_depth_minus8"] != 1, "unsupported", "9 bits")
     need(head["segment_count"] <= head["frame_count"], "syntax", "more segments than frames")
     need(head["sar_num"] > 0 or head["sar_den"] == 1, "syntax", "sample aspect ratio 0 is written 0/1")
     return head
@@ -266,10 +267,12 @@ def decode_segments(r: Reader, stream: Stream) -> Iterator[Planes]:
 def decode_segment(payload: bytes, count: int, stream: Stream) -> list[Planes]:
     """8: the frames of a segment in display order, by its representation."""
     height, width, representation = stream.head["height"], stream.head["width"], payload[0] >> 4
+    need(representation in (0, 1, 2), "unsupported", f"representation {representation} of a segment")
     if representation == 0:
-        return decode_hybrid(payload, count, height, width)
-    need(representation in (1, 2), "unsupported", f"representation {representation} of a segment")
-    return decode_implicit(payload, count, height, width, stream.programs)
+        frames = decode_hybrid(payload, count, height, width)
+    else:
+        frames = decode_implicit(payload, count, height, width, stream.programs)
+    return [output_planes(samples, 8 + stream.head["bit_depth_minus8"]) for samples in frames]
 
 
 def frame_hash(frames: list[Planes]) -> bytes:
@@ -290,7 +293,7 @@ Network = dict[str, Array]
 
 
 def decode_hybrid(payload: bytes, count: int, height: int, width: int) -> list[Planes]:
-    """9.1 segment_payload(): the frames in display order."""
+    """9.1 segment_payload(): the frames in display order, not rounded yet."""
     r = Reader(payload)
     width_index = r.u8("a segment header") & 15
     need(width_index < len(WIDTHS), "limit", f"width_index is {width_index}")
@@ -309,7 +312,7 @@ def decode_hybrid(payload: bytes, count: int, height: int, width: int) -> list[P
         decode_unit(coder, net, probabilities, frames)
         for f in frames:
             states[f.number] = State(f.samples, f.fields, f.distances)
-            outputs[f.number] = output_planes(f)
+            outputs[f.number] = sample_planes(f)
     coder.finish()
     return [outputs[n] for n in range(count)]
 
@@ -1222,11 +1225,16 @@ def synthesise(f: UnitFrame, net: Network, rebuilt: Array) -> None:
     f.samples = clip3(0, 1023, rebuilt + correction)
 
 
-def output_planes(f: UnitFrame) -> Planes:
-    """10.12."""
-    out = np.minimum(255, (f.samples + 2) >> 2)
-    y = luma(out)[: f.height, : f.width]
-    return [np.ascontiguousarray(plane, np.uint8) for plane in (y, out[4], out[5])]
+def sample_planes(f: UnitFrame) -> Planes:
+    """10.12: the planes before they are rounded."""
+    return [luma(f.samples)[: f.height, : f.width], f.samples[4], f.samples[5]]
+
+
+def output_planes(samples: Planes, bit_depth: int) -> Planes:
+    """10.12: what is shown, and hashed."""
+    if bit_depth == 10:
+        return [np.ascontiguousarray(plane, "<u2") for plane in samples]
+    return [np.ascontiguousarray(np.minimum(255, (plane + 2) >> 2), np.uint8) for plane in samples]
 
 
 # ---------------------------------------------------------------- chapter 11: entropy coder
@@ -1501,7 +1509,7 @@ APPEARANCE_LEVELS = len(APPEARANCE_CHANNELS)
 
 
 def decode_implicit(payload: bytes, count: int, height: int, width: int, programs: list[Program]) -> list[Planes]:
-    """14.1 implicit_payload(): the frames in display order."""
+    """14.1 implicit_payload(): the frames in display order, not rounded yet."""
     r = Reader(payload)
     program_index = r.u8("a segment header") & 15
     need(program_index < len(programs), "syntax", f"there is no program {program_index}")
@@ -1635,7 +1643,7 @@ class ImplicitDecoder:
             ]
             for f, stored in zip(frames, self.unit(frames), strict=True):
                 states[f.number] = State(f.samples, f.fields, f.distances, stored)
-                outputs[f.number] = output_planes(f)
+                outputs[f.number] = sample_planes(f)
             states = {x: state for x, state in states.items() if last_use.get(x, -1) > u}
         self.coder.finish()
         return [outputs[n] for n in range(self.count)]
@@ -1955,6 +1963,8 @@ def y4m_header(head: dict[str, int]) -> str:
     rate_num = head["time_base_den"] // rate
     rate_den = head["time_base_num"] * head["frame_duration"] // rate
     chroma = {1: "420mpeg2", 3: "420paldv"}.get(head["chroma_location"], "420jpeg")
+    if head["bit_depth_minus8"]:
+        chroma = "420p10 XYSCSS=420P10"
     sar = f"{head['sar_num']}:{head['sar_den'] if head['sar_num'] else 0}"
     words = [f"W{head['width']}", f"H{head['height']}", f"F{rate_num}:{rate_den}", "Ip", f"A{sar}", f"C{chroma}"]
     if head["color_range"]:

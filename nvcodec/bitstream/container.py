@@ -52,8 +52,8 @@ SIGNATURE: Final = b"\x89CWV\r\n\x1a\n"
 MAJOR: Final = 6
 NEWEST_MAJOR: Final = 7
 """Of files with a segment whose motion is not predicted; in all else they are as those of ``MAJOR``."""
-MINOR: Final = 1
-"""The newest one; a file has the oldest that has all it holds."""
+MINOR: Final = 2
+"""The newest one, of both; a file has the oldest that has all it holds: 1 for sound, 2 for 10 bits."""
 OPTIONAL: Final = 0x80  # this bit of a type: a reader that does not know the section skips it
 
 
@@ -137,7 +137,8 @@ def write_container(
         if len(sound) > limits.MAX_AUDIO_BYTES:
             raise LimitError(f"AUDIO: {len(sound)} bytes, allowed are 0..{limits.MAX_AUDIO_BYTES}")
         optional.append(_section(SectionType.AUDIO, sound))
-    start = SIGNATURE + bytes([major, 0 if sound is None else 1])
+    minor = 2 if header.bit_depth_minus8 else 0 if sound is None else 1
+    start = SIGNATURE + bytes([major, minor])
     return b"".join(
         [
             start,

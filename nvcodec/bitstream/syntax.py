@@ -107,7 +107,7 @@ HEAD_FIELDS: Final[tuple[Field, ...]] = (
     _leb("width", 1, limits.MAX_WIDTH, "luma samples in a row"),
     _leb("height", 1, limits.MAX_HEIGHT, "luma rows"),
     _u("chroma_format_idc", 2, 1, 1, "0 none, 1 4:2:0, 2 4:2:2, 3 4:4:4", UnsupportedError),
-    _u("bit_depth_minus8", 3, 0, 0, "bits of a sample, less 8", UnsupportedError),
+    _u("bit_depth_minus8", 3, 0, 2, "bits of a sample, less 8: 0 or 2", UnsupportedError),
     _u("color_range", 2, 0, 2, "0 unspecified, 1 limited, 2 full", UnsupportedError),
     Field("reserved_bit", "reserved", 1, 0, 0, "0; ignored by the reader"),
     _leb("frame_count", 1, limits.MAX_FRAMES, "frames of the stream"),
@@ -149,7 +149,7 @@ def write_fields(writer: BitWriter, fields: Sequence[Field], values: Mapping[str
 
 def fields_table(fields: Iterable[Field]) -> str:
     """The Markdown table that the specification shows for these fields."""
-    rows = ["| Field | Descriptor | Allowed in 7.0 | Meaning |", "|---|---|---|---|"]
+    rows = ["| Field | Descriptor | Allowed in 7.2 | Meaning |", "|---|---|---|---|"]
     for field in fields:
         allowed = "any" if field.kind == "reserved" else field.allowed
         rows.append(f"| `{field.name}` | {field.descriptor} | {allowed} | {field.meaning} |")
@@ -203,6 +203,8 @@ class StreamHeader:
             raise LimitError(
                 f"width x height: {samples} samples in a picture, level {self.level} allows {level.max_picture_samples}"
             )
+        if self.bit_depth_minus8 == 1:
+            raise UnsupportedError("bit_depth_minus8 = 1, allowed are 0 and 2")
         if self.segment_count > self.frame_count:
             raise SyntaxViolation(f"segment_count = {self.segment_count} is more than frame_count = {self.frame_count}")
         if self.sar_num == 0 and self.sar_den != 1:

@@ -153,7 +153,7 @@ def main(context: click.Context, debug: bool) -> None:
     show_default=True,
     help="At damage in the source: stop, and write nothing, or skip: the frame before is shown once more.",
 )
-@click.option("--strict", is_flag=True, help="Refuse what is not 8-bit 4:2:0, rather than convert it.")
+@click.option("--strict", is_flag=True, help="Refuse what is not 4:2:0 of 8 or 10 bits, rather than convert it.")
 @options.audio("Leave out sound, subtitles and chapters. They do not count for a target.")
 @options.gop("Frames between P-frames. Default: by trial; of the hybrid at effort fast by a look.")
 @options.segment(

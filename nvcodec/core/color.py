@@ -1,4 +1,4 @@
-"""8-bit 4:2:0 frames to 8-bit RGB, in pure torch: for looking and for RGB metrics, never for coding.
+"""4:2:0 frames to 8-bit RGB, in pure torch: for looking and for RGB metrics, never for coding.
 
 ::
 
@@ -71,7 +71,7 @@ def _upsample_axis(plane: torch.Tensor, size: int, offset: float, dim: int) -> t
 
 
 def _upsample(plane: torch.Tensor, height: int, width: int, location: int) -> torch.Tensor:
-    """Chroma (ceil(H/2), ceil(W/2)) uint8 -> (H, W) float32, bilinear, sited as ``location`` says."""
+    """Chroma (ceil(H/2), ceil(W/2)) -> (H, W) float32, bilinear, sited as ``location`` says."""
     x_offset, y_offset = _OFFSETS[location]
     rows = _upsample_axis(plane.float(), height, y_offset, 0)
     return _upsample_axis(rows, width, x_offset, 1)
@@ -88,9 +88,10 @@ def to_rgb(frame: Frame, properties: VideoProperties) -> torch.Tensor:
         InputError: the colour matrix is not supported.
     """
     red, blue = luma_weights(properties)
-    y = frame.y.float()
-    u = _upsample(frame.u, frame.height, frame.width, properties.chroma_location) - 128
-    v = _upsample(frame.v, frame.height, frame.width, properties.chroma_location) - 128
+    scale = 2.0 ** (8 - frame.bit_depth)
+    y = frame.y.float() * scale
+    u = _upsample(frame.u, frame.height, frame.width, properties.chroma_location) * scale - 128
+    v = _upsample(frame.v, frame.height, frame.width, properties.chroma_location) * scale - 128
     if properties.color_range != RANGE_FULL:
         y = (y - 16) * (255 / 219)
         u = u * (255 / 224)

@@ -1,4 +1,4 @@
-"""What a video is to the rest of the codec: its properties, and 8-bit 4:2:0 frames.
+"""What a video is to the rest of the codec: its properties, and 4:2:0 frames of 8 or 10 bits.
 
 ::
 
@@ -25,6 +25,7 @@ __all__ = [
     "Frame",
     "VideoProperties",
     "chroma_size",
+    "plane_bytes",
     "video_seconds",
 ]
 
@@ -35,8 +36,16 @@ MAX_TERM = 2**31 - 1
 RANGE_UNSPECIFIED, RANGE_LIMITED, RANGE_FULL = 0, 1, 2
 CHROMA_UNSPECIFIED, CHROMA_LEFT, CHROMA_CENTER, CHROMA_TOP_LEFT = 0, 1, 2, 3
 FIELD_ORDERS = ("tt", "bb", "tb", "bt")
+BIT_DEPTHS = (8, 10)
+_DEPTHS = {torch.uint8: 8, torch.uint16: 10}
 UNSPECIFIED = 2
 """H.273's "unspecified" for primaries, transfer and matrix."""
+
+
+def plane_bytes(plane: torch.Tensor) -> bytes:
+    """Samples of a plane row after row, one byte each, or two, the low one first."""
+    samples = plane.cpu().contiguous().numpy()
+    return samples.astype(samples.dtype.newbyteorder("<"), copy=False).tobytes()
 
 
 def chroma_size(width: int, height: int) -> tuple[int, int]:
@@ -56,12 +65,14 @@ class VideoProperties:
         color_range: 0 unspecified, 1 limited (16-235), 2 full (0-255).
         color_primaries, color_trc, colorspace: H.273 code points, 0 to 255; 2 means unspecified.
         chroma_location: 0 unspecified, 1 left, 2 centre, 3 top left, 4 top, 5 bottom left, 6 bottom.
-        bit_depth: bits per sample; only 8 so far.
-        pix_fmt: FFmpeg's name of the sample layout; only ``yuv420p`` so far (full range included).
+        bit_depth: bits per sample, 8 or 10.
         field_order: of interlaced pictures, which field is coded and which shown first, "tt", "bb", "tb" or "bt" as
             FFmpeg has it; empty for progressive ones.
         display_matrix: how a player is to turn and mirror the pictures: nine integers as in MP4's ``tkhd``; empty
             where they are shown as they are.
+        mastering_display: HDR10's display that the video was made on, ten integers as HEVC has them: x and y of green,
+            blue, red and white point, in units of 0.00002, then most and least luminance, of 0.0001 cd/m2; or empty.
+        content_light: HDR10's MaxCLL and MaxFALL, in cd/m2; or empty.
 
     Raises:
         InputError: a value is out of its range or of the wrong type.
@@ -78,9 +89,10 @@ class VideoProperties:
     colorspace: int = UNSPECIFIED
     chroma_location: int = CHROMA_UNSPECIFIED
     bit_depth: int = 8
-    pix_fmt: str = "yuv420p"
     field_order: str = field(default="", repr=False)
     display_matrix: tuple[int, ...] = field(default=(), repr=False)
+    mastering_display: tuple[int, ...] = field(default=(), repr=False)
+    content_light: tuple[int, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         kinds = {"int": int, "str": str, "Fraction": Fraction, "tuple[int, ...]": tuple}
@@ -102,13 +114,20 @@ class VideoProperties:
             type(n) is int and -(2**31) <= n < 2**31 for n in self.display_matrix
         ):
             raise InputError("a display_matrix has nine integers of 32 bits")
-        if self.bit_depth != 8 or self.pix_fmt != "yuv420p":
-            raise InputError(f"only 8-bit yuv420p is supported, not {self.bit_depth}-bit {self.pix_fmt}")
+        self._check_list("mastering_display", 10)
+        self._check_list("content_light", 2)
+        if self.bit_depth not in BIT_DEPTHS:
+            raise InputError(f"bit_depth is {self.bit_depth}; it must be 8 or 10")
 
     def _check_integer(self, name: str, low: int, high: int) -> None:
         value = getattr(self, name)
         if not low <= value <= high:
             raise InputError(f"{name} is {value}; it must be {low} to {high}")
+
+    def _check_list(self, name: str, length: int) -> None:
+        values = getattr(self, name)
+        if len(values) not in (0, length) or not all(type(n) is int and 0 <= n < 2**32 for n in values):
+            raise InputError(f"{name} is {values}; it must be {length} integers of 32 bits, or none")
 
     def _check_ratio(self, name: str, *, zero: bool) -> None:
         value = getattr(self, name)
@@ -116,6 +135,11 @@ class VideoProperties:
             raise InputError(f"{name} is {value}; it must be positive")
         if value.numerator > MAX_TERM or value.denominator > MAX_TERM:
             raise InputError(f"{name} is {value}; its terms must be below 2**31")
+
+    @property
+    def pix_fmt(self) -> str:
+        """FFmpeg's name of the sample layout (of full range, too)."""
+        return "yuv420p" if self.bit_depth == 8 else f"yuv420p{self.bit_depth}le"
 
     @property
     def chroma_width(self) -> int:
@@ -136,12 +160,13 @@ def video_seconds(properties: VideoProperties, first: int, last: int) -> Fractio
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One picture: planes Y (H, W), U and V (ceil(H/2), ceil(W/2)), all ``torch.uint8`` on one device.
+    """One picture: planes Y (H, W), U and V (ceil(H/2), ceil(W/2)) on one device, all ``torch.uint8``, or, with values
+    0 .. 1023, all ``torch.uint16``.
 
     ``pts`` is the presentation time in units of ``VideoProperties.time_base``.
 
     Raises:
-        InputError: the planes are not three uint8 matrices that fit together, or ``pts`` is not an int.
+        InputError: the planes are not three matrices of one such type that fit together, or ``pts`` is not an int.
     """
 
     planes: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -150,8 +175,9 @@ class Frame:
     def __post_init__(self) -> None:
         if not isinstance(self.planes, tuple) or len(self.planes) != 3:
             raise InputError("a frame has three planes: Y, U, V")
-        if any(p.dtype != torch.uint8 or p.dim() != 2 or p.numel() == 0 for p in self.planes):
-            raise InputError("the planes of a frame are non-empty uint8 matrices")
+        kind = self.planes[0].dtype
+        if kind not in _DEPTHS or any(p.dtype != kind or p.dim() != 2 or p.numel() == 0 for p in self.planes):
+            raise InputError("the planes of a frame are non-empty matrices, all uint8 or all uint16")
         chroma = chroma_size(self.width, self.height)[::-1]
         if self.u.shape != chroma or self.v.shape != chroma:
             raise InputError(f"chroma of a {self.width}x{self.height} frame must be {chroma[1]}x{chroma[0]}")
@@ -172,6 +198,11 @@ class Frame:
     def v(self) -> torch.Tensor:
         """Second chroma plane (Cr), (ceil(H/2), ceil(W/2))."""
         return self.planes[2]
+
+    @property
+    def bit_depth(self) -> int:
+        """Bits per sample, 8 or 10."""
+        return _DEPTHS[self.planes[0].dtype]
 
     @property
     def width(self) -> int:

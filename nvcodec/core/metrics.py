@@ -55,12 +55,16 @@ def psnr(a: torch.Tensor, b: torch.Tensor, peak: float = 255) -> float:
 
 
 def frame_psnr(a: Frame, b: Frame) -> FramePsnr:
-    """PSNR in dB of each plane of two frames of one size. Timestamps do not matter.
+    """PSNR in dB of each plane of two frames of one size and bit depth; the peak is 255, or 1023 with 10 bits.
+    Timestamps do not matter.
 
     Raises:
-        InputError: the sizes differ.
+        InputError: the sizes or depths differ.
     """
-    y, u, v = (psnr(plane_a, plane_b) for plane_a, plane_b in zip(a.planes, b.planes, strict=True))
+    if a.bit_depth != b.bit_depth:
+        raise InputError(f"cannot compare {a.bit_depth} bits with {b.bit_depth}")
+    peak = 2**a.bit_depth - 1
+    y, u, v = (psnr(plane_a, plane_b, peak) for plane_a, plane_b in zip(a.planes, b.planes, strict=True))
     return FramePsnr(y, u, v)
 
 

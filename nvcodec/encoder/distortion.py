@@ -28,9 +28,11 @@ def block_variance(target: Tensor) -> Tensor:
     return (block_means(luma.square()) - block_means(luma).square()).clamp(min=0)
 
 
-def plane_errors(samples: Tensor, target: Tensor) -> Tensor:
-    """(B, 3): mean squared 8-bit error of Y, U and V, after the rounding to 8 bits."""
-    output = torch.floor((samples + SAMPLE_STEP / 2) / SAMPLE_STEP).clamp(0, 255)
+def plane_errors(samples: Tensor, target: Tensor, bit_depth: int = 8) -> Tensor:
+    """(B, 3): mean squared error of Y, U and V in 8-bit grey levels, after the rounding to the bits of the output."""
+    output = samples / SAMPLE_STEP
+    if bit_depth == 8:
+        output = torch.floor((samples + SAMPLE_STEP / 2) / SAMPLE_STEP).clamp(0, 255)
     squares = (output - target / SAMPLE_STEP).square().mean((2, 3))
     return torch.stack([squares[:, :LUMA_PLANES].mean(1), squares[:, LUMA_PLANES], squares[:, LUMA_PLANES + 1]], dim=1)
 

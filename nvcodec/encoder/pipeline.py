@@ -356,7 +356,7 @@ def _encode_shots(
 ) -> bytes:
     """The bytes of the file. What ``work`` holds is not done again; what is done is added to it, and kept."""
     properties, shots, count = video.properties, video.shots, len(video)
-    geometry = FrameGeometry(properties.width, properties.height)
+    geometry = FrameGeometry(properties.width, properties.height, properties.bit_depth)
     total = _total_bytes(options, properties, video.pts)
     header, ticks = _header(video)
     pts = [pts * ticks for pts in video.pts]
@@ -436,6 +436,10 @@ def _metadata(
         made["field_order"] = properties.field_order
     if properties.display_matrix:
         made["display_matrix"] = list(properties.display_matrix)
+    if properties.mastering_display:
+        made["mastering_display"] = list(properties.mastering_display)
+    if properties.content_light:
+        made["content_light"] = list(properties.content_light)
     return made or None
 
 
@@ -494,6 +498,7 @@ def _header(video: Source) -> tuple[StreamHeader, int]:
         transfer=properties.color_trc,
         matrix=properties.colorspace,
         chroma_location=properties.chroma_location,
+        bit_depth_minus8=properties.bit_depth - 8,
     )
     return header, ticks
 

@@ -21,6 +21,7 @@ CELL = BLOCK // 2
 LUMA_PLANES = 4
 SAMPLE_STEP = 4.0
 """Samples have 10 bits: four steps are one 8-bit grey level."""
+WORKING_BITS = 10
 
 
 def working_samples(frame: Frame) -> Tensor:
@@ -28,7 +29,9 @@ def working_samples(frame: Frame) -> Tensor:
     luma = frame.y[None, None].float()
     height, width = luma.shape[2:]
     luma = F.pad(luma, (0, width % 2, 0, height % 2), mode="replicate")[0, 0]
-    return torch.cat([pack_luma(luma), torch.stack([frame.u, frame.v]).float()]) * SAMPLE_STEP
+    return torch.cat([pack_luma(luma), torch.stack([frame.u, frame.v]).float()]) * 2.0 ** (
+        WORKING_BITS - frame.bit_depth
+    )
 
 
 def block_means(samples: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from nvcodec.core.frame import Frame, VideoProperties
+from nvcodec.core.frame import Frame, VideoProperties, plane_bytes
 
 __all__ = ["VideoDigest"]
 
@@ -19,7 +19,7 @@ class VideoDigest:
     def add(self, frame: Frame) -> None:
         self._hash.update(f"{frame.pts}\0".encode())
         for plane in frame.planes:
-            self._hash.update(plane.contiguous().numpy().data)
+            self._hash.update(plane_bytes(plane))
 
     def text(self) -> str:
         """Of the frames so far, 32 hexadecimal digits."""

@@ -1,4 +1,4 @@
-"""Video files in and out, as 8-bit 4:2:0 :class:`~nvcodec.core.frame.Frame` records.
+"""Video files in and out, as 4:2:0 :class:`~nvcodec.core.frame.Frame` records.
 
 Reading is here; writing is in :mod:`nvcodec.media.video_write` and re-exported. :mod:`nvcodec.media.av_frame` says how
 other pixel formats become 4:2:0. Pictures come as they are stored: how they are to be turned is a property.
@@ -20,7 +20,8 @@ from av.video.reformatter import VideoReformatter
 
 from nvcodec.core.errors import InputError
 from nvcodec.core.frame import CHROMA_CENTER, FIELD_ORDERS, MAX_TERM, UNSPECIFIED, Frame, VideoProperties
-from nvcodec.media.av_frame import plane_tags, to_planes
+from nvcodec.media.av_frame import bit_depth_of, output_format, plane_tags, to_planes
+from nvcodec.media.hdr import content_light_of, mastering_display_of
 from nvcodec.media.packet_clock import PacketClock
 from nvcodec.media.picture_names import check_complete, first_number, is_glob, is_numbered
 from nvcodec.media.source_length import missing_bytes
@@ -43,8 +44,8 @@ DEFAULT_RATE = Fraction(25)
 
 _FIELD_ORDERS = dict(enumerate(FIELD_ORDERS, 2))
 """By FFmpeg's numbers."""
-_AS_THEY_ARE = ("yuv420p", "yuvj420p", "nv12", "nv21")
-"""Layouts whose samples are those of yuv420p."""
+_AS_THEY_ARE = ("yuv420p", "yuvj420p", "nv12", "nv21", "yuv420p10le", "yuv420p10be", "p010le", "p010be")
+"""Layouts whose samples are those of yuv420p, or of yuv420p10le."""
 _AS_IT_IS = (1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
 _TS_DISCONT = cast(int, av.format.Flags.ts_discont.value)
 
@@ -57,7 +58,7 @@ class ReadOptions:
     """How a source is read. ``framerate``: of pictures, which have none of their own; 25 where it is not given.
     ``stream``: which of its video streams, from 0; that which FFmpeg takes where it is not given. ``skips_damage``:
     whether a frame that cannot be decoded shows the one before it, and is no error. ``strict``: whether samples
-    that are not 8-bit 4:2:0 already are an error; else they are converted."""
+    that are not 4:2:0 of 8 or 10 bits already are an error; else they are converted."""
 
     framerate: Fraction | None = None
     stream: int | None = None
@@ -181,6 +182,8 @@ class VideoReader(Iterator[Frame]):
             if found is None:
                 raise StopIteration
         picture, pts = found
+        if bit_depth_of(picture) != self.properties.bit_depth:
+            raise InputError(f"{self.name}: the bit depth changes at frame {self._number - 1}")
         if (picture.width, picture.height) != self._shape:
             raise InputError(
                 f"{self.name}: the picture size changes at frame {self._number - 1}, from "
@@ -356,7 +359,8 @@ class VideoReader(Iterator[Frame]):
         if found.name in _AS_THEY_ARE:
             return
         bits = max(component.bits for component in found.components)
-        text = f"{found.name} ({bits} bits) is converted to yuv420p (8 bits)"
+        made = bit_depth_of(picture)
+        text = f"{found.name} ({bits} bits) is converted to {output_format(made)} ({made} bits)"
         if self._options.strict:
             raise InputError(f"{self.name}: {text}, which --strict refuses")
         self._notes.append(text)
@@ -381,7 +385,10 @@ class VideoReader(Iterator[Frame]):
                 colorspace=_tag(tags.colorspace, context.colorspace),
                 chroma_location=location or read_chroma_location(Path(self.name)),
                 field_order=_FIELD_ORDERS.get(context.field_order, ""),
+                bit_depth=bit_depth_of(picture),
                 display_matrix=_display_matrix(picture),
+                mastering_display=mastering_display_of(picture),
+                content_light=content_light_of(picture),
             )
         except InputError as error:
             raise InputError(f"{self.name}: {error}") from error
@@ -396,7 +403,7 @@ class VideoReader(Iterator[Frame]):
         try:
             return Frame(to_planes(picture, self._reformatter), pts)
         except InputError as error:
-            raise InputError(f"{self.name}: {error}") from error
+            raise InputError(f"{self.name}: frame {self._number - 1}: {error}") from error
 
 
 def _display_matrix(picture: av.VideoFrame) -> tuple[int, ...]:

@@ -26,7 +26,8 @@ import av.error
 
 from nvcodec.core.errors import OutputError
 from nvcodec.core.frame import FIELD_ORDERS, UNSPECIFIED, Frame, VideoProperties
-from nvcodec.media.av_frame import to_av_frame
+from nvcodec.media.av_frame import output_format, to_av_frame
+from nvcodec.media.hdr import hdr_options
 from nvcodec.media.matroska import PLACEHOLDER_TITLE, set_display_aspect
 from nvcodec.media.output_file import atomic_output, check_target
 from nvcodec.media.sound_write import SoundWriter
@@ -35,6 +36,7 @@ from nvcodec.media.y4m import check_frame, write_y4m
 __all__ = ["CODECS", "STDOUT", "OutputCodec", "check_output", "write_video"]
 
 STDOUT = "-"
+DEFAULT_CODEC = "h264"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +97,7 @@ _MATRICES = frozenset((1, *range(4, 15)))
 _DISK_ERRORS = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EIO)
 """What the system says where a file cannot grow: not the encoder's fault."""
 
+_PARAMETER_OPTIONS = {"libx264": "x264-params", "libx265": "x265-params", "libsvtav1": "svtav1-params"}
 _CHROMA_LOCATIONS = ("", "left", "center", "topleft", "top", "bottomleft", "bottom")
 
 
@@ -121,7 +124,7 @@ def check_output(
             raise OutputError("y4m is not compressed: it takes no codec and no crf")
         chosen = None
     else:
-        chosen = _check_codec(codec or "h264", suffix, crf)
+        chosen = _check_codec(codec or DEFAULT_CODEC, suffix, crf)
     if str(path) != STDOUT:
         check_target(Path(path), overwrite=overwrite)
     elif sys.stdout.isatty():
@@ -245,7 +248,7 @@ def _encode(
         muxer_options = {"movflags": "+faststart"} if path.suffix.lower() == ".mp4" else {}
         with av.open(str(path), "w", container_options=muxer_options) as container:
             stream = cast(Any, container.add_stream(codec.encoder, rate=properties.frame_rate))
-            _configure(stream, properties, "yuv444p" if full_chroma else "yuv420p", options)
+            _configure(stream, properties, output_format(properties.bit_depth, full_chroma=full_chroma), options)
             if codec.encoder == "libx265" and path.suffix.lower() == ".mp4":
                 stream.codec_context.codec_tag = "hvc1"
             if late_aspect:
@@ -285,13 +288,17 @@ def _configure(stream: Any, properties: VideoProperties, pix_fmt: str, options: 
     context.color_primaries = _known(properties.color_primaries, _PRIMARIES)
     context.color_trc = _known(properties.color_trc, _TRANSFERS)
     context.colorspace = _known(properties.colorspace, _MATRICES)
+    parameters = list(hdr_options(context.name, properties))
     if properties.field_order:
         order = properties.field_order
         context.field_order = 2 + FIELD_ORDERS.index(order)
         top_first = order in ("tt", "bt")
-        if context.name == "libx264" and properties.height % 4 == 0 and pix_fmt == "yuv420p":  # else it has none
+        if context.name == "libx264" and properties.height % 4 == 0 and "420" in pix_fmt:  # else it has none
             context.flags |= av.codec.context.Flags.interlaced_dct.value
-            options = options | {"x264-params": "tff=1" if top_first else "bff=1"}
+            parameters.append("tff=1" if top_first else "bff=1")
     if properties.display_matrix:
         stream.set_display_matrix(properties.display_matrix)
+    if parameters:
+        name = _PARAMETER_OPTIONS[context.name]
+        options = options | {name: ":".join([*filter(None, [options.get(name)]), *parameters])}
     context.options = options

@@ -24,6 +24,7 @@ from nvcodec.core.frame import (
     RANGE_LIMITED,
     Frame,
     VideoProperties,
+    plane_bytes,
 )
 
 __all__ = ["check_frame", "read_chroma_location", "write_y4m", "y4m_header"]
@@ -31,28 +32,32 @@ __all__ = ["check_frame", "read_chroma_location", "write_y4m", "y4m_header"]
 _MAGIC = b"YUV4MPEG2 "
 _MAX_HEADER_BYTES = 1024
 _CHROMA_TAGS = {CHROMA_LEFT: "420mpeg2", CHROMA_CENTER: "420jpeg", CHROMA_TOP_LEFT: "420paldv"}
+_DEEP_TAG = "420p10 XYSCSS=420P10"
 _FIELD_TAGS = {"tt": "t", "bt": "t", "bb": "b", "tb": "b"}
 _RANGE_TAGS = {RANGE_FULL: " XCOLORRANGE=FULL", RANGE_LIMITED: " XCOLORRANGE=LIMITED"}
 
 
 def y4m_header(properties: VideoProperties) -> bytes:
-    """The stream header, newline included. An unspecified chroma location is written as ``420jpeg``."""
+    """The stream header, newline included. An unspecified chroma location is written as ``420jpeg``; with 10 bits, none
+    is written."""
     rate, aspect = properties.frame_rate, properties.sample_aspect_ratio
     ratio = f"{aspect.numerator}:{aspect.denominator}" if aspect else "0:0"
     text = (
         f"YUV4MPEG2 W{properties.width} H{properties.height} F{rate.numerator}:{rate.denominator}"
         f" I{_FIELD_TAGS.get(properties.field_order, 'p')} A{ratio}"
-        f" C{_CHROMA_TAGS.get(properties.chroma_location, '420jpeg')}"
+        f" C{_DEEP_TAG if properties.bit_depth > 8 else _CHROMA_TAGS.get(properties.chroma_location, '420jpeg')}"
         f"{_RANGE_TAGS.get(properties.color_range, '')}\n"
     )
     return text.encode("ascii")
 
 
 def check_frame(frame: Frame, properties: VideoProperties, number: int) -> None:
-    """Raises OutputError when frame ``number`` has not the size of the video."""
+    """Raises OutputError when frame ``number`` has not the size, or the bit depth, of the video."""
     if (frame.width, frame.height) != (properties.width, properties.height):
         size, wanted = f"{frame.width}x{frame.height}", f"{properties.width}x{properties.height}"
         raise OutputError(f"frame {number} is {size}, the video {wanted}")
+    if frame.bit_depth != properties.bit_depth:
+        raise OutputError(f"frame {number} has {frame.bit_depth} bits, the video {properties.bit_depth}")
 
 
 def write_y4m(stream: BinaryIO, properties: VideoProperties, frames: Iterable[Frame]) -> int:
@@ -69,7 +74,7 @@ def write_y4m(stream: BinaryIO, properties: VideoProperties, frames: Iterable[Fr
             stream.write(y4m_header(properties))
         stream.write(b"FRAME\n")
         for plane in frame.planes:
-            stream.write(plane.cpu().contiguous().numpy().tobytes())
+            stream.write(plane_bytes(plane))
         count += 1
     stream.flush()
     return count

@@ -30,10 +30,12 @@ SYMBOL_BOUND = 127
 
 @dataclass(frozen=True)
 class FrameGeometry:
-    """Sizes of everything that belongs to a picture of ``width`` x ``height`` luma samples."""
+    """Sizes of everything that belongs to a picture of ``width`` x ``height`` luma samples. ``bit_depth``: of its
+    output, 8 or 10."""
 
     width: int
     height: int
+    bit_depth: int = 8
 
     @property
     def half(self) -> tuple[int, int]:

@@ -6,8 +6,7 @@ thread, so that a run can be repeated to the byte. Bytes are those of the elemen
 AV1 low-overhead format with its temporal delimiters), without any container.
 
 x264 and x265 write their settings as text into the first packet (user data SEI, some 700 bytes for x264 and
-2,000 for x265). These bytes belong to the stream and are counted; :attr:`AnchorStream.sei_bytes` tells how many
-they are, and :attr:`AnchorStream.settings_text` what they say.
+2,000 for x265), which no decoder needs: it is taken out, and :attr:`AnchorStream.settings_text` says it.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from nvcodec.core.frame import Frame, VideoProperties
 from nvcodec.media.av_frame import to_av_frame, to_planes
 
 __all__ = ["CODERS", "AnchorSpec", "AnchorStream", "Coder", "check_anchor", "decode_stream", "encode_anchor"]
-__all__ += ["parse_anchors", "user_data_bytes"]
+__all__ += ["parse_anchors", "without_user_data"]
 
 MIN_SIDE = 64
 """Below it x265 writes beyond its buffers and SVT-AV1 may hang."""
@@ -197,8 +196,7 @@ class AnchorStream:
             is a temporal unit: frames that are coded early and not shown yet are counted with the next shown one.
         key_frames: how many of them are key frames.
         options: what the codec context was given.
-        sei_bytes: bytes of text about settings in the stream.
-        settings_text: that text; empty where there is none.
+        settings_text: what the encoder wrote of its settings, which is not in the stream; empty where it wrote nothing.
     """
 
     data: bytes
@@ -206,7 +204,6 @@ class AnchorStream:
     packet_frames: tuple[int, ...]
     key_frames: int
     options: dict[str, str]
-    sei_bytes: int
     settings_text: str
 
     @property
@@ -250,16 +247,15 @@ def encode_anchor(
     wanted = 1 if key_interval is None else -(-count // key_interval)
     if keys != wanted:
         raise EncodeError(f"anchor {spec.name} wrote {keys} key frames where {wanted} were asked for")
-    payloads = [bytes(packet) for packet in packets]
-    data = b"".join(payloads)
-    text = _SEI_TEXT.search(data) if coder.is_user_data else None
+    written = [bytes(packet) for packet in packets]
+    text = _SEI_TEXT.search(b"".join(written)) if coder.is_user_data else None
+    payloads = [without_user_data(packet, coder) for packet in written]
     return AnchorStream(
-        data=data,
+        data=b"".join(payloads),
         packet_bytes=tuple(map(len, payloads)),
         packet_frames=tuple(cast(int, pts) for pts in shown),
         key_frames=keys,
         options=options,
-        sei_bytes=user_data_bytes(data, coder),
         settings_text=text[0].decode("ascii") if text else "",
     )
 
@@ -268,7 +264,7 @@ def _encoder(coder: Coder, properties: VideoProperties, options: dict[str, str])
     if coder.encoder == "libsvtav1":
         os.environ.setdefault("SVT_LOG", "1")  # its only switch for what it prints on standard error
     context = cast(VideoCodecContext, av.CodecContext.create(coder.encoder, "w"))
-    context.width, context.height, context.pix_fmt = properties.width, properties.height, "yuv420p"
+    context.width, context.height, context.pix_fmt = properties.width, properties.height, properties.pix_fmt
     context.framerate, context.time_base = properties.frame_rate, 1 / properties.frame_rate
     context.thread_count = 1
     context.options = options
@@ -304,12 +300,12 @@ def _packets(data: bytes, packet_bytes: Sequence[int]) -> Iterator[av.Packet | N
     yield None
 
 
-def user_data_bytes(stream: bytes, coder: Coder) -> int:
-    """Bytes of all user data SEI units of an Annex B stream, start codes included; 0 for AV1."""
+def without_user_data(packet: bytes, coder: Coder) -> bytes:
+    """An Annex B packet without its user data SEI units, start codes included; of AV1, the packet."""
     is_user_data = coder.is_user_data
-    if is_user_data is None:
-        return 0
-    starts = [(match.start(), match.end()) for match in _START_CODE.finditer(stream)]
-    ends = [start for start, _ in starts[1:]] + [len(stream)]
+    if is_user_data is None or not packet:
+        return packet
+    starts = [(match.start(), match.end()) for match in _START_CODE.finditer(packet)]
+    ends = [start for start, _ in starts[1:]] + [len(packet)]
     units = zip(starts, ends, strict=True)
-    return sum(end - start for (start, body), end in units if is_user_data(stream[body : body + 3]))
+    return b"".join(packet[start:end] for (start, body), end in units if not is_user_data(packet[body : body + 3]))

@@ -44,7 +44,7 @@ _Decode = Callable[[Path], tuple[Iterable[Frame], dict[str, Any]]]
 
 _APPEARANCE = ("blocks", "grid", "latents")
 """What carries it: one of them in a file."""
-_RECORD = 2
+_RECORD = 3
 """Part of every key: counts up when what is kept of an encode changes."""
 
 
@@ -210,7 +210,6 @@ def _make_stream(
     record = {
         "bytes": len(stream.data),
         "encode_seconds": time.monotonic() - start,
-        "sei_bytes": stream.sei_bytes,
         "settings_text": stream.settings_text,
         "options": stream.options,
         "key_frames": stream.key_frames,

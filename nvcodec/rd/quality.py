@@ -2,7 +2,7 @@
 
 ::
 
-    psnr_y, psnr_u, psnr_v   dB, peak 255, of the 8-bit planes; 100 dB for identical ones
+    psnr_y, psnr_u, psnr_v   dB, peak 255 (1023 with 10 bits), of the planes; 100 dB for identical ones
     psnr_yuv_611             (6 Y + U + V) / 8 of the three, the weights of JCT-VC's common test conditions
     psnr_rgb                 dB, of the squared error of R, G and B together, both frames as 8-bit RGB
     ms_ssim                  of luma, 0 .. 1, five scales; none where a side is shorter than 161 samples
@@ -104,7 +104,7 @@ def _ms_ssim(decoded: Frame, source: Frame) -> float:
     from pytorch_msssim import ms_ssim
 
     a, b = (frame.y.double()[None, None] for frame in (decoded, source))
-    return min(1.0, float(ms_ssim(a, b, data_range=255)))
+    return min(1.0, float(ms_ssim(a, b, data_range=2**source.bit_depth - 1)))
 
 
 def mean_quality(frames: Iterable[FrameQuality]) -> dict[str, float | None]:

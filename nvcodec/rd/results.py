@@ -43,15 +43,16 @@ _ABOUT = {
     "ms_ssim_db": "of luma, as -10 log10(1 - MS-SSIM)",
 }
 _METHOD = {
-    "frames": "Every codec gets the same 8-bit 4:2:0 frames; its output is decoded again and compared with them.",
-    "bits": "Ours: the whole file. Anchors: the elementary stream, without container; with x264's and x265's text of "
-    "settings, with AV1's temporal delimiters. Bits per pixel count luma samples. By frame, what AV1 codes early "
+    "frames": "Every codec gets the same 4:2:0 frames, of 8 or 10 bits as the source has; its output is decoded again "
+    "and compared with them.",
+    "bits": "Ours: the whole file. Anchors: the elementary stream, without container and without x264's and x265's "
+    "text of settings, with AV1's temporal delimiters. Bits per pixel count luma samples. By frame, what AV1 codes early "
     "and shows later counts with the frame that is shown next.",
     "anchors": "Tuned for PSNR (tune=psnr, in SVT-AV1's numbers tune=1); constant rate factor; one thread; one key "
     "frame, at the start, unless --segment asks for more. Rate factors are searched: one for the bits of each of our "
     "points, as near as 2 % where the encoder can, and on to both sides until the curve brackets ours in rate and in "
     "PSNR 6:1:1.",
-    "PSNR": "Peak 255, 100 dB for identical planes; the mean of the frames' figures in dB.",
+    "PSNR": "Peak 255, or 1023 with 10 bits, 100 dB for identical planes; the mean of the frames' figures in dB.",
     "PSNR RGB": "Both pictures as 8-bit R'G'B' by the matrix stated for the clip.",
     "MS-SSIM": "Of luma, five scales, by pytorch-msssim in float64; mean of the frames. In dB: -10 log10(1 - mean).",
     "BD": f"Package bjontegaard, method {METHOD}, over the part that both curves have; without such a part there is "

@@ -132,8 +132,8 @@ class FinalPass:
                 budget.spend(spent[-1])
             exact = torch.stack([decoded[f.display].appearance.packed for f in unit.frames])
             for frame, samples in zip(unit.frames, exact, strict=True):
-                planes[frame.display] = output_planes(samples, geometry.width, geometry.height)
-            quality.append(psnr_611(plane_errors(exact, fit.sources(unit))))
+                planes[frame.display] = output_planes(samples, geometry.width, geometry.height, geometry.bit_depth)
+            quality.append(psnr_611(plane_errors(exact, fit.sources(unit), geometry.bit_depth)))
             return exact
 
         def needs(number: int) -> int:
@@ -155,7 +155,7 @@ class FinalPass:
             exact = code(number, found.motion)
             _check_twin(found.fit.samples(twin), exact)
             self.units_done = number + 1
-            errors = plane_errors(exact, fit.sources(fit.units[number]))
+            errors = plane_errors(exact, fit.sources(fit.units[number]), geometry.bit_depth)
             on_unit(UnitReport(fit.units[number], motion_bits, found.block_bits, errors))
 
         for number in range(self.units_done):

@@ -161,7 +161,7 @@ class SegmentFit(SegmentAnalysis):
             for b, frame in enumerate(unit.frames):
                 self.states[frame.display] = FrameState(Reference(samples[b]), found.motion.states[b])
             self.drop_states(number)
-            errors = plane_errors(samples, self.sources(unit))
+            errors = plane_errors(samples, self.sources(unit), self.source.geometry.bit_depth)
             report = UnitReport(unit, motion_bits, found.block_bits, errors)
             self.reports.append(report)
             on_unit(report)

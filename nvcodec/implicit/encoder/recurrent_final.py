@@ -140,8 +140,8 @@ class FinalCoding:
                 raise MismatchError(f"unit {number}: what was fitted and what is coded differ")
             fit.adopt(number, found)
             for frame, samples in zip(unit.frames, exact, strict=True):
-                planes[frame.display] = output_planes(samples, geometry.width, geometry.height)
-            errors = plane_errors(exact, fit.sources(unit))
+                planes[frame.display] = output_planes(samples, geometry.width, geometry.height, geometry.bit_depth)
+            errors = plane_errors(exact, fit.sources(unit), geometry.bit_depth)
             quality.append(psnr_611(errors))
             on_unit(UnitReport(unit, *found.bits, errors))
 

@@ -144,7 +144,9 @@ class RecurrentFit(SegmentAnalysis):
         def finish(number: int, found: FittedUnit) -> None:
             unit = self.units[number]
             self.adopt(number, found)
-            report = UnitReport(unit, *found.bits, plane_errors(found.samples, self.sources(unit)))
+            report = UnitReport(
+                unit, *found.bits, plane_errors(found.samples, self.sources(unit), self.source.geometry.bit_depth)
+            )
             self.reports.append(report)
             on_unit(report)
 
@@ -199,7 +201,7 @@ class RecurrentFit(SegmentAnalysis):
             for b, frame in enumerate(unit.frames):
                 states[frame.display] = FrameState(Reference(samples[b]), MotionState((), ()))
                 net_states[frame.display] = {n: s[b : b + 1] for n, s in made.items()}
-            found.append(psnr_611(plane_errors(samples, self.sources(unit))))
+            found.append(psnr_611(plane_errors(samples, self.sources(unit), self.source.geometry.bit_depth)))
         return float(torch.cat(found).mean())
 
     def fitted_unit(

@@ -427,8 +427,8 @@ def _code(work: _Work, program_index: Callable[[bytes], int]) -> CodedSegment:
     reached = Epoch(float(distortion(exact / 1024 - 0.5, model.samples))).psnr
     if reached < figures.tuned - _WORST_MISMATCH:
         raise MismatchError(f"the exact frames come to {reached:.2f} dB, the model to {figures.tuned:.2f}")
-    errors = plane_errors(exact, (model.samples + 0.5) * 1024)
+    errors = plane_errors(exact, (model.samples + 0.5) * 1024, geometry.bit_depth)
     digest = FrameHash()
     for picture in exact:
-        digest.add(output_planes(picture, geometry.width, geometry.height))
+        digest.add(output_planes(picture, geometry.width, geometry.height, geometry.bit_depth))
     return CodedSegment(writer.finish(), digest.digest(), float(psnr_611(errors).mean()))

@@ -66,7 +66,6 @@ function curves() {
 
 function pointTip(p) {
   const rows = [["rate", `${bppText(p.bpp)} bpp`], ["", `${fixed(p.kbps, 1)} kbit/s`], ["size", `${grouped(p.bytes)} bytes`]];
-  if (p.sei_bytes) rows.push(["", `${grouped(p.sei_bytes)} of them text`]);
   rows.push(...METRICS.filter((m) => p[m.key] !== null).map((m) => [m.label, m.key === "ms_ssim_db" ? `${fixed(p.ms_ssim, 4)} (${valueText(p[m.key], m)})` : valueText(p[m.key], m)]));
   rows.push(p.crf === undefined ? ["asked for", `${p.target_bpp} bpp`] : ["rate factor", p.crf]);
   return element("table", {}, ...rows.map((row) => element("tr", {}, ...row.map((cell) => element("td", {}, cell)))));
