@@ -1,4 +1,4 @@
-"""Every command and option has a help text and its place in the README."""
+"""Every command and option has a help text and its place in docs/commands.md."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import pytest
 
 from nvcodec.cli import commands as cli
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+COMMANDS_PAGE = (Path(__file__).parent.parent / "docs" / "commands.md").read_text(encoding="utf-8")
 COMMANDS = sorted(cli.main.commands.items())
 
 
 def chapter(name: str) -> str:
-    """What the README says under the heading of a command."""
-    found = re.findall(rf"^### `cwrv {name}`\n(.*?)(?=^##)", README, flags=re.DOTALL | re.MULTILINE)
+    """What the page says under the heading of a command."""
+    found = re.findall(rf"^## `cwrv {name}`\n(.*?)(?=^## |\Z)", COMMANDS_PAGE, flags=re.DOTALL | re.MULTILINE)
     assert len(found) == 1
     return str(found[0])
 
@@ -46,8 +46,8 @@ def test_options(name: str, option: click.Option) -> None:
 
 
 def test_nothing_else_is_documented() -> None:
-    """No option in the README that the command does not have."""
-    assert re.findall(r"^### `cwrv (\w+)`", README, flags=re.MULTILINE) == [
+    """No option in docs/commands.md that the command does not have."""
+    assert re.findall(r"^## `cwrv (\w+)`", COMMANDS_PAGE, flags=re.MULTILINE) == [
         "encode",
         "decode",
         "info",
@@ -64,4 +64,4 @@ def test_general_options() -> None:
     for param in cli.main.params:
         assert isinstance(param, click.Option)
         assert param.help
-        assert f"`{param.opts[0]}`" in README
+        assert f"`{param.opts[0]}`" in COMMANDS_PAGE

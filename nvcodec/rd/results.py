@@ -46,8 +46,8 @@ _METHOD = {
     "frames": "Every codec gets the same 4:2:0 frames, of 8 or 10 bits as the source has; its output is decoded again "
     "and compared with them.",
     "bits": "Ours: the whole file. Anchors: the elementary stream, without container and without x264's and x265's "
-    "text of settings, with AV1's temporal delimiters. Bits per pixel count luma samples. By frame, what AV1 codes early "
-    "and shows later counts with the frame that is shown next.",
+    "text of settings, with AV1's temporal delimiters. Bits per pixel count luma samples. By frame, what AV1 codes "
+    "early and shows later counts with the frame that is shown next.",
     "anchors": "Tuned for PSNR (tune=psnr, in SVT-AV1's numbers tune=1); constant rate factor; one thread; one key "
     "frame, at the start, unless --segment asks for more. Rate factors are searched: one for the bits of each of our "
     "points, as near as 2 % where the encoder can, and on to both sides until the curve brackets ours in rate and in "
