@@ -43,9 +43,9 @@ OTHER_ROOMS = (
     # what a representation's encoder is made of
     ("encoder", "arithmetic working_domain distortion rate_control representation power_kernels rate_kernels rate"),
     ("encoder", "motion_kernels motion_search unit_motion_search lookahead temporal_filter segment_analysis"),
-    ("encoder", "gop_foresight weight_changes"),
+    ("encoder", "gop_trials weight_changes"),
     ("grid.encoder", "transform descent_kernels descent fit"),
-    ("hybrid.encoder", "twin quantise block_kernels fit segment_fit final_pass stages gop_choice representation"),
+    ("hybrid.encoder", "twin quantise block_kernels fit segment_fit final_pass stages representation"),
     ("exact", "tracing"),
     ("implicit.models", "parts nerv siren hinerv hnerv cwrnn"),
     (
@@ -53,7 +53,7 @@ OTHER_ROOMS = (
         "settings storable steps prune rate model budget coding frames sequence stages representation",
     ),
     ("implicit.encoder", "synthesis exact_synthesis recurrent_fit overfit start weight_fit recurrent_final"),
-    ("implicit.encoder", "gop_trials recurrent_stages recurrent_representation"),
+    ("implicit.encoder", "recurrent_stages recurrent_representation"),
     # what makes a file with one
     ("encoder", "cuts source tree_file checkpoint identity pipeline own_module"),
     ("rd", "extra bd quality anchors ladder store tool_versions clip workers points run results plot stills report"),

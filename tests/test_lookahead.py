@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from nvcodec.core.gop import CodedFrame
-from nvcodec.encoder.lookahead import FrameForecast, estimated_bits, estimated_psnr, importance
+from nvcodec.encoder.lookahead import FrameForecast, estimated_bits, importance
 
 SIZE = (6, 9)
 LAMBDA = 1000.0
@@ -31,16 +31,6 @@ def test_a_still_picture_matters_for_all_that_follow() -> None:
     found = importance(chain(10, 0.0), SIZE, LAMBDA)
     for t in range(10):
         assert found[t] == pytest.approx(np.full(SIZE, 10.0 - t), rel=0.02)
-
-
-def test_what_is_left_of_a_block_is_its_error_or_what_lambda_leaves() -> None:
-    """The PSNR that is expected: 0.6 lambda over the importance, where the prediction is worse than that."""
-    frames = [forecast(CodedFrame(0, 0, ()), error) for error in (1e6, 4.0)]
-    weights = {0: np.full(SIZE, 3.0)}
-    coarse, fine = (estimated_psnr([frame], weights, 50.0) for frame in frames)
-    assert coarse == pytest.approx(10 * np.log10(255**2 / 10))
-    assert fine == pytest.approx(10 * np.log10(255**2 / 4.1))
-    assert estimated_psnr(frames, weights, 50.0) == pytest.approx((coarse + fine) / 2)
 
 
 def test_nothing_is_inherited_by_what_is_coded_anew() -> None:

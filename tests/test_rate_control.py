@@ -100,15 +100,16 @@ def test_budget_spends_what_is_wanted_under_the_law(complexity: list[float], rat
     assert sum(spent) == pytest.approx(wanted)
 
 
-def test_budget_keeps_the_proportions_between_units() -> None:
-    used = [100.0, 150.0, 300.0]
-    budget = UnitBudget(1000.0, [1000.0, 600.0, 400.0], used)
-    found = []
-    for number, bits in enumerate((500.0, 300.0, 200.0)):
+def test_budget_has_one_lambda_for_all_units() -> None:
+    """Whatever lambda they had in the pass before: bits are worth the same in all of them."""
+    used, complexity = [100.0, 150.0, 300.0], [20000.0, 18000.0, 11000.0]
+    before = [c * u**-SLOPE for c, u in zip(complexity, used, strict=True)]
+    budget = UnitBudget(1000.0, before, used)
+    found = [budget.start]
+    for number, bits in enumerate(complexity):
         found.append(budget.lmbda(number, number))
-        budget.spend(bits)
-    factor = 2 ** (1 / SLOPE)
-    assert found == pytest.approx([factor * u for u in used])
+        budget.spend(bits * found[-1] ** -SLOPE)
+    assert found == pytest.approx([(sum(complexity) / 1000.0) ** (1 / SLOPE)] * 4)
 
 
 def test_budget_corrects_what_went_wrong() -> None:

@@ -20,7 +20,7 @@ from torch import Tensor
 from nvcodec.core.gop import CodedFrame
 from nvcodec.motion.warp import BLOCK
 
-__all__ = ["FrameForecast", "estimated_bits", "estimated_psnr", "importance"]
+__all__ = ["FrameForecast", "estimated_bits", "importance"]
 
 _DISTORTION = 0.6
 """Mean squared 8-bit error up to which a block is taken over rather than coded anew, of its lambda."""
@@ -78,17 +78,6 @@ def estimated_bits(forecasts: list[FrameForecast], weights: dict[int, np.ndarray
         error = forecast.error.double().numpy()
         bits += float(np.log2(1 + error * weights[forecast.frame.display] / lmbda).sum())
     return _BITS * BLOCK * BLOCK * bits
-
-
-def estimated_psnr(forecasts: list[FrameForecast], weights: dict[int, np.ndarray], lmbda: float) -> float:
-    """About the mean PSNR of luma in dB at ``lmbda`` over the importance ``weights``: of a block whose prediction has
-    error E, no more is left than ``_DISTORTION`` of its lambda."""
-    found = []
-    for forecast in forecasts:
-        error = forecast.error.double().numpy() + _LEAST_ERROR
-        left = np.minimum(_DISTORTION * lmbda / weights[forecast.frame.display], error)
-        found.append(10 * np.log10(255**2 / left.mean()))
-    return float(np.mean(found))
 
 
 def _smooth(blocks: np.ndarray) -> np.ndarray:

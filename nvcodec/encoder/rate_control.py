@@ -86,29 +86,29 @@ class UnitBudget:
     def __init__(self, wanted: float, before: list[float], lambdas: list[float], slope: float = SLOPE) -> None:
         """``wanted``: bits for all units. ``before``: bits of each unit in the pass before, at its ``lambdas``."""
         self.wanted = wanted
-        self.before = before
-        self.lambdas = lambdas
         self.slope = slope
+        self._needs = [bits * lmbda**slope for bits, lmbda in zip(before, lambdas, strict=True)]  # bits at lambda 1
         self._spent: list[float] = []
-        self._factor = (sum(before) / max(wanted, 1.0)) ** (1 / slope)
+        self._lmbda = (sum(self._needs) / max(wanted, 1.0)) ** (1 / slope)
 
     @property
-    def start_factor(self) -> float:
-        """By how much lambda moves as a whole."""
-        return self._factor
+    def start(self) -> float:
+        """That lambda which should spend ``wanted``, before the first unit."""
+        return clamp_lambda(self._lmbda)
 
     def lmbda(self, number: int, known: int) -> float:
-        """Lambda of unit ``number``: what is left of ``wanted`` is spread over the units to come.
+        """Lambda of unit ``number``: the one that all units to come should have to spend what is left of ``wanted``.
 
         Asked for one unit after the other. ``known``: of how many units the bits have a part in it, the first ones;
         ``spend`` may have told of more.
         """
-        rest = sum(self.before[known:])
+        rest = sum(self._needs[known:])
         left = self.wanted - sum(self._spent[:known])
-        if rest > _LITTLE * sum(self.before):
-            ideal = (rest / max(left, 0.05 * rest)) ** (1 / self.slope)
-            self._factor = min(max(ideal, self._factor / _STEP_LIMIT), self._factor * _STEP_LIMIT)
-        return clamp_lambda(self.lambdas[number] * self._factor)
+        if rest > _LITTLE * sum(self._needs):
+            expected = rest * self._lmbda**-self.slope
+            ideal = (rest / max(left, 0.05 * expected)) ** (1 / self.slope)
+            self._lmbda = min(max(ideal, self._lmbda / _STEP_LIMIT), self._lmbda * _STEP_LIMIT)
+        return clamp_lambda(self._lmbda)
 
     def spend(self, bits: float) -> None:
         """What the next unit took."""

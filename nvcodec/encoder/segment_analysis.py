@@ -19,7 +19,7 @@ from torch import Tensor
 from nvcodec.core.gop import CodingUnit, coding_units, last_uses
 from nvcodec.core.parallel import run_ahead
 from nvcodec.encoder.distortion import block_errors, block_variance, plane_errors
-from nvcodec.encoder.lookahead import FrameForecast, estimated_bits, estimated_psnr, importance
+from nvcodec.encoder.lookahead import FrameForecast, estimated_bits, importance
 from nvcodec.encoder.rate import level_costs
 from nvcodec.encoder.rate_control import next_lambda
 from nvcodec.encoder.temporal_filter import filtered_frames
@@ -188,14 +188,6 @@ class SegmentAnalysis(ABC):
             bits = estimated_bits(self.forecasts, weights, lmbda * USUAL_IMPORTANCE)
             lmbda = next_lambda(lmbda, bits, wanted)
         return lmbda * USUAL_IMPORTANCE
-
-    def estimates(self, highest_lmbda: float) -> tuple[float, float]:
-        """Bits of all frames, and their PSNR of luma in dB, by the look ahead."""
-        weights = importance(self.forecasts, self.source.geometry.blocks, highest_lmbda)
-        return (
-            estimated_bits(self.forecasts, weights, highest_lmbda),
-            estimated_psnr(self.forecasts, weights, highest_lmbda),
-        )
 
     def believed_bits(self, highest_lmbda: float) -> list[float]:
         """What each unit takes: as the pass that is through measured, and those that it passed over by the look ahead,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,7 @@ from nvcodec.core.errors import MismatchError
 from nvcodec.core.parallel import run_ahead
 from nvcodec.decoder import FrameHash, output_planes
 from nvcodec.encoder.distortion import plane_errors, psnr_611
-from nvcodec.encoder.rate_control import AIM, SLOPE, TOLERANCE, UnitBudget, clamp_lambda, measured_slope
+from nvcodec.encoder.rate_control import AIM, SLOPE, TOLERANCE, UnitBudget, measured_slope
 from nvcodec.encoder.representation import CodedSegment
 from nvcodec.encoder.segment_analysis import UnitReport
 from nvcodec.entropy.weights import TensorChange
@@ -28,6 +28,9 @@ __all__ = ["GAIN_PER_OCTAVE", "FinalPass"]
 
 GAIN_PER_OCTAVE = 4.0
 """Gain steps for a doubling of lambda: the best quantiser step grows with its square root."""
+_UNEVEN = 1.75
+"""By as much lambda may move within the first attempt; where it moved further, another one knows better from the
+start."""
 _STREAM_END_BITS = 96
 """Segment header and the rounding of the stream to whole words."""
 
@@ -44,6 +47,7 @@ class FinalPass:
         gain_lmbda: where the gains are.
         frame_bits: of ``wanted``, what the present attempt has for the units.
         units_done: of the present attempt. Their symbols are those of the ``SegmentFit``.
+        cell_gains: as in ``SegmentFit``, of the units that are done.
         best: of the attempts before, the nearest to ``wanted``.
     """
 
@@ -59,16 +63,31 @@ class FinalPass:
     attempt: int = 0
     units_done: int = 0
     best: CodedSegment | None = None
+    cell_gains: list[float] = field(default_factory=lambda: [0.0] * 4)
 
-    def run(self, fit: SegmentFit, attempts: int, on_unit: Callable[[UnitReport], None]) -> CodedSegment:
-        """Go on from where it is."""
+    def run(
+        self,
+        fit: SegmentFit,
+        attempts: int,
+        on_unit: Callable[[UnitReport], None],
+        without_cell: Callable[[int], dict[str, TensorChange]],
+    ) -> CodedSegment:
+        """Go on from where it is. ``without_cell``: lets the cell correct nothing at a depth, and returns the changes
+        of the network that are left. That is done where the cell made frames worse, and another attempt follows: what a
+        cell is worth shows only at the quality that the file comes to, by the weights that are coded."""
         while self.attempt < attempts:
             if not self.units_done:
                 self._begin_attempt(fit)
+                self.cell_gains = [0.0] * 4
             coded, spent, used = self._code_once(fit, on_unit)
-            if self.wanted is None or TOLERANCE[0] <= coded.bits * AIM / self.wanted <= TOLERANCE[1]:
+            is_last = self.attempt + 1 == attempts
+            harmful = [] if is_last else [depth for depth, gain in enumerate(self.cell_gains) if gain < 0]
+            for depth in harmful:
+                self.changes = without_cell(depth)
+            is_uneven = not self.attempt and not is_last and max(used) > _UNEVEN * min(used)
+            if not harmful and not is_uneven and self._is_met(coded):
                 return coded
-            if self.best is None or _distance(coded.bits, self.wanted) < _distance(self.best.bits, self.wanted):
+            if not harmful and (self.best is None or self._miss(coded) < self._miss(self.best)):
                 self.best = coded
             if self.attempt:
                 bits, lambdas = (sum(self.before), sum(spent)), (_mean_log(self.lambdas, spent), _mean_log(used, spent))
@@ -77,6 +96,14 @@ class FinalPass:
             self.attempt, self.units_done = self.attempt + 1, 0
         assert self.best is not None
         return self.best
+
+    def _is_met(self, coded: CodedSegment) -> bool:
+        return self.wanted is None or TOLERANCE[0] <= coded.bits * AIM / self.wanted <= TOLERANCE[1]
+
+    def _miss(self, coded: CodedSegment) -> float:
+        """How bad it is to miss the target so; above it three times as bad as below."""
+        miss = math.log(coded.bits / self.wanted) if self.wanted else 0.0
+        return max(-miss, 3 * miss)
 
     def state(self) -> dict[str, Any]:
         """All of it, as a tree."""
@@ -100,11 +127,10 @@ class FinalPass:
         writer = self._writer(fit)
         self.frame_bits = self.wanted - writer.weight_bits - _STREAM_END_BITS
         budget = UnitBudget(self.frame_bits, self.before, self.lambdas, self.slope)
-        aim = clamp_lambda(_mean_log(self.lambdas, self.before) * budget.start_factor)
-        steps = round(GAIN_PER_OCTAVE * math.log2(aim / self.gain_lmbda))
+        steps = round(GAIN_PER_OCTAVE * math.log2(budget.start / self.gain_lmbda))
         if steps:
             self.header = replace(self.header, gain_offset=self.header.gain_offset + steps)
-            self.gain_lmbda = aim
+            self.gain_lmbda = budget.start
 
     def _code_once(
         self, fit: SegmentFit, on_unit: Callable[[UnitReport], None]
@@ -154,6 +180,7 @@ class FinalPass:
             motion_bits = fit.adopt_unit(number, found, twin, self.settings)
             exact = code(number, found.motion)
             _check_twin(found.fit.samples(twin), exact)
+            self.cell_gains[min(fit.units[number].depth, 3)] += found.fit.cell_gain(exact)
             self.units_done = number + 1
             errors = plane_errors(exact, fit.sources(fit.units[number]), geometry.bit_depth)
             on_unit(UnitReport(fit.units[number], motion_bits, found.block_bits, errors))
@@ -170,12 +197,6 @@ class FinalPass:
     def _writer(self, fit: SegmentFit) -> HybridWriter:
         samples = fit.source.samples
         return HybridWriter(self.header, self.changes, fit.source.geometry, len(samples), samples.device)
-
-
-def _distance(bits: float, wanted: float) -> float:
-    """How bad it is to miss the target; above it three times as bad as below."""
-    miss = math.log(bits / wanted)
-    return max(-miss, 3 * miss)
 
 
 def _mean_log(lambdas: list[float], bits: list[float]) -> float:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from nvcodec.core.errors import EncodeError
 from nvcodec.core.gop import MAX_GOP
+from nvcodec.encoder.gop_trials import GopTrials, trial_report
 from nvcodec.encoder.rate_control import Target
 from nvcodec.encoder.representation import CodedSegment, Keep, StageReport
-from nvcodec.encoder.segment_analysis import SegmentSource
+from nvcodec.encoder.segment_analysis import SegmentSource, UnitReport
 from nvcodec.hybrid.base import WIDTHS
-from nvcodec.hybrid.encoder.gop_choice import encode_with_best_gop
-from nvcodec.hybrid.encoder.stages import EFFORTS, Effort, smallest_payload
+from nvcodec.hybrid.encoder.stages import EFFORTS, GOPS, Effort, encode_segment, smallest_payload, trial_pass
 from nvcodec.motion.levels import FrameGeometry
 
 __all__ = ["HybridEncoder", "check_choices"]
@@ -44,7 +45,7 @@ class HybridEncoder:
     def chosen(effort: str, gop: int | None, width: int | None, bits: float) -> HybridEncoder:
         """By what the user chose; None leaves a choice to the encoder. ``bits``: about those of the file."""
         found = EFFORTS[effort]
-        return HybridEncoder(found, (gop,) if gop else found.gops, width or _choose_width(bits))
+        return HybridEncoder(found, (gop,) if gop else GOPS, width or _choose_width(bits))
 
     def smallest_payload(self, frames: int, geometry: FrameGeometry) -> int:
         return smallest_payload(frames, geometry, self.gops[0], self.width)
@@ -61,10 +62,35 @@ class HybridEncoder:
         keep: Keep,
     ) -> CodedSegment:
         source = SegmentSource(samples, geometry, self.gops[0])
-        trial = EFFORTS["fast"] if self.effort.tries_gops else None
-        return encode_with_best_gop(
-            source, self.gops, self.width, target, self.effort, trial, seed, on_unit, kept=kept, keep=keep
-        )
+        if kept is None or "work" not in kept:
+            gop, predicts = self._best_gop(source, target, on_unit, kept, keep)
+            work = None
+            torch.manual_seed(seed)
+        else:
+            gop, predicts, work = kept["gop"], kept["predicts"], kept["work"]
+        return encode_segment(
+            replace(source, gop=gop, predicts=predicts), self.width, target, self.effort, on_unit, kept=work,
+            keep=lambda state: keep(lambda: {"gop": gop, "predicts": predicts, "work": state()}),
+        )  # fmt: skip
+
+    def _best_gop(
+        self,
+        source: SegmentSource,
+        target: Target,
+        on_unit: Callable[[StageReport], None],
+        kept: dict[str, Any] | None,
+        keep: Keep,
+    ) -> tuple[int, bool]:
+        def measure(sample: SegmentSource, lmbda: float) -> Sequence[UnitReport]:
+            return trial_pass(sample, self.width, lmbda)
+
+        trials = GopTrials(source, self.gops, target, measure, kept)
+
+        def tried(gop: int, predicts: bool) -> None:
+            keep(trials.state)
+            on_unit(trial_report(gop, predicts))
+
+        return trials.best(tried)
 
 
 def _choose_width(bits: float) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -25,11 +25,12 @@ from nvcodec.motion.levels import FrameGeometry
 
 __all__ = [
     "EFFORTS",
+    "GOPS",
     "Effort",
     "encode_segment",
-    "foresee_segment",
     "gain_shift",
     "smallest_payload",
+    "trial_pass",
 ]
 
 _WEIGHT_SHARE = 0.25
@@ -46,8 +47,7 @@ _WEIGHT_GUESS = 0.06
 class Effort:
     """How much work an encode takes: that of each pass that learns, how many of them refine the first one, whether one
     more tunes on quantised weights, the rate of learning, and the work of each of at most ``attempts`` final passes.
-    ``gops``: the GOP lengths of which the best is chosen, the usual one first; ``tries_gops``: by encodes of some
-    frames, and not by the look ahead."""
+    """
 
     learned: PassEffort
     refinements: int
@@ -55,8 +55,6 @@ class Effort:
     learning: float
     final: PassEffort
     attempts: int
-    gops: tuple[int, ...] = (4, 2, 8)
-    tries_gops: bool = True
 
     @property
     def stages(self) -> int:
@@ -64,11 +62,14 @@ class Effort:
         return 3 + self.refinements + self.tuning
 
 
+GOPS = (4, 2, 8, 1)
+"""Lengths of which the best is chosen, the usual one first."""
+_TRIAL = PassEffort(key_iterations=0, iterations=0, searches=1, modes=(1, 1, 1, 1))
 _LEARNED = PassEffort(key_iterations=16, iterations=6, searches=1)
 EFFORTS = {
     "fast": Effort(
         replace(_LEARNED, stride=3), refinements=0, tuning=False, learning=0.3, attempts=6,
-        final=PassEffort(0, 0, searches=1, modes=(3, 2, 2, 2)), tries_gops=False,
+        final=PassEffort(0, 0, searches=1, modes=(3, 2, 2, 2)),
     ),
     "medium": Effort(
         _LEARNED, refinements=1, tuning=True, learning=0.5, attempts=7,
@@ -120,10 +121,15 @@ class _Work:
         if self._stage == self.entered:
             self.fit.look_ahead(self.twin.context_weights(), self.settings.highest_lmbda, self._unit_done)
 
-    def run_final(self, attempts: int) -> CodedSegment:
+    def run_final(self, attempts: int, wanted: float | None) -> CodedSegment:
         """What is still to come of the last stage, by the integer network."""
         assert self.final is not None
-        return self.final.run(self.fit, attempts, self._unit_done)
+
+        def without_cell(depth: int) -> dict[str, TensorChange]:
+            self.twin.silence(depth)
+            return _affordable(self.twin, self.fit, wanted)
+
+        return self.final.run(self.fit, attempts, self._unit_done, without_cell)
 
     def _unit_done(self, report: UnitReport) -> None:
         self.keep(self.state)
@@ -248,15 +254,22 @@ def encode_segment(
             [measured_at] * len(before),
             gain_lmbda=work.settings.lmbda,
         )
+        sensitivity = fit.sensitivity
         fit.start_pass()
-    return work.run_final(effort.attempts)
+        fit.sensitivity = sensitivity  # what a change of the network is judged by, should one be needed yet
+    return work.run_final(effort.attempts, wanted)
 
 
-def foresee_segment(source: SegmentSource, width: int, lmbda: float) -> tuple[float, float]:
-    """Bits of a segment, and the PSNR of its luma in dB, as the look ahead alone expects them at ``lmbda``."""
-    fit, settings = SegmentFit(source), PassSettings(lmbda, _LEARNED)
-    fit.look_ahead(_start_twin(source, width, lmbda).context_weights(), settings.highest_lmbda, lambda report: None)
-    return fit.estimates(settings.highest_lmbda)
+def trial_pass(source: SegmentSource, width: int, lmbda: float) -> Sequence[UnitReport]:
+    """A ``nvcodec.encoder.gop_trials.Measure``: one pass with the network as it was shipped."""
+    work = _Work(SegmentFit(source), _start_twin(source, width, lmbda), PassSettings(lmbda, _TRIAL, train=False), 2,
+                 lambda report: None, lambda state: None)  # fmt: skip
+    work.enters("look ahead")
+    work.run_look_ahead()
+    work.enters("try")
+    _weigh(work)
+    work.run_pass()
+    return [report for report in work.fit.reports if report]
 
 
 def _start_twin(source: SegmentSource, width: int, lmbda: float) -> Twin:

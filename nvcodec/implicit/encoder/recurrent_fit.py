@@ -7,7 +7,7 @@ fitted on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
@@ -18,10 +18,13 @@ from torch import Tensor, nn
 from nvcodec.core.gop import CodingUnit
 from nvcodec.core.parallel import run_ahead
 from nvcodec.encoder.distortion import plane_errors, psnr_611
-from nvcodec.encoder.segment_analysis import SegmentAnalysis, SegmentSource, UnitReport, motion_bits
+from nvcodec.encoder.segment_analysis import USUAL_IMPORTANCE, SegmentAnalysis, SegmentSource, UnitReport, motion_bits
 from nvcodec.entropy.context import ContextWeights
+from nvcodec.exact.operation import Sizes
 from nvcodec.exact.outputs import Store
 from nvcodec.exact.simulation import Simulation, simulate
+from nvcodec.exact.tracing import place
+from nvcodec.grid.contexts import appearance_context
 from nvcodec.grid.encoder.fit import GridFit, gain_index
 from nvcodec.grid.encoder.transform import Reach
 from nvcodec.grid.levels import Quantiser
@@ -34,7 +37,7 @@ from nvcodec.motion.prediction import VECTOR_BOUND, MotionState
 from nvcodec.motion.unit import UnitMotion, key_unit_inputs
 from nvcodec.motion.warp import SAMPLE_MAX, Reference
 
-__all__ = ["FittedUnit", "PassEffort", "RecurrentFit", "Synthesis", "TwinSynthesis"]
+__all__ = ["FittedUnit", "PassEffort", "RecurrentFit", "Synthesis", "TwinSynthesis", "trial_pass"]
 
 COARSE_LEVELS = 3
 """The finest level of the grid that motion is refined by: what it comes to at a stride of 8."""
@@ -291,3 +294,18 @@ def _no_motion(unit: CodingUnit, source: SegmentSource) -> list[Tensor]:
         torch.zeros(len(unit.frames), len(motion_layout(unit.reference_count, k)), *source.geometry.motion_size(k))
         for k in range(MOTION_LEVELS)
     ]
+
+
+def trial_pass(source: SegmentSource, made: Callable[[Sizes], nn.Module], lmbda: float) -> Sequence[UnitReport]:
+    """A ``nvcodec.encoder.gop_trials.Measure``: one pass of the network as it starts, which ``made`` makes."""
+    sizes = Sizes(source.geometry.half, source.geometry.blocks, len(source.samples))
+    module = made(sizes).to(source.samples.device)
+    place(module, sizes)
+    highest = lmbda * USUAL_IMPORTANCE
+    fit = RecurrentFit(source, appearance_context())
+    fit.look_ahead(motion_weights(), highest, lambda report: None)
+    fit.filter_sources(highest)
+    fit.weigh(highest)
+    fit.start_pass()
+    fit.continue_pass(TwinSynthesis(module), highest, PassEffort())
+    return [report for report in fit.reports if report]

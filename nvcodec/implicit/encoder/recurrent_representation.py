@@ -13,13 +13,13 @@ from nvcodec.bitstream.container import program_bytes
 from nvcodec.core.errors import EncodeError
 from nvcodec.core.gop import MAX_GOP
 from nvcodec.core.limits import MAX_PROGRAMS
-from nvcodec.encoder.gop_foresight import trial_lmbda
+from nvcodec.encoder.gop_trials import GopTrials, trial_report
 from nvcodec.encoder.rate_control import Target
 from nvcodec.encoder.representation import CodedSegment, Keep, StageReport
-from nvcodec.encoder.segment_analysis import SegmentSource
+from nvcodec.encoder.segment_analysis import SegmentSource, UnitReport
 from nvcodec.exact.operation import Sizes
 from nvcodec.exact.tracing import place
-from nvcodec.implicit.encoder.gop_trials import GopTrials
+from nvcodec.implicit.encoder.recurrent_fit import trial_pass
 from nvcodec.implicit.encoder.recurrent_stages import (
     ACTIVATION_BITS,
     EFFORTS,
@@ -103,7 +103,7 @@ class RecurrentEncoder:
 
         source = SegmentSource(samples, geometry, self.gops[0])
         if kept is None or "gop" not in kept:
-            gop, predicts = self._best_gop(source, trial_lmbda(source, target), seed, on_unit, kept, keep)
+            gop, predicts = self._best_gop(source, target, seed, on_unit, kept, keep)
             kept = None
         else:
             gop, predicts, kept = kept["gop"], kept["predicts"], kept["work"]
@@ -121,7 +121,7 @@ class RecurrentEncoder:
     def _best_gop(
         self,
         source: SegmentSource,
-        lmbda: float,
+        target: Target,
         seed: int,
         on_unit: Callable[[StageReport], None],
         kept: dict[str, Any] | None,
@@ -134,11 +134,14 @@ class RecurrentEncoder:
             self._load(module, sizes)
             return module
 
-        trials = GopTrials(source, self.gops, started, lmbda, kept["scores"] if kept else ())
+        def measure(sample: SegmentSource, lmbda: float) -> Sequence[UnitReport]:
+            return trial_pass(sample, started, lmbda)
+
+        trials = GopTrials(source, self.gops, target, measure, kept)
 
         def tried(gop: int, predicts: bool) -> None:
-            keep(lambda: {"scores": trials.scores})
-            on_unit(StageReport(f"try GOP {gop}{'' if predicts else ', motion not predicted'}", 0, 0.0))
+            keep(trials.state)
+            on_unit(trial_report(gop, predicts))
 
         return trials.best(tried)
 
