@@ -2,6 +2,7 @@
 #
 #   make test   lint, format, types and tests: all that must pass
 #   make demo   encode and decode the demo clip, and measure it
+#   make benchmark CLIPS=DIR HD=DIR   the tables of docs/results/hybrid.md, anew: hours
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -9,7 +10,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO := demo-out
 
-.PHONY: setup test check lint types unit demo clean
+.PHONY: setup test check lint types unit demo benchmark clean
 .DEFAULT_GOAL := test
 .DELETE_ON_ERROR:
 
@@ -44,6 +45,18 @@ demo: $(READY)
 	@$(BIN)/python tools/measure.py $(DEMO)/bunny_demo.cwrv tests/data/bunny_demo.mkv
 	@$(BIN)/python tools/measure.py $(DEMO)/bunny_cwrnn.cwrv tests/data/bunny_demo.mkv --frames 0:9
 	@echo "decoded videos: $(DEMO)/bunny_demo.mp4 (hybrid), $(DEMO)/bunny_cwrnn.mp4 (cwrnn)"
+
+# CLIPS and HD: folders of clips. What is finished in BENCHMARK is not computed again.
+CLIPS ?= clips
+HD ?= hd
+BENCHMARK ?= benchmark-out
+MEASURE := $(BIN)/python tools/benchmark.py --threads 1 --jobs 2 --anchors x264:medium,x265:medium,svtav1:4 \
+	--update docs/results/hybrid.md
+
+benchmark: $(READY)
+	for effort in fast medium slow; do $(MEASURE) $(CLIPS) -o $(BENCHMARK)/$$effort --effort $$effort || exit; done
+	for effort in fast medium; do $(MEASURE) $(HD) -o $(BENCHMARK)/hd-$$effort --effort $$effort \
+		--bpp 0.01,0.02,0.04,0.08 --table hd-$$effort || exit; done
 
 clean:
 	rm -rf $(VENV) $(DEMO) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -12,6 +13,7 @@ from nvcodec.encoder.representation import CodedSegment
 from nvcodec.entropy.weights import TensorChange
 from nvcodec.hybrid.encoder.final_pass import FinalPass
 from nvcodec.hybrid.encoder.segment_fit import PassEffort, PassSettings
+from nvcodec.hybrid.encoder.stages import EFFORTS
 from nvcodec.hybrid.payload import HybridHeader
 
 WANTED = 8000.0
@@ -37,18 +39,19 @@ class Attempts:
         monkeypatch.setattr(FinalPass, "_code_once", code_once)
         monkeypatch.setattr(FinalPass, "_begin_attempt", lambda *_: None)
 
-    def run(self, wanted: float | None = WANTED, attempts: int = 5) -> CodedSegment:
+    def run(self, wanted: float | None = WANTED, attempts: int = 5, met: int = 1) -> CodedSegment:
         settings = PassSettings(50.0, PassEffort(0, 0, 1))
         header = HybridHeader(8, 4, 0)
         state = FinalPass(header, {}, settings, wanted, [4000.0] * 2, [50.0] * 2, gain_lmbda=50.0)
-        return state.run(cast(Any, None), attempts, lambda report: None, self.without_cell)
+        effort = replace(EFFORTS["fast"], attempts=attempts, met=met)
+        return state.run(cast(Any, None), effort, lambda report: None, self.without_cell)
 
     def without_cell(self, depth: int) -> dict[str, TensorChange]:
         self.silenced.append(depth)
         return cast(Any, {f"silent {depth}": None})
 
 
-HELPS, EVEN = [1.0] * 4, [50.0, 51.0]
+HELPS, EVEN, HARMS = [1.0] * 4, [50.0, 51.0], -100.0
 
 
 def test_it_ends_where_the_target_is_met(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,18 +61,20 @@ def test_it_ends_where_the_target_is_met(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_harmful_cell_is_silenced_and_the_segment_coded_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Though the size was right; what it came to with the cell is no choice any more."""
-    attempts = Attempts(monkeypatch, [(1000, [1, -1, 2, -3], EVEN), (1900, [1, 0, 2, 0], EVEN), (990, HELPS, EVEN)])
+    attempts = Attempts(
+        monkeypatch, [(1000, [1, HARMS, 2, HARMS], EVEN), (1900, [1, 0, 2, 0], EVEN), (990, HELPS, EVEN)]
+    )
     assert (len(attempts.run().payload), attempts.silenced) == (990, [1, 3])
     assert attempts.changes == [{}, *[{"silent 3": None}] * 2]
 
 
 def test_also_where_no_size_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
-    attempts = Attempts(monkeypatch, [(1000, [0, 0, -1, 0], EVEN), (900, [0] * 4, EVEN)])
+    attempts = Attempts(monkeypatch, [(1000, [-60, 0, HARMS, 0], EVEN), (900, [0] * 4, EVEN)])
     assert (len(attempts.run(None).payload), attempts.silenced) == (900, [2])
 
 
 def test_what_the_last_attempt_comes_to_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    harmed = (1000, [-1.0] * 4, EVEN)
+    harmed = (1000, [HARMS] * 4, EVEN)
     attempts = Attempts(monkeypatch, [harmed] * 2)
     assert (len(attempts.run(attempts=2).payload), attempts.silenced) == (1000, [0, 1, 2, 3])
 
@@ -82,6 +87,13 @@ def test_another_attempt_where_lambda_moved_far(
     attempts = Attempts(monkeypatch, [(1000, HELPS, lambdas), (1001, HELPS, lambdas)])
     attempts.run()
     assert attempts.done == done
+
+
+def test_of_several_that_meet_the_target_the_best_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The later the better is their picture here, by 1 dB each; one is larger by 4 %, that weighs 0.2 dB."""
+    found = [(1000, HELPS, EVEN), (1500, HELPS, EVEN), (975, HELPS, EVEN), (1015, HELPS, EVEN), (1000, HELPS, EVEN)]
+    attempts = Attempts(monkeypatch, found)
+    assert (len(attempts.run(met=3).payload), attempts.done) == (1015, 4)
 
 
 def test_the_nearest_is_taken_where_none_is_right(monkeypatch: pytest.MonkeyPatch) -> None:

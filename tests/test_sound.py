@@ -25,11 +25,11 @@ RATE = 48_000
 Packets = list[tuple[Fraction, bytes]]
 
 
-def make(path: Path, codecs: tuple[str, ...], *, seconds: float = 2, late: float = 0) -> Path:
+def make(path: Path, codecs: tuple[str, ...], *, seconds: float = 2, late: float = 0, rate: int = 25) -> Path:
     """A film of 48x32 with a track for each codec, in English and German, two chapters and a title. ``late``: by how
-    much the sound begins later than the pictures."""
+    much the sound begins later than the pictures. ``rate``: pictures a second."""
     with av.open(str(path), "w") as container:
-        video: Any = container.add_stream("libx264", rate=25)
+        video: Any = container.add_stream("libx264", rate=rate)
         video.width, video.height, video.pix_fmt = 48, 32, "yuv420p"
         tracks: list[Any] = [container.add_stream(codec, rate=RATE) for codec in codecs]
         for track, language in zip(tracks, ("eng", "deu"), strict=False):
@@ -43,16 +43,16 @@ def make(path: Path, codecs: tuple[str, ...], *, seconds: float = 2, late: float
             ]
         )
         container.metadata["title"] = "a film"
-        for n in range(int(25 * seconds)):
+        for n in range(int(rate * seconds)):
             picture = av.VideoFrame.from_ndarray(np.full((48, 48), 3 * n % 200, np.uint8), "yuv420p")
             picture.pts = n
             container.mux(video.encode(picture))
             for k, track in enumerate(tracks):
-                t = np.arange(n * RATE // 25, (n + 1) * RATE // 25) / RATE
+                t = np.arange(n * RATE // rate, (n + 1) * RATE // rate) / RATE
                 wave = (0.3 * np.sin(2 * np.pi * (440 + 220 * k) * t)).astype(np.float32)
                 frame = av.AudioFrame.from_ndarray(np.stack([wave, wave]), "fltp", "stereo")
                 frame.sample_rate, frame.time_base = RATE, Fraction(1, RATE)
-                frame.pts = n * RATE // 25 + round(late * RATE)
+                frame.pts = n * RATE // rate + round(late * RATE)
                 container.mux(track.encode(frame))
         for stream in (video, *tracks):
             container.mux(stream.encode(None))
@@ -114,6 +114,18 @@ def test_two_tracks_are_copied(tmp_path: Path, through: Encode, name: str) -> No
         assert [float(c["start"] * c["time_base"]) for c in chapters] == [0, 1]
         heard = sum(frame.samples for frame in container.decode(audio=0))
         assert heard >= 1.95 * RATE
+
+
+def test_a_minute_of_two_tracks(tmp_path: Path, through: Encode) -> None:
+    """Sound stays where it is to the end: within a millisecond, where one of its frames lasts 21."""
+    source = make(tmp_path / "film.mp4", ("aac", "aac"), seconds=60, rate=2)
+    output = through(source, "out.mp4", "--segment", "33")
+    offset = first_picture(output) - first_picture(source)
+    for track in range(2):
+        before, after = packets(source, track), packets(output, track)
+        assert len(before) > 2800
+        assert [data for _, data in before] == [data for _, data in after]
+        assert max(abs(a - b - offset) for (a, _), (b, _) in zip(after, before, strict=True)) <= Fraction(1, 1000)
 
 
 def test_other_codecs_are_copied(tmp_path: Path, through: Encode) -> None:

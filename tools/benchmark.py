@@ -1,13 +1,13 @@
 """The standing benchmark: curves of every clip in a folder, and the tables that the documents quote.
 
     python tools/benchmark.py CLIPS -o DIR
-    python tools/benchmark.py CLIPS -o DIR --update BENCHMARKS.md
-    python tools/benchmark.py CLIPS -o DIR --check BENCHMARKS.md
+    python tools/benchmark.py CLIPS -o DIR --effort fast --update docs/results/hybrid.md
+    python tools/benchmark.py CLIPS -o DIR --effort fast --check docs/results/hybrid.md
 
 Takes the first frames of every video in CLIPS, at the targets and (by default) with the anchors below, and writes
 DIR/table.md beside what ``cwrv rd`` writes. DIR holds finished work: a second run computes only what is new.
 In the documents the tables of effort fast stand between ``<!-- benchmark fast -->`` and ``<!-- /benchmark fast -->``,
-and likewise those of the others.
+and likewise those of the others, unless ``--table`` gives another name. ``make benchmark`` runs all of them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from nvcodec.rd.points import CodecSettings
 from nvcodec.rd.run import Plan, check_clips, check_options, compute
 
 SUFFIXES = {".y4m", ".mkv", ".mp4", ".webm", ".mov", ".avi"}
-BPPS = (0.02, 0.05, 0.1, 0.2)
+BPPS = "0.02,0.05,0.1,0.2"
 ANCHORS = "x264:medium,x265:medium,x265:veryslow,svtav1:4"
 FRAMES = "33"
 """Of each clip, from its start; a shorter clip is taken whole."""
@@ -53,6 +53,18 @@ def frame_limits(text: str) -> tuple[int, dict[str, int]]:
     except ValueError:
         pass
     raise InputError(f"--frames {text}: expected N or N,CLIP=M,... of positive numbers")
+
+
+def targets(text: str) -> tuple[float, ...]:
+    """From ``F,F,...``.
+
+    Raises:
+        InputError: that are no numbers.
+    """
+    try:
+        return tuple(map(float, text.split(",")))
+    except ValueError:
+        raise InputError(f"--bpp {text}: expected numbers with commas between them") from None
 
 
 def find_clips(folder: Path, usual: int, named: dict[str, int]) -> list[Clip]:
@@ -122,13 +134,13 @@ def _row(clip: dict[str, Any], point: dict[str, Any]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def quoted(text: str, effort: str, name: str) -> tuple[str, str, str]:
-    """A document before, between and behind the marks of ``effort``.
+def quoted(text: str, table: str, name: str) -> tuple[str, str, str]:
+    """A document before, between and behind the marks of ``table``.
 
     Raises:
         InputError: it has not both of them, once.
     """
-    first, last = f"<!-- benchmark {effort} -->\n", f"<!-- /benchmark {effort} -->"
+    first, last = f"<!-- benchmark {table} -->\n", f"<!-- /benchmark {table} -->"
     if any(text.count(mark.strip()) != 1 for mark in (first, last)) or text.find(first) > text.find(last):
         raise InputError(f"{name} has no place for the tables, between {first.strip()} and {last}")
     before, _, rest = text.partition(first)
@@ -142,6 +154,8 @@ def quoted(text: str, effort: str, name: str) -> tuple[str, str, str]:
 @click.option("--effort", default="medium", show_default=True, help="Of our encoder.")
 @click.option("--anchors", default=ANCHORS, show_default=True, help="As for cwrv rd.")
 @click.option("--frames", default=FRAMES, show_default=True, help="Of each clip, at most: N, or N,CLIP=M,...")
+@click.option("--bpp", "bpps", default=BPPS, show_default=True, help="Our targets.")
+@click.option("--table", help="Name of the tables in the documents. Default: the effort.")
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Encodes at a time.")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads of each of our encodes.")
 @click.option("--update", type=click.Path(path_type=Path), multiple=True, help="Documents to put the tables into.")
@@ -152,6 +166,8 @@ def main(
     effort: str,
     anchors: str,
     frames: str,
+    bpps: str,
+    table: str | None,
     jobs: int,
     threads: int | None,
     update: tuple[Path, ...],
@@ -159,17 +175,18 @@ def main(
 ) -> None:
     """Measure every clip in CLIPS and write the tables that the documents quote."""
     command = ["python", "tools/benchmark.py", clips.name, "-o", "DIR", "--effort", effort, "--frames", frames]
-    if anchors != ANCHORS:
-        command += ["--anchors", anchors]
+    command += ["--bpp", bpps] if bpps != BPPS else []
+    command += ["--anchors", anchors] if anchors != ANCHORS else []
+    name = table or effort
     try:
         require_extra()
         limits = frame_limits(frames)
         for path in (*update, *check):
-            quoted(path.read_text(encoding="utf-8"), effort, str(path))
+            quoted(path.read_text(encoding="utf-8"), name, str(path))
         plan = Plan(
             sources=("",),
             folder=folder,
-            bpps=BPPS,
+            bpps=targets(bpps),
             anchors=parse_anchors(anchors),
             settings=CodecSettings(effort=effort, threads=threads),
             jobs=jobs,
@@ -187,10 +204,10 @@ def main(
         with atomic_output(folder / "table.md", overwrite=True) as temporary:
             temporary.write_text(text, encoding="utf-8")
         for path in update:
-            before, _, after = quoted(path.read_text(encoding="utf-8"), effort, str(path))
+            before, _, after = quoted(path.read_text(encoding="utf-8"), name, str(path))
             with atomic_output(path, overwrite=True) as temporary:
                 temporary.write_text(before + text + after, encoding="utf-8")
-        stale = [path for path in check if quoted(path.read_text(encoding="utf-8"), effort, str(path))[1] != text]
+        stale = [path for path in check if quoted(path.read_text(encoding="utf-8"), name, str(path))[1] != text]
     except (NvcodecError, OSError) as error:
         sys.exit(f"benchmark: {error}")
     click.echo(text, nl=False)

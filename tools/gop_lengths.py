@@ -2,8 +2,8 @@
 
     python tools/gop_lengths.py CLIP[:FRAMES] ... -o DIR --bpp 0.06 --effort fast
 
-Every figure is a whole file, decoded again: PSNR 6:1:1, less 3.5 dB for every doubling of its bytes over those that were
-asked for. What is finished in DIR is not computed again.
+Every figure is a whole file, decoded again: PSNR 6:1:1, less 3.5 dB for every doubling of its bytes over those that
+were asked for. What is finished in DIR is not computed again.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from nvcodec.encoder.distortion import psnr_611
-from nvcodec.encoder.rate_control import AIM, Target, first_lambda, next_lambda
+from nvcodec.encoder.rate_control import AIM, Target, at_equal_size, first_lambda, next_lambda
 from nvcodec.encoder.representation import StageReport
 from nvcodec.encoder.segment_analysis import SegmentSource, UnitReport
 from nvcodec.motion.levels import FrameGeometry
@@ -20,8 +20,6 @@ TRIAL_FRAMES = 17
 """At most, the first ones."""
 _TRIAL_SAMPLES, _TRIAL_SHARE = 48_000, 0.25
 """Luma samples that a trial looks at in each frame, in the middle: this share of larger pictures, if that is more."""
-_OCTAVE = 3.5
-"""Decibels that twice the bits bring, about: by it trials of different sizes are compared."""
 _FAR = 1.6
 """The lambda of the trials may be off by this factor."""
 _CLOSE = 0.3
@@ -102,7 +100,7 @@ class GopTrials:
             if not 1 / _FAR < better / self.lmbda < _FAR:
                 self.lmbda = better
                 bits, psnr = self._of_all_frames(self._measure(sample, self.lmbda))
-        return psnr - _OCTAVE * math.log2(max(bits, 1.0))
+        return at_equal_size(bits, psnr)
 
     def _of_all_frames(self, reports: Sequence[UnitReport]) -> tuple[float, float]:
         """Bits, and mean PSNR, of a segment that goes on as its first frames do."""

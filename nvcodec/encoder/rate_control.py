@@ -16,6 +16,7 @@ __all__ = [
     "LAMBDA_RANGE",
     "Target",
     "UnitBudget",
+    "at_equal_size",
     "check_reachable",
     "clamp_lambda",
     "first_lambda",
@@ -74,6 +75,15 @@ def next_lambda(lmbda: float, bits: float, wanted: float) -> float:
     """The lambda at which a pass that took ``bits`` at ``lmbda`` should take ``wanted``."""
     factor = (max(bits, 1.0) / max(wanted, 1.0)) ** (1 / SLOPE)
     return clamp_lambda(lmbda * min(max(factor, 1 / _STEP_LIMIT**2), _STEP_LIMIT**2))
+
+
+_OCTAVE = 3.5
+"""Decibels that twice the bits bring, about."""
+
+
+def at_equal_size(bits: float, psnr: float) -> float:
+    """Decibels by which codings of unlike sizes are compared: those of ``psnr`` less what the bits bring."""
+    return psnr - _OCTAVE * math.log2(max(bits, 1.0))
 
 
 _LITTLE = 0.05

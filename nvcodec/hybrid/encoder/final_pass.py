@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from nvcodec.core.errors import MismatchError
 from nvcodec.core.parallel import run_ahead
 from nvcodec.decoder import FrameHash, output_planes
 from nvcodec.encoder.distortion import plane_errors, psnr_611
-from nvcodec.encoder.rate_control import AIM, SLOPE, TOLERANCE, UnitBudget, measured_slope
+from nvcodec.encoder.rate_control import AIM, SLOPE, TOLERANCE, UnitBudget, at_equal_size, measured_slope
 from nvcodec.encoder.representation import CodedSegment
 from nvcodec.encoder.segment_analysis import UnitReport
 from nvcodec.entropy.weights import TensorChange
@@ -24,7 +24,10 @@ from nvcodec.hybrid.encoder.twin import Twin
 from nvcodec.hybrid.payload import HybridHeader, HybridWriter
 from nvcodec.motion.unit import UnitMotion
 
-__all__ = ["GAIN_PER_OCTAVE", "FinalPass"]
+__all__ = ["GAIN_PER_OCTAVE", "SILENCING_BITS", "FinalEffort", "FinalPass"]
+
+SILENCING_BITS = 64.0
+"""About what it takes to silence a cell: it is done where the cell does more harm."""
 
 GAIN_PER_OCTAVE = 4.0
 """Gain steps for a doubling of lambda: the best quantiser step grows with its square root."""
@@ -33,6 +36,16 @@ _UNEVEN = 1.75
 start."""
 _STREAM_END_BITS = 96
 """Segment header and the rounding of the stream to whole words."""
+
+
+class FinalEffort(Protocol):
+    """At most ``attempts``, of which ``met`` meet the target; the best of these is taken."""
+
+    @property
+    def attempts(self) -> int: ...
+
+    @property
+    def met(self) -> int: ...
 
 
 @dataclass
@@ -48,7 +61,7 @@ class FinalPass:
         frame_bits: of ``wanted``, what the present attempt has for the units.
         units_done: of the present attempt. Their symbols are those of the ``SegmentFit``.
         cell_gains: as in ``SegmentFit``, of the units that are done.
-        best: of the attempts before, the nearest to ``wanted``.
+        best: of the attempts before. met: how many of them met the target.
     """
 
     header: HybridHeader
@@ -63,32 +76,34 @@ class FinalPass:
     attempt: int = 0
     units_done: int = 0
     best: CodedSegment | None = None
+    met: int = 0
     cell_gains: list[float] = field(default_factory=lambda: [0.0] * 4)
 
     def run(
         self,
         fit: SegmentFit,
-        attempts: int,
+        effort: FinalEffort,
         on_unit: Callable[[UnitReport], None],
         without_cell: Callable[[int], dict[str, TensorChange]],
     ) -> CodedSegment:
         """Go on from where it is. ``without_cell``: lets the cell correct nothing at a depth, and returns the changes
         of the network that are left. That is done where the cell made frames worse, and another attempt follows: what a
         cell is worth shows only at the quality that the file comes to, by the weights that are coded."""
-        while self.attempt < attempts:
+        while self.attempt < effort.attempts:
             if not self.units_done:
                 self._begin_attempt(fit)
                 self.cell_gains = [0.0] * 4
             coded, spent, used = self._code_once(fit, on_unit)
-            is_last = self.attempt + 1 == attempts
-            harmful = [] if is_last else [depth for depth, gain in enumerate(self.cell_gains) if gain < 0]
+            is_last = self.attempt + 1 == effort.attempts
+            harmful = [] if is_last else [d for d, gain in enumerate(self.cell_gains) if gain < -SILENCING_BITS]
             for depth in harmful:
                 self.changes = without_cell(depth)
-            is_uneven = not self.attempt and not is_last and max(used) > _UNEVEN * min(used)
-            if not harmful and not is_uneven and self._is_met(coded):
-                return coded
-            if not harmful and (self.best is None or self._miss(coded) < self._miss(self.best)):
+            if not harmful and (self.best is None or self._rank(coded) > self._rank(self.best)):
                 self.best = coded
+            if not harmful and self._is_met(coded):
+                self.met += not (self.attempt == 0 and max(used) > _UNEVEN * min(used))
+                if self.wanted is None or self.met >= effort.met:
+                    break
             if self.attempt:
                 bits, lambdas = (sum(self.before), sum(spent)), (_mean_log(self.lambdas, spent), _mean_log(used, spent))
                 self.slope = measured_slope(bits, lambdas)
@@ -100,10 +115,13 @@ class FinalPass:
     def _is_met(self, coded: CodedSegment) -> bool:
         return self.wanted is None or TOLERANCE[0] <= coded.bits * AIM / self.wanted <= TOLERANCE[1]
 
-    def _miss(self, coded: CodedSegment) -> float:
-        """How bad it is to miss the target so; above it three times as bad as below."""
+    def _rank(self, coded: CodedSegment) -> tuple[bool, float]:
+        """The larger the better: first of all the target is met, then it is the picture that counts. Where the target
+        is missed, above it is three times as bad as below."""
+        if self._is_met(coded):
+            return True, at_equal_size(coded.bits, coded.psnr)
         miss = math.log(coded.bits / self.wanted) if self.wanted else 0.0
-        return max(-miss, 3 * miss)
+        return False, -max(-miss, 3 * miss)
 
     def state(self) -> dict[str, Any]:
         """All of it, as a tree."""
@@ -180,7 +198,7 @@ class FinalPass:
             motion_bits = fit.adopt_unit(number, found, twin, self.settings)
             exact = code(number, found.motion)
             _check_twin(found.fit.samples(twin), exact)
-            self.cell_gains[min(fit.units[number].depth, 3)] += found.fit.cell_gain(exact)
+            self.cell_gains[min(fit.units[number].depth, 3)] += found.fit.cell_gain(exact, found.settings.lmbda)
             self.units_done = number + 1
             errors = plane_errors(exact, fit.sources(fit.units[number]), geometry.bit_depth)
             on_unit(UnitReport(fit.units[number], motion_bits, found.block_bits, errors))

@@ -147,10 +147,12 @@ class UnitFit:
         """The reconstruction (B, 6, h, w) as references hold it: integers 0 .. 1023."""
         return torch.floor(self._synthesise(twin) + 0.5).clamp(0, SAMPLE_MAX)
 
-    def cell_gain(self, samples: Tensor) -> float:
-        """By how much the weighted squared error of ``samples``, (B, 6, h, w), is smaller than without the cell."""
+    def cell_gain(self, samples: Tensor, lmbda: float) -> float:
+        """The bits that it is worth, at a price of ``lmbda``, that ``samples``, (B, 6, h, w), are nearer to what is
+        meant than they were without the cell."""
         without = (self.rebuilt - self.target).square()
-        return float(((without - (samples - self.target).square()) * self.weights).sum())
+        gain = ((without - (samples - self.target).square()) * self.weights).sum() * (1 / SAMPLE_STEP**2)
+        return float(gain) / lmbda
 
     def _crop_error(self, twin: Twin) -> Tensor:
         """The weighted squared error of a part of the frames at a random place."""

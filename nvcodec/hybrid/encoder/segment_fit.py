@@ -97,8 +97,8 @@ class UnitSearch:
 class SegmentFit(SegmentAnalysis):
     """The symbols of all units, whose motion is carried from pass to pass, and how far the present pass is.
 
-    ``sensitivity``: of the parameters, as ``PassSettings.collect`` wants it. ``cell_gains``: by how much the cell
-    lowered the errors in the present pass, in key frames and in frames of depth 1, 2, and 3 or more. ``models``: the
+    ``sensitivity``: of the parameters, as ``PassSettings.collect`` wants it. ``cell_gains``: what the cell
+    was worth in the present pass, in bits, in key frames and in frames of depth 1, 2, and 3 or more. ``models``: the
     probabilities behind the units that the pass has coded. ``prices``: the context model as the pass found it, which
     says what motion costs.
     """
@@ -157,7 +157,7 @@ class SegmentFit(SegmentAnalysis):
             self.models.at(unit.depth)[:] = found.models.at(unit.depth)
             motion_bits = self.adopt_unit(number, found, twin, settings)
             samples = found.fit.samples(twin)
-            self.cell_gains[min(unit.depth, 3)] += found.fit.cell_gain(samples)
+            self.cell_gains[min(unit.depth, 3)] += found.fit.cell_gain(samples, found.settings.lmbda)
             for b, frame in enumerate(unit.frames):
                 self.states[frame.display] = FrameState(Reference(samples[b]), found.motion.states[b])
             self.drop_states(number)

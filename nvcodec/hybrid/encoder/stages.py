@@ -15,7 +15,7 @@ from nvcodec.encoder.representation import CodedSegment, Keep, StageReport
 from nvcodec.encoder.segment_analysis import USUAL_IMPORTANCE, SegmentSource, UnitReport
 from nvcodec.entropy.weights import STEPS, TensorChange
 from nvcodec.hybrid.base import starting_tensors
-from nvcodec.hybrid.encoder.final_pass import GAIN_PER_OCTAVE, FinalPass
+from nvcodec.hybrid.encoder.final_pass import GAIN_PER_OCTAVE, SILENCING_BITS, FinalPass
 from nvcodec.hybrid.encoder.quantise import gain_changes, quantise_network
 from nvcodec.hybrid.encoder.segment_fit import PassEffort, PassSettings, SegmentFit
 from nvcodec.hybrid.encoder.twin import Twin
@@ -46,7 +46,8 @@ _WEIGHT_GUESS = 0.06
 @dataclass(frozen=True)
 class Effort:
     """How much work an encode takes: that of each pass that learns, how many of them refine the first one, whether one
-    more tunes on quantised weights, the rate of learning, and the work of each of at most ``attempts`` final passes.
+    more tunes on quantised weights, the rate of learning, and the work of each of at most ``attempts`` final passes, of
+    which the best of the first ``met`` is taken that meet the target.
     """
 
     learned: PassEffort
@@ -55,6 +56,7 @@ class Effort:
     learning: float
     final: PassEffort
     attempts: int
+    met: int = 1
 
     @property
     def stages(self) -> int:
@@ -72,11 +74,11 @@ EFFORTS = {
         final=PassEffort(0, 0, searches=1, modes=(3, 2, 2, 2)),
     ),
     "medium": Effort(
-        _LEARNED, refinements=1, tuning=True, learning=0.5, attempts=7,
+        _LEARNED, refinements=1, tuning=True, learning=0.5, attempts=8, met=2,
         final=PassEffort(0, 0, searches=3, modes=(5, 4, 3, 3), splits_empty=True),
     ),
     "slow": Effort(
-        _LEARNED, refinements=2, tuning=True, learning=0.5, attempts=8,
+        _LEARNED, refinements=2, tuning=True, learning=0.5, attempts=10, met=3,
         final=PassEffort(0, 0, searches=3, modes=(10, 8, 6, 6), splits_empty=True),
     ),
 }  # fmt: skip
@@ -121,7 +123,7 @@ class _Work:
         if self._stage == self.entered:
             self.fit.look_ahead(self.twin.context_weights(), self.settings.highest_lmbda, self._unit_done)
 
-    def run_final(self, attempts: int, wanted: float | None) -> CodedSegment:
+    def run_final(self, effort: Effort, wanted: float | None) -> CodedSegment:
         """What is still to come of the last stage, by the integer network."""
         assert self.final is not None
 
@@ -129,7 +131,7 @@ class _Work:
             self.twin.silence(depth)
             return _affordable(self.twin, self.fit, wanted)
 
-        return self.final.run(self.fit, attempts, self._unit_done, without_cell)
+        return self.final.run(self.fit, effort, self._unit_done, without_cell)
 
     def _unit_done(self, report: UnitReport) -> None:
         self.keep(self.state)
@@ -257,7 +259,7 @@ def encode_segment(
         sensitivity = fit.sensitivity
         fit.start_pass()
         fit.sensitivity = sensitivity  # what a change of the network is judged by, should one be needed yet
-    return work.run_final(effort.attempts, wanted)
+    return work.run_final(effort, wanted)
 
 
 def trial_pass(source: SegmentSource, width: int, lmbda: float) -> Sequence[UnitReport]:
@@ -294,7 +296,7 @@ def _silence_harmful_cells(fit: SegmentFit, twin: Twin) -> None:
     """Where the cell made frames worse in the pass before, it does so in later ones: at high qualities there is
     nothing left that it knows."""
     for depth, gain in enumerate(fit.cell_gains):
-        if gain < 0:
+        if gain < -SILENCING_BITS:
             twin.silence(depth)
 
 
