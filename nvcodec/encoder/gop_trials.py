@@ -60,11 +60,13 @@ class GopTrials:
     def best(self, on_trial: Callable[[int, bool], None] = lambda gop, predicts: None) -> tuple[int, bool]:
         """The length, and whether motion is predicted. From the usual length it goes on to longer and to shorter ones
         for as long as that pays, then tries the good ones without prediction. Where there is but one choice, nothing is
-        tried. ``on_trial``: told of each trial once it is through."""
+        tried. ``on_trial``: told of each trial once it is through, but of those that were known."""
 
         def score(gop: int, predicts: bool) -> float:
-            self.scores[gop, predicts] = self._score(gop, predicts)
-            on_trial(gop, predicts)
+            is_known = len(self.scores) < len(self._known)
+            self.scores[gop, predicts] = self._known[len(self.scores)] if is_known else self._score(gop, predicts)
+            if not is_known:
+                on_trial(gop, predicts)
             return self.scores[gop, predicts]
 
         usual = self._gops[0]
@@ -91,8 +93,6 @@ class GopTrials:
 
     def _score(self, gop: int, predicts: bool) -> float:
         """Decibels at a fixed size, about."""
-        if len(self.scores) < len(self._known):
-            return self._known[len(self.scores)]
         sample = replace(self._sample, gop=gop, predicts=predicts)
         bits, psnr = self._of_all_frames(self._measure(sample, self.lmbda))
         if not self.scores and self._wanted is not None:
