@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import Encoded, tiny_frames
+from run_cwrv import cwrv
 from stand_in_cuda import stand_in_cuda
 from test_checkpoint import Stop, write_clip
 from test_exactness import decode_apart, hash_here, hash_in
@@ -22,6 +23,7 @@ from nvcodec.core.metrics import frame_psnr, mean_psnr
 from nvcodec.decoder import Decoder, FrameHash
 from nvcodec.encoder import checkpoint
 from nvcodec.encoder.checkpoint import Checkpoint
+from nvcodec.encoder.gop_trials import GopTrials
 from nvcodec.encoder.pipeline import EncodeOptions, EncodeReport, Progress, encode
 from nvcodec.exact.layer import calibrate, exact_layers
 from nvcodec.exact.operation import Sizes
@@ -29,7 +31,6 @@ from nvcodec.exact.tracing import place
 from nvcodec.grid.levels import GRID_STRIDES
 from nvcodec.implicit import starts
 from nvcodec.implicit.encoder import recurrent_representation, recurrent_stages
-from nvcodec.implicit.encoder.gop_trials import GopTrials
 from nvcodec.implicit.encoder.start import choose_steps, starting_point, write_trained
 from nvcodec.implicit.encoder.weight_fit import WeightFit
 from nvcodec.implicit.models.cwrnn import CWRNN, Widths
@@ -243,17 +244,21 @@ def test_a_segment_from_a_start(start: bytes, clip: Path, tmp_path: Path, monkey
         decoder.verify()
 
 
-def test_motion_that_is_not_predicted(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("options", [NARROW, EncodeOptions(effort="fast", device="cpu", threads=1)])
+def test_motion_that_is_not_predicted(
+    options: EncodeOptions, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where a trial says so, the header does, the version is 7, and the file decodes to what was meant."""
     monkeypatch.setattr(GopTrials, "best", lambda self, on_trial: (2, False))
     path = tmp_path / "a.cwrv"
-    encode(clip, path, replace(NARROW, bpp=None, quality=25), frames=(0, 3))
+    encode(clip, path, replace(options, bpp=None, quality=25), frames=(0, 3))
     with Decoder(path) as decoder:
         assert decoder.container.major == 7
         assert describe(decoder, path.name)["version"] == "7.0"
         (found,) = decoder.account()["segments"]
         assert (found["gop"], found["motion_prediction"]) == (2, False)
         decoder.verify()
+    assert "GOP 2, motion not predicted" in cwrv("info", path).stdout
 
 
 def test_every_price_begins_with_the_weights_as_they_were_fitted(

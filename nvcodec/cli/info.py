@@ -77,7 +77,7 @@ def _segment(number: int, segment: dict[str, Any]) -> list[str]:
     is_hybrid = segment["representation"] == "hybrid"
     return [
         f"segment {number}: {segment['representation']}, frames {first} to {last}, {segment['bytes']} bytes, "
-        f"GOP {segment['gop']}",
+        f"GOP {segment['gop']}{'' if segment['motion_prediction'] else ', motion not predicted'}",
         *(_hybrid_network if is_hybrid else _implicit_network)(segment),
         *_columns(_units(segment, _appearance(segment))),
     ]

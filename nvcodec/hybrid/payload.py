@@ -169,6 +169,7 @@ class HybridDecoder:
             "header_bytes": self._header_bytes,
             "width": self.header.width,
             "gop": self.header.gop,
+            "motion_prediction": self.header.predicts,
             "parameters": self.network.shape.parameter_count,
             "weight_bits": self._weight_bits,
             "motion_bits": sum(u["motion_bits"] for u in units),
