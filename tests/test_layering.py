@@ -37,7 +37,8 @@ before. A new module gets its place here."""
 OTHER_ROOMS = (
     (
         "media",
-        "output_file matroska y4m av_frame hdr packet_clock sound sound_write video_write source_length picture_names",
+        "output_file matroska y4m av_frame hdr packet_clock subtitles sound sound_write video_write source_length "
+        "picture_names",
     ),
     ("media", "video_io video_digest"),
     # what a representation's encoder is made of
@@ -75,6 +76,7 @@ USE_PYAV = {
     "media.hdr",
     "media.packet_clock",
     "media.sound",
+    "media.subtitles",
     "media.sound_write",
     "media.video_write",
     "media.video_io",

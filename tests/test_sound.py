@@ -17,6 +17,7 @@ from run_cwrv import cwrv, fails
 
 import nvcodec
 from nvcodec.core.errors import InputError, SyntaxViolation
+from nvcodec.media import subtitles
 from nvcodec.media.sound import Sound, read_sound
 from nvcodec.media.sound_write import SoundWriter
 
@@ -126,6 +127,90 @@ def test_a_minute_of_two_tracks(tmp_path: Path, through: Encode) -> None:
         assert len(before) > 2800
         assert [data for _, data in before] == [data for _, data in after]
         assert max(abs(a - b - offset) for (a, _), (b, _) in zip(after, before, strict=True)) <= Fraction(1, 1000)
+
+
+def subtitled(path: Path, codec: str, audio: str = "aac") -> Path:
+    """A film of two seconds with a track of sound, and two German subtitles, the first one in italics."""
+    with av.open(str(path), "w") as container:
+        video: Any = container.add_stream("libx264", rate=25)
+        video.width, video.height, video.pix_fmt = 48, 32, "yuv420p"
+        sound: Any = container.add_stream(audio, rate=RATE)
+        sound.layout = "stereo"
+        text: Any = container.add_stream(codec)
+        text.codec_context.subtitle_header = subtitles._HEADER
+        text.metadata["language"] = "deu"
+        kind, samples = ("s16p", np.int16) if audio == "alac" else ("fltp", np.float32)
+        for n in range(50):
+            picture = av.VideoFrame.from_ndarray(np.full((48, 48), 3 * n, np.uint8), "yuv420p")
+            picture.pts = n
+            container.mux(video.encode(picture))
+            frame = av.AudioFrame.from_ndarray(np.zeros((2, RATE // 25), samples), kind, "stereo")
+            frame.sample_rate, frame.time_base, frame.pts = RATE, Fraction(1, RATE), n * RATE // 25
+            container.mux(sound.encode(frame))
+        for stream in (video, sound):
+            container.mux(stream.encode(None))
+        for at, duration, words in ((400, 500, "<i>one</i>"), (1000, 700, "two\nlines")):
+            like = av.Packet(1)
+            like.pts, like.duration, like.time_base = at, duration, Fraction(1, 1000)
+            data = f"0,0,Default,,0,0,0,,{words}".replace("\n", r"\N") if codec == "ass" else words
+            packet = subtitles.packet_of_text(codec, data, like)
+            packet.stream = text
+            container.mux_one(packet)
+    return path
+
+
+def shown(path: Path) -> tuple[str, list[tuple[int, int, str]]]:
+    """Codec, and milliseconds of beginning and end behind the first picture, and words, of what is not empty."""
+    begin = first_picture(path)
+    with av.open(str(path)) as container:
+        (stream,) = container.streams.subtitles
+        assert stream.metadata["language"] == "deu"
+        codec = subtitles.text_codec(stream)
+        found = []
+        for packet in container.demux(stream):
+            data = bytes(packet)
+            if data and packet.pts is not None and packet.time_base and data != b"\0\0":
+                start = packet.pts * packet.time_base - begin
+                end = start + (packet.duration or 0) * packet.time_base
+                words = data[2:].decode() if codec == "mov_text" else data.decode()
+                found.append((round(1000 * start), round(1000 * end), words))
+    return codec, found
+
+
+@pytest.mark.parametrize("codec", ["subrip", "ass", "mov_text"])
+def test_subtitles_are_kept(tmp_path: Path, through: Encode, codec: str) -> None:
+    """As they are where the output can hold them, else as plain text, which is told; from when to when, too."""
+    source = subtitled(tmp_path / ("film.mp4" if codec == "mov_text" else "film.mkv"), codec)
+    plain = [(400, 900, "one"), (1000, 1700, "two\nlines")]
+    same = shown(source)
+    for name, expected in (
+        ("out.mkv", ("subrip", plain) if codec == "mov_text" else same),
+        ("out.mp4", ("mov_text", plain)),
+    ):
+        output = through(source, name)
+        assert shown(output) == expected
+        assert [d for _, d in packets(source)] == [d for _, d in packets(output)]
+        told = output.with_suffix(".txt").read_text()
+        assert ("becomes plain text" in told) == (codec == "ass" and name == "out.mp4")
+    with nvcodec.Decoder(tmp_path / "a.cwrv") as decoder:
+        assert decoder.container.minor == 3
+
+
+def test_sound_that_nut_does_not_know(tmp_path: Path, through: Encode) -> None:
+    source = subtitled(tmp_path / "film.mkv", "subrip", "alac")
+    output = through(source, "out.mkv")
+    assert [d for _, d in packets(source)] == [d for _, d in packets(output)]
+    first = (tmp_path / "a.cwrv").read_bytes()
+    through(source, "out.mkv")
+    assert (tmp_path / "a.cwrv").read_bytes() == first
+
+
+def test_text_of_packets() -> None:
+    assert subtitles.text_of_packet("subrip", b"<b>a</b> {\\an8}b\r\nc") == "a b\nc"
+    assert subtitles.text_of_packet("ass", rb"7,0,Default,,0,0,0,,{\i1}a, b{\i0}\Nc\hd") == "a, b\nc d"
+    assert subtitles.text_of_packet("mov_text", b"\0\3abc\0\0\0\x08styl") == "abc"
+    assert subtitles.text_of_packet("mov_text", b"\0\0") == ""
+    assert subtitles.text_of_packet("subrip", b"\xff") == "\ufffd"
 
 
 def test_other_codecs_are_copied(tmp_path: Path, through: Encode) -> None:

@@ -170,7 +170,7 @@ def parse_head(payload: bytes, minor: int, max_level: int) -> dict[str, int]:
     for name in ("color_primaries", "transfer", "matrix"):
         field_of(name, 0, 255, r.u8("HEAD"))
     field_of("chroma_location", 0, 6, r.u8("HEAD"), "unsupported")
-    need(minor > 2 or r.left == 0, "syntax", "HEAD is too long")
+    need(minor > 3 or r.left == 0, "syntax", "HEAD is too long")
     need(head["width"] * head["height"] <= LEVELS[head["level"]][0], "limit", "the picture is beyond its level")
     need(head["bit_depth_minus8"] != 1, "unsupported", "9 bits")
     need(head["segment_count"] <= head["frame_count"], "syntax", "more segments than frames")

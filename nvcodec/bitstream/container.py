@@ -52,8 +52,10 @@ SIGNATURE: Final = b"\x89CWV\r\n\x1a\n"
 MAJOR: Final = 6
 NEWEST_MAJOR: Final = 7
 """Of files with a segment whose motion is not predicted; in all else they are as those of ``MAJOR``."""
-MINOR: Final = 2
-"""The newest one, of both; a file has the oldest that has all it holds: 1 for sound, 2 for 10 bits."""
+MINOR: Final = 3
+"""The newest one, of both; a file has the oldest that has all it holds: 1 for sound, 2 for 10 bits, 3 for sound in
+Matroska."""
+_MATROSKA: Final = b"\x1a\x45\xdf\xa3"
 OPTIONAL: Final = 0x80  # this bit of a type: a reader that does not know the section skips it
 
 
@@ -137,7 +139,8 @@ def write_container(
         if len(sound) > limits.MAX_AUDIO_BYTES:
             raise LimitError(f"AUDIO: {len(sound)} bytes, allowed are 0..{limits.MAX_AUDIO_BYTES}")
         optional.append(_section(SectionType.AUDIO, sound))
-    minor = 2 if header.bit_depth_minus8 else 0 if sound is None else 1
+    is_matroska = sound is not None and sound[4:8] == _MATROSKA
+    minor = 3 if is_matroska else 2 if header.bit_depth_minus8 else 0 if sound is None else 1
     start = SIGNATURE + bytes([major, minor])
     return b"".join(
         [

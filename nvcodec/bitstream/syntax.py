@@ -149,7 +149,7 @@ def write_fields(writer: BitWriter, fields: Sequence[Field], values: Mapping[str
 
 def fields_table(fields: Iterable[Field]) -> str:
     """The Markdown table that the specification shows for these fields."""
-    rows = ["| Field | Descriptor | Allowed in 7.2 | Meaning |", "|---|---|---|---|"]
+    rows = ["| Field | Descriptor | Allowed in 7.3 | Meaning |", "|---|---|---|---|"]
     for field in fields:
         allowed = "any" if field.kind == "reserved" else field.allowed
         rows.append(f"| `{field.name}` | {field.descriptor} | {allowed} | {field.meaning} |")

@@ -1,8 +1,9 @@
 """What a video file has beside its pictures: audio tracks, subtitles, chapters, and its title; and how it is read.
 
 Packets are copied as they are. What a .cwrv file holds of them (bitstream specification, 7.3) is an offset in whole
-seconds and a file in the NUT format of FFmpeg: that keeps every time base, the parameters of codecs, languages,
-dispositions and chapters. Its clock, plus the offset, counts from the first frame of the video.
+seconds and a file in the NUT format of FFmpeg, which keeps every time base, the parameters of codecs, languages,
+dispositions and chapters; or in Matroska, where there are subtitles, which NUT knows no end of, or codecs that NUT does
+not know. Its clock, plus the offset, counts from the first frame of the video.
 """
 
 from __future__ import annotations
@@ -21,14 +22,16 @@ import av.error
 from nvcodec.core.errors import InputError, SyntaxViolation
 from nvcodec.core.limits import MAX_AUDIO_BYTES
 from nvcodec.media.packet_clock import Follower, moved
+from nvcodec.media.subtitles import add_text_stream, packet_of_text, text_codec, text_of_packet
 
-__all__ = ["NUT", "Sound", "SoundReader", "Track", "Window", "copied_stream", "moved_chapters", "read_sound", "titles"]
+__all__ = ["Sound", "SoundReader", "Track", "Window", "copied_stream", "moved_chapters", "read_sound", "titles"]
 
 Window = tuple[Fraction | None, Fraction | None]
 """From when to when, in seconds; None is as early, or as late, as there is something. Packets that are over before it
 begins, or begin when it is over, are left out. One that ends just where it begins stays: it sets a decoder up."""
 
-NUT = "nut"
+_NUT, _MATROSKA = "nut", "matroska"
+_SIGNATURES = {_NUT: b"nut/multimedia container\0", _MATROSKA: b"\x1a\x45\xdf\xa3"}
 _KINDS = ("audio", "subtitle")
 _TITLES = ("title", "artist", "album", "date", "comment", "copyright", "genre", "description")
 _LAYOUT = "layout"
@@ -39,7 +42,7 @@ _OVER = Fraction(10)
 
 @dataclass(frozen=True)
 class Sound:
-    """``data``: a NUT file. ``offset``: whole seconds that its clock lies behind that of the video."""
+    """``data``: a file in NUT or Matroska. ``offset``: whole seconds that its clock lies behind that of the video."""
 
     offset: int
     data: bytes = field(repr=False)
@@ -82,7 +85,8 @@ class SoundReader:
 
     def __init__(self, file: str | io.BytesIO, start: Fraction, window: Window, offsets: Sequence[Fraction]) -> None:
         """``start``: where the clock of ``window`` is at 0. ``offsets``: of the clock of the video."""
-        self.container: Any = av.open(file, format=None if isinstance(file, str) else NUT, metadata_errors="replace")
+        kind = None if isinstance(file, str) else _format_of(file.getvalue())
+        self.container: Any = av.open(file, format=kind, metadata_errors="replace")
         try:
             streams = [s for s in self.container.streams if s.type in _KINDS]
             self.tracks = self._read(streams, start, window, offsets) if streams else []
@@ -110,6 +114,11 @@ class SoundReader:
                 break
         tracks = [Track(s, _not_over(found[s.index], window[0])) for s in streams]
         return [track for track in tracks if track.packets]
+
+
+def _format_of(data: bytes) -> str:
+    """Of the two in which a .cwrv file may have it."""
+    return next((name for name, signature in _SIGNATURES.items() if data.startswith(signature)), _NUT)
 
 
 def _not_over(packets: list[tuple[av.Packet, Fraction]], first: Fraction | None) -> list[tuple[av.Packet, Fraction]]:
@@ -152,14 +161,21 @@ def _kept(reader: SoundReader, start: Fraction, window: Window, notes: list[str]
     first = min(begin for track in reader.tracks for _, begin in track.packets)
     offset = first.numerator // first.denominator  # whole seconds: exact in every time base
     shift = -(start + offset)
+    kind = _NUT if all(map(_is_of_nut, reader.tracks)) else _MATROSKA
     buffer = io.BytesIO()
-    with av.open(buffer, "w", format=NUT) as output:
+    with av.open(buffer, "w", format=kind, options={"fflags": "bitexact"}) as output:
         made: dict[int, Any] = {}
+        texts: dict[int, str] = {}
         for track in reader.tracks:
+            index, codec = track.stream.index, text_codec(track.stream)
             try:
-                made[track.stream.index] = copied_stream(output, track.stream)
+                made[index] = copied_stream(output, track.stream)
             except ValueError:
-                notes.append(f"{track} cannot be kept and is left out")
+                if codec:
+                    made[index], texts[index] = add_text_stream(output, track.stream), codec
+                    notes.append(f"{track} is kept as plain text")
+                else:
+                    notes.append(f"{track} cannot be kept and is left out")
         if not made:
             return None
         end = None if window[1] is None else window[1] - offset
@@ -175,11 +191,28 @@ def _kept(reader: SoundReader, start: Fraction, window: Window, notes: list[str]
             if index not in made:
                 continue
             moved(packet, shift)
+            if index in texts:
+                text = text_of_packet(texts[index], bytes(packet))
+                if not text:
+                    continue
+                packet = packet_of_text(made[index].codec_context.name, text, packet)
             _rising(packet, last.get(index))
             last[index] = packet.dts or 0
             packet.stream = made[index]
             output.mux_one(packet)
     return Sound(offset, buffer.getvalue())
+
+
+def _is_of_nut(track: Track) -> bool:
+    """Whether NUT holds all of it."""
+    if track.stream.type != "audio":
+        return False
+    try:
+        with av.open(io.BytesIO(), "w", format=_NUT) as trial:
+            trial.add_stream_from_template(track.stream)
+    except ValueError:
+        return False
+    return True
 
 
 def _rising(packet: Any, before: int | None) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from nvcodec.core.errors import OutputError, SyntaxViolation
 from nvcodec.media.packet_clock import moved
 from nvcodec.media.sound import Sound, SoundReader, Track, Window, copied_stream, layout_of, moved_chapters, titles
+from nvcodec.media.subtitles import add_text_stream, packet_of_text, text_codec, text_of_packet
 
 __all__ = ["SoundWriter", "tracks_of"]
 
@@ -64,13 +65,30 @@ class SoundWriter:
 
     def _add_other(self, output: Any, track: Track) -> None:
         if track.stream.type != "audio":
-            self.notes.append(f"{track} is left out: {output.format.name} cannot hold it")
+            self._add_text(output, track)
             return
         self.notes.append(f"{track} is encoded to aac: {output.format.name} cannot hold it")
         try:
             self._add_encoded(output, track)
         except (av.error.FFmpegError, ValueError) as error:
             raise OutputError(f"{track} cannot be encoded to aac ({error}); --no-audio leaves it out") from error
+
+    def _add_text(self, output: Any, track: Track) -> None:
+        codec = text_codec(track.stream)
+        try:
+            if not codec:
+                raise ValueError("these subtitles are pictures")
+            target = add_text_stream(output, track.stream)
+        except ValueError:
+            self.notes.append(f"{track} is left out: {output.format.name} cannot hold it")
+            return
+        name = target.codec_context.name
+        if codec != "subrip":
+            self.notes.append(f"{track} becomes plain text ({name}): {output.format.name} cannot hold it")
+        for packet, begin in track.packets:
+            moved(packet, self._shift)
+            if text := text_of_packet(codec, bytes(packet)):
+                self._waiting.append((begin, packet_of_text(name, text, packet), target))
 
     def _add_encoded(self, output: Any, track: Track) -> None:
         source, layout = track.stream.codec_context, layout_of(track.stream) or "stereo"
