@@ -39,6 +39,7 @@ def account() -> dict[str, Any]:
             "header_bytes": 3,
             "width": 8,
             "gop": 4,
+            "motion_prediction": True,
             "parameters": 3900,
             "representation": "hybrid",
             "weight_bits": 64.0,

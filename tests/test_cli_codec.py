@@ -21,7 +21,8 @@ from nvcodec.core.metrics import frame_psnr, mean_psnr
 from nvcodec.decoder import Decoder
 from nvcodec.encoder import pipeline
 from nvcodec.hybrid.base import WIDTHS
-from nvcodec.hybrid.encoder.stages import EFFORTS
+from nvcodec.hybrid.encoder.stages import EFFORTS, GOPS
+from nvcodec.implicit.encoder import recurrent_representation
 from nvcodec.media.video_io import write_video
 
 COUNT = 5
@@ -152,9 +153,8 @@ def test_errors(file: Path, clip: Path, tmp_path: Path) -> None:
 def test_help_states_the_defaults_of_the_encoder() -> None:
     text = " ".join(cwrv("encode", "--help").stdout.split())
     assert f"without any target: {pipeline.DEFAULT_BPP}." in text
-    assert "between P-frames. Default: by trial; of the hybrid at effort fast by a look." in text
-    assert {effort.gops for effort in EFFORTS.values()} == {(4, 2, 8)}
-    assert [name for name, effort in EFFORTS.items() if not effort.tries_gops] == ["fast"]
+    assert "between P-frames. Default: 1, 2, 4 or 8, by trial." in text
+    assert sorted(GOPS) == sorted(recurrent_representation.GOPS) == [1, 2, 4, 8]
     assert f"without the others. Default: {pipeline.DEFAULT_SEGMENT}; of a network, all it can." in text
     assert f"{', '.join(map(str, WIDTHS[:-1]))} or {WIDTHS[-1]}." in text
     assert set(cli_types.EFFORTS) == set(EFFORTS)

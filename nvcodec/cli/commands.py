@@ -155,7 +155,7 @@ def main(context: click.Context, debug: bool) -> None:
 )
 @click.option("--strict", is_flag=True, help="Refuse what is not 4:2:0 of 8 or 10 bits, rather than convert it.")
 @options.audio("Leave out sound, subtitles and chapters. They do not count for a target.")
-@options.gop("Frames between P-frames. Default: by trial; of the hybrid at effort fast by a look.")
+@options.gop("Frames between P-frames. Default: 1, 2, 4 or 8, by trial.")
 @options.segment(
     "At most so many frames share a network and decode without the others. Default: 129; of a network, all it can."
 )
