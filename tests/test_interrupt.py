@@ -228,9 +228,10 @@ def test_signals_from_the_first_moment_on(clip: Path, tmp_path: Path, number: in
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ulimit -v")
-def test_too_little_memory_is_an_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize("arguments", ["info a.cwrv", "rd a.y4m -o out"])
+def test_too_little_memory_is_an_error(tmp_path: Path, arguments: str) -> None:
     """A library that cannot have what it needs waits for it for ever: it is not loaded."""
-    command = f"ulimit -v 1000000; exec {sys.executable} -m nvcodec info {tmp_path / 'a.cwrv'}"
+    command = f"cd {tmp_path}; ulimit -v 1000000; exec {sys.executable} -m nvcodec {arguments}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert done.stderr == (

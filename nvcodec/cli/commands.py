@@ -24,12 +24,12 @@ import click
 
 from nvcodec import __version__
 from nvcodec.cli import options
-from nvcodec.cli.interrupt import ends_at_once, ends_promptly
+from nvcodec.cli.interrupt import ends_promptly, loading_libraries
 from nvcodec.cli.progress import StatusLine, format_duration, format_stages
 from nvcodec.cli.rd import rd
 from nvcodec.cli.types import BITRATE, COUNT, FRAMERATE, MODELS, SIZE, FiniteRange
 from nvcodec.core.errors import BitstreamError, CheckpointWarning, InputError, NvcodecError, OutputError, SourceWarning
-from nvcodec.core.memory import check_address_space, keep_freed_memory
+from nvcodec.core.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from nvcodec.core.frame import Frame
@@ -203,7 +203,7 @@ def encode(
         _check_distinct(source, output)
         run.checkpoint = checkpoint_path(Path(output))
 
-    with _loading():
+    with loading_libraries():
         from nvcodec.encoder.pipeline import EncodeOptions
         from nvcodec.encoder.pipeline import encode as encode_video
         from nvcodec.media.video_io import ReadOptions
@@ -279,7 +279,7 @@ def decode(
 
     Exit status: 0 all is exact, 1 an error, and no output, 3 damage was skipped (--on-error skip).
     """
-    with _loading():
+    with loading_libraries():
         from nvcodec.media.video_io import check_output, write_video
 
     check_output(output, codec, crf, overwrite=overwrite)
@@ -311,7 +311,7 @@ def decode(
 @click.pass_obj
 def info(run: Run, source: str, as_json: bool) -> None:
     """Show the properties of a .cwrv file (- for standard input), and where every byte of it went."""
-    with _loading():
+    with loading_libraries():
         from nvcodec.account import describe
         from nvcodec.cli.info import format_info
 
@@ -342,16 +342,8 @@ main.add_command(rd)
 
 
 @contextmanager
-def _loading() -> Iterator[None]:
-    """Libraries are loaded within it."""
-    check_address_space()
-    with ends_at_once():
-        yield
-
-
-@contextmanager
 def _open(run: Run, source: str, **settings: Any) -> Iterator[Decoder]:
-    with _loading():
+    with loading_libraries():
         from nvcodec.decoder import Decoder
 
     run.source = source

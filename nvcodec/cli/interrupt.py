@@ -20,9 +20,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from nvcodec.cli.progress import CLEAR_LINE
+from nvcodec.core.memory import check_address_space
 from nvcodec.media.output_file import remove_temporaries
 
-__all__ = ["ends_at_once", "ends_promptly"]
+__all__ = ["ends_at_once", "ends_promptly", "loading_libraries"]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -78,3 +79,11 @@ def _watch(reader: socket.socket, last_words: Callable[[int], str]) -> None:
                 if select.select([], [2], [], 0)[1]:  # a pipe that nobody empties takes no word
                     os.write(2, f"{CLEAR_LINE if os.isatty(2) else ''}{last_words(number)}\n".encode())
             os._exit(128 + number)
+
+
+@contextmanager
+def loading_libraries() -> Iterator[None]:
+    """Around their import. Raises NvcodecError where there is too little memory for them."""
+    check_address_space()
+    with ends_at_once():
+        yield

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from nvcodec.cli import options
+from nvcodec.cli.interrupt import loading_libraries
 from nvcodec.cli.progress import StatusLine
 from nvcodec.cli.types import BPP_LIST
 
@@ -77,15 +78,16 @@ def rd(
     Writes results.json, results.csv, rd.svg, rd.png and report.html, a page to be opened in a browser. Interrupted, it
     goes on where it was when it is run again.
     """
-    from nvcodec.rd.extra import require_extra
+    with loading_libraries():
+        from nvcodec.rd.extra import require_extra
 
-    require_extra()
-    from nvcodec.rd.anchors import parse_anchors
-    from nvcodec.rd.output import write_outputs
-    from nvcodec.rd.points import CodecSettings
-    from nvcodec.rd.results import summary_lines
-    from nvcodec.rd.run import Plan, check_plan, compute
-    from nvcodec.rd.stills import check_webp
+        require_extra()
+        from nvcodec.rd.anchors import parse_anchors
+        from nvcodec.rd.output import write_outputs
+        from nvcodec.rd.points import CodecSettings
+        from nvcodec.rd.results import summary_lines
+        from nvcodec.rd.run import Plan, check_plan, compute
+        from nvcodec.rd.stills import check_webp
 
     check_webp()
     plan = Plan(
