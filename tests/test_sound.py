@@ -13,13 +13,16 @@ import av
 import numpy as np
 import pytest
 from av.stream import Disposition
+from conftest import tiny_frames
 from run_cwrv import cwrv, fails
+from video_samples import properties
 
 import nvcodec
 from nvcodec.core.errors import InputError, SyntaxViolation
 from nvcodec.media import subtitles
 from nvcodec.media.sound import Sound, read_sound
 from nvcodec.media.sound_write import SoundWriter
+from nvcodec.media.y4m import write_y4m
 
 USUAL = ("--effort", "fast", "--threads", "1", "--device", "cpu", "--quality", "45")
 RATE = 48_000
@@ -380,8 +383,20 @@ def test_a_section_that_is_no_sound(tmp_path: Path) -> None:
     assert cwrv("verify", vector).exit_code == 0
 
 
-def test_files_without_sound(tmp_path: Path) -> None:
+def test_a_film_without_sound_keeps_title_and_chapters(tmp_path: Path, through: Encode) -> None:
     source = make(tmp_path / "film.mp4", ())
+    for name in ("out.mp4", "out.mkv"):
+        with av.open(str(through(source, name))) as container:
+            assert container.metadata["title"] == "a film"
+            assert [c["metadata"]["title"] for c in container.chapters()] == ["one", "two"]
+            assert not {"audio", "subtitle"} & {stream.type for stream in container.streams}
+    assert "bytes, title and chapters alone" in cwrv("info", tmp_path / "a.cwrv").stdout
+
+
+def test_files_without_sound(tmp_path: Path) -> None:
+    source = tmp_path / "silent.y4m"
+    with source.open("wb") as stream:
+        write_y4m(stream, properties(48, 32), tiny_frames(48, 32, 2))
     assert read_sound(source, Fraction(0), (None, None)) == (None, [])
     with pytest.raises(InputError, match="cannot be read"):
         read_sound(Path(__file__), Fraction(0), (None, None))

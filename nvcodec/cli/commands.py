@@ -351,15 +351,15 @@ def _open(run: Run, source: str, **settings: Any) -> Iterator[Decoder]:
         yield decoder
 
 
-def _tracks(sound: bytes) -> list[dict[str, str]]:
-    """Empty where nothing can be read."""
+def _tracks(sound: bytes) -> list[dict[str, str]] | None:
+    """None where nothing can be read."""
     from nvcodec.media.sound import Sound
     from nvcodec.media.sound_write import tracks_of
 
     try:
         return tracks_of(Sound.unpack(sound))
     except BitstreamError:
-        return []
+        return None
 
 
 @contextmanager

@@ -31,9 +31,9 @@ def _properties(info: dict[str, Any]) -> list[str]:
         ("size", f"{info['file_bytes']} bytes, {info['bpp']:.4f} bpp, {info['bitrate'] / 1000:.1f} kbit/s"),
     ]
     if info["sound_bytes"]:
-        rows.append(
-            ("sound", f"{info['sound_bytes']} bytes, {', '.join(map(_track, info['sound_tracks'])) or 'unreadable'}")
-        )
+        tracks = info["sound_tracks"]
+        named = "unreadable" if tracks is None else ", ".join(map(_track, tracks)) or "title and chapters alone"
+        rows.append(("sound", f"{info['sound_bytes']} bytes, {named}"))
     rows += [(f"metadata {key}", str(value)) for key, value in (info["metadata"] or {}).items()]
     return [f"{info['file']}:", *(f"  {name:<15} {value}" for name, value in rows)]
 

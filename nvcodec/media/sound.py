@@ -22,7 +22,7 @@ import av.error
 from nvcodec.core.errors import InputError, SyntaxViolation
 from nvcodec.core.limits import MAX_AUDIO_BYTES
 from nvcodec.media.packet_clock import Follower, moved
-from nvcodec.media.subtitles import add_text_stream, packet_of_text, text_codec, text_of_packet
+from nvcodec.media.subtitles import add_text_stream, blank_packet, packet_of_text, text_codec, text_of_packet
 
 __all__ = ["Sound", "SoundReader", "Track", "Window", "copied_stream", "moved_chapters", "read_sound", "titles"]
 
@@ -112,6 +112,9 @@ class SoundReader:
                 found[packet.stream_index].append((packet, begin))
             elif begin > window[1] + _OVER and len(offsets) == 1:
                 break
+        for s in streams:
+            if s.type == "subtitle":
+                found[s.index] = [(packet, begin) for packet, begin in found[s.index] if bytes(packet).strip()]
         tracks = [Track(s, _not_over(found[s.index], window[0])) for s in streams]
         return [track for track in tracks if track.packets]
 
@@ -156,12 +159,12 @@ def read_sound(
 
 
 def _kept(reader: SoundReader, start: Fraction, window: Window, notes: list[str]) -> Sound | None:
-    if not reader.tracks:
+    if not reader.tracks and not titles(reader.container) and not reader.container.chapters():
         return None
-    first = min(begin for track in reader.tracks for _, begin in track.packets)
+    first = min((begin for track in reader.tracks for _, begin in track.packets), default=Fraction(0))
     offset = first.numerator // first.denominator  # whole seconds: exact in every time base
     shift = -(start + offset)
-    kind = _NUT if all(map(_is_of_nut, reader.tracks)) else _MATROSKA
+    kind = _NUT if reader.tracks and all(map(_is_of_nut, reader.tracks)) else _MATROSKA
     buffer = io.BytesIO()
     with av.open(buffer, "w", format=kind, options={"fflags": "bitexact"}) as output:
         made: dict[int, Any] = {}
@@ -176,8 +179,10 @@ def _kept(reader: SoundReader, start: Fraction, window: Window, notes: list[str]
                     notes.append(f"{track} is kept as plain text")
                 else:
                     notes.append(f"{track} cannot be kept and is left out")
-        if not made:
+        if reader.tracks and not made:
             return None
+        if not reader.tracks:
+            empty = add_text_stream(output, None)  # there is no file without a track
         end = None if window[1] is None else window[1] - offset
         output.set_chapters(moved_chapters(reader.container, shift, end))
         output.metadata.update(titles(reader.container))
@@ -185,6 +190,8 @@ def _kept(reader: SoundReader, start: Fraction, window: Window, notes: list[str]
             if track.stream.type == "audio" and track.stream.index in made:
                 made[track.stream.index].metadata[_LAYOUT] = track.stream.layout.name
         packets = [(begin, packet) for track in reader.tracks for packet, begin in track.packets]
+        if not reader.tracks:
+            output.mux_one(blank_packet(empty))
         last: dict[int, int] = {}
         for _, packet in sorted(packets, key=lambda pair: pair[0]):
             index = packet.stream_index

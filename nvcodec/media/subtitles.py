@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 from typing import Any
 
 import av
 
-__all__ = ["add_text_stream", "packet_of_text", "text_codec", "text_of_packet"]
+__all__ = ["add_text_stream", "blank_packet", "packet_of_text", "text_codec", "text_of_packet"]
 
 _BY_FORMAT = {"matroska": "subrip", "mp4": "mov_text"}
 """The codec of text of each kind of file."""
@@ -34,8 +35,8 @@ def text_codec(stream: Any) -> str:
     return name if name in ("subrip", "mov_text", "text", "webvtt", "ass", "ssa") else ""
 
 
-def add_text_stream(output: Any, like: Any) -> Any:
-    """A stream of plain text in ``output``, with the language and title of another one.
+def add_text_stream(output: Any, like: Any | None) -> Any:
+    """A stream of plain text in ``output``, with the language and title of another one, if there is one.
 
     Raises ValueError where the file has none.
     """
@@ -44,8 +45,9 @@ def add_text_stream(output: Any, like: Any) -> Any:
         raise ValueError(f"{output.format.name} has no subtitles of text")
     made = output.add_stream(_BY_FORMAT[kind])
     made.codec_context.subtitle_header = _HEADER
-    made.metadata.update({k: v for k, v in like.metadata.items() if k.lower() in ("language", "title")})
-    made.disposition = like.disposition
+    if like is not None:
+        made.metadata.update({k: v for k, v in like.metadata.items() if k.lower() in ("language", "title")})
+        made.disposition = like.disposition
     return made
 
 
@@ -68,4 +70,12 @@ def packet_of_text(codec: str, text: str, like: Any) -> Any:
     packet = av.Packet(data)
     packet.pts, packet.dts, packet.duration = like.pts, like.pts, like.duration
     packet.time_base = like.time_base
+    return packet
+
+
+def blank_packet(stream: Any) -> Any:
+    """One that shows nothing, at the start."""
+    packet = av.Packet(b"\n")
+    packet.pts = packet.dts = packet.duration = 0
+    packet.time_base, packet.stream = Fraction(1, 1000), stream
     return packet
