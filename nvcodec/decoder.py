@@ -21,7 +21,14 @@ from nvcodec.bitstream.container import ContainerReader, Segment, StreamHeader
 from nvcodec.bitstream.salvage import SalvageReader
 from nvcodec.core.device import check_device, choose_device
 from nvcodec.core.errors import BitstreamError, ChecksumError, InputError, UnsupportedError
-from nvcodec.core.frame import FIELD_ORDERS, Frame, VideoProperties, plane_bytes
+from nvcodec.core.frame import (
+    FIELD_ORDERS,
+    Frame,
+    VideoProperties,
+    is_content_light,
+    is_mastering_display,
+    plane_bytes,
+)
 from nvcodec.core.parallel import thread_limit
 from nvcodec.exact.operation import Sizes
 from nvcodec.exact.program import Program
@@ -88,11 +95,7 @@ def properties_of(header: StreamHeader, metadata: Mapping[str, Any] | None = Non
         isinstance(matrix, list) and len(matrix) == 9 and all(type(n) is int and -(2**31) <= n < 2**31 for n in matrix)
     )
 
-    def numbers(name: str, count: int) -> tuple[int, ...]:
-        found = (metadata or {}).get(name)
-        is_right = isinstance(found, list) and len(found) == count
-        return tuple(found or ()) if is_right and all(type(n) is int and 0 <= n < 2**32 for n in found or ()) else ()
-
+    display, light = ((metadata or {}).get(name) for name in ("mastering_display", "content_light"))
     time_base = Fraction(header.time_base_num, header.time_base_den)
     return VideoProperties(
         width=header.width,
@@ -108,8 +111,8 @@ def properties_of(header: StreamHeader, metadata: Mapping[str, Any] | None = Non
         field_order=order if isinstance(order, str) and order in FIELD_ORDERS else "",
         bit_depth=8 + header.bit_depth_minus8,
         display_matrix=tuple(matrix or ()) if is_matrix else (),
-        mastering_display=numbers("mastering_display", 10),
-        content_light=numbers("content_light", 2),
+        mastering_display=tuple(display or ()) if is_mastering_display(display) else (),
+        content_light=tuple(light or ()) if is_content_light(light) else (),
     )
 
 

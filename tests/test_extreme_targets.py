@@ -92,3 +92,25 @@ def test_silenced_cell_corrects_nothing() -> None:
             silent = min(d, 3) <= depth
             assert torch.equal(made, 512 + residual) == silent
             assert torch.equal(made, known) == (min(d, 3) != depth)
+
+
+@pytest.mark.parametrize(("size", "side", "count"), [(250, 64, 3), (110, 32, 1)])
+def test_small_targets_of_noise(size: int, side: int, count: int, tmp_path: Path) -> None:
+    """Bits that rise steeply with the quality: met, or refused, in a few attempts, though a silent cell has a price."""
+    generator = torch.Generator().manual_seed(5)
+
+    def plane(length: int) -> torch.Tensor:
+        return torch.randint(0, 256, (length, length), generator=generator).to(torch.uint8)
+
+    source = tmp_path / "noise.y4m"
+    with source.open("wb") as file:
+        half = side // 2
+        write_y4m(
+            file, properties(side, side), [Frame((plane(side), plane(half), plane(half)), t) for t in range(count)]
+        )
+    try:
+        report = encode(source, tmp_path / "out.cwrv", EncodeOptions(size=size, **_USUAL))
+    except TargetError:
+        assert size < 200  # a step of the coder is 4 bytes
+    else:
+        assert 0.93 <= report.file_bytes / size <= 1.02

@@ -79,6 +79,18 @@ def test_what_the_last_attempt_comes_to_is_taken(monkeypatch: pytest.MonkeyPatch
     assert (len(attempts.run(attempts=2).payload), attempts.silenced) == (1000, [0, 1, 2, 3])
 
 
+def test_far_from_the_target_nothing_is_silenced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At another quality a cell may help."""
+    far = (3000, [HARMS] * 4, EVEN)
+    attempts = Attempts(monkeypatch, [far, (1000, HELPS, EVEN)])
+    assert (len(attempts.run().payload), attempts.silenced) == (1000, [])
+
+
+def test_an_attempt_that_met_the_target_is_kept_though_its_cell_harmed(monkeypatch: pytest.MonkeyPatch) -> None:
+    attempts = Attempts(monkeypatch, [(1000, [HARMS] * 4, EVEN), (1900, HELPS, EVEN), (300, HELPS, EVEN)])
+    assert (len(attempts.run(attempts=3).payload), attempts.done) == (1000, 3)
+
+
 @pytest.mark.parametrize(("lambdas", "done"), [([50.0, 85.0], 1), ([50.0, 90.0], 2)])
 def test_another_attempt_where_lambda_moved_far(
     monkeypatch: pytest.MonkeyPatch, lambdas: list[float], done: int

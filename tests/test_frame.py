@@ -34,8 +34,8 @@ def test_records_show_their_shapes() -> None:
         ({"colorspace": 256}, "colorspace is 256"),
         ({"chroma_location": 7}, "chroma_location is 7"),
         ({"bit_depth": 9}, "bit_depth is 9; it must be 8 or 10"),
-        ({"mastering_display": (1,) * 9}, "mastering_display is .*; it must be 10 integers"),
-        ({"content_light": (1, -1)}, "content_light is .*; it must be 2 integers"),
+        ({"mastering_display": (1,) * 9}, "mastering_display is .*; it must be ten integers"),
+        ({"content_light": (1, -1)}, "content_light is .*; it must be two integers"),
     ],
 )
 def test_properties_check_themselves(changes: dict[str, Any], message: str) -> None:

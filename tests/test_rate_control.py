@@ -14,6 +14,7 @@ from nvcodec.encoder.rate_control import (
     TOLERANCE,
     Target,
     UnitBudget,
+    between,
     first_lambda,
     lambda_for_quality,
     measured_slope,
@@ -110,6 +111,29 @@ def test_budget_has_one_lambda_for_all_units() -> None:
         found.append(budget.lmbda(number, number))
         budget.spend(bits * found[-1] ** -SLOPE)
     assert found == pytest.approx([(sum(complexity) / 1000.0) ** (1 / SLOPE)] * 4)
+
+
+def test_budget_that_keeps_the_proportions_between_units() -> None:
+    used = [100.0, 150.0, 300.0]
+    budget = UnitBudget(1000.0, [1000.0, 600.0, 400.0], used, even=False)
+    found = []
+    for number, bits in enumerate((500.0, 300.0, 200.0)):
+        found.append(budget.lmbda(number, number))
+        budget.spend(bits)
+    factor = 2 ** (1 / SLOPE)
+    assert found == pytest.approx([factor * u for u in used])
+
+
+def test_between_attempts() -> None:
+    assert between([], 100.0) is None
+    assert between([(10.0, 200.0), (20.0, 150.0)], 100.0) is None
+    assert between([(10.0, 400.0), (40.0, 25.0)], 100.0) == pytest.approx(20.0)
+    # the law may be off: never right beside one of them
+    assert between([(10.0, 101.0), (1000.0, 1.0)], 100.0) == pytest.approx(10 * 100**0.15)
+    # what is nearer in lambda counts, and a larger lambda that took more bits after all
+    assert between([(1.0, 900.0), (10.0, 400.0), (40.0, 25.0), (500.0, 20.0)], 100.0) == pytest.approx(20.0)
+    assert between([(5.0, 90.0), (10.0, 400.0), (40.0, 25.0)], 100.0) == pytest.approx(20.0)
+    assert between([(40.0, 400.0), (10.0, 25.0)], 100.0) is None
 
 
 def test_budget_corrects_what_went_wrong() -> None:

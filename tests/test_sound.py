@@ -20,8 +20,8 @@ from video_samples import properties
 import nvcodec
 from nvcodec.core.errors import InputError, SyntaxViolation
 from nvcodec.media import subtitles
-from nvcodec.media.sound import Sound, read_sound
-from nvcodec.media.sound_write import SoundWriter
+from nvcodec.media.sound import Sound, SoundReader, read_sound
+from nvcodec.media.sound_write import SoundWriter, tracks_of
 from nvcodec.media.y4m import write_y4m
 
 USUAL = ("--effort", "fast", "--threads", "1", "--device", "cpu", "--quality", "45")
@@ -142,21 +142,21 @@ def subtitled(path: Path, codec: str, audio: str = "aac") -> Path:
         text: Any = container.add_stream(codec)
         text.codec_context.subtitle_header = subtitles._HEADER
         text.metadata["language"] = "deu"
-        kind, samples = ("s16p", np.int16) if audio == "alac" else ("fltp", np.float32)
+        kind, samples = {"alac": ("s16p", np.int16), "pcm_mulaw": ("s16", np.int16)}.get(audio, ("fltp", np.float32))
         for n in range(50):
             picture = av.VideoFrame.from_ndarray(np.full((48, 48), 3 * n, np.uint8), "yuv420p")
             picture.pts = n
             container.mux(video.encode(picture))
-            frame = av.AudioFrame.from_ndarray(np.zeros((2, RATE // 25), samples), kind, "stereo")
+            shape = (1, 2 * RATE // 25) if kind == "s16" else (2, RATE // 25)
+            frame = av.AudioFrame.from_ndarray(np.zeros(shape, samples), kind, "stereo")
             frame.sample_rate, frame.time_base, frame.pts = RATE, Fraction(1, RATE), n * RATE // 25
             container.mux(sound.encode(frame))
         for stream in (video, sound):
             container.mux(stream.encode(None))
-        for at, duration, words in ((400, 500, "<i>one</i>"), (1000, 700, "two\nlines")):
-            like = av.Packet(1)
-            like.pts, like.duration, like.time_base = at, duration, Fraction(1, 1000)
+        first = {"subrip": "<i>one</i>", "ass": r"{\i1}one{\i0}"}.get(codec, "one")
+        for at, duration, words in ((400, 500, first), (1000, 700, "two\nlines")):
             data = f"0,0,Default,,0,0,0,,{words}".replace("\n", r"\N") if codec == "ass" else words
-            packet = subtitles.packet_of_text(codec, data, like)
+            packet = subtitles.packet_of_text(codec, data, Fraction(at, 1000), Fraction(at + duration, 1000))
             packet.stream = text
             container.mux_one(packet)
     return path
@@ -209,11 +209,62 @@ def test_sound_that_nut_does_not_know(tmp_path: Path, through: Encode) -> None:
 
 
 def test_text_of_packets() -> None:
-    assert subtitles.text_of_packet("subrip", b"<b>a</b> {\\an8}b\r\nc") == "a b\nc"
+    assert subtitles.text_of_packet("subrip", b"<b>a</b> {\\an8}b\r\nc 5 < 6") == "a b\nc 5 < 6"
     assert subtitles.text_of_packet("ass", rb"7,0,Default,,0,0,0,,{\i1}a, b{\i0}\Nc\hd") == "a, b\nc d"
-    assert subtitles.text_of_packet("mov_text", b"\0\3abc\0\0\0\x08styl") == "abc"
+    assert subtitles.text_of_packet("ass", rb"7,0,Default,,0,0,0,,{\p1}m 0 0 l 9 0{\p0}") == ""
+    assert subtitles.text_of_packet("mov_text", b"\0\3<a>\0\0\0\x08styl") == "<a>"
     assert subtitles.text_of_packet("mov_text", b"\0\0") == ""
+    assert subtitles.text_of_packet("webvtt", b"<v A>1 &lt; 2</v>") == "1 < 2"
     assert subtitles.text_of_packet("subrip", b"\xff") == "\ufffd"
+
+
+def test_cues_that_overlap_are_shown_together() -> None:
+    cues = [(Fraction(begin), Fraction(end), text) for begin, end, text in ((1, 4, "a"), (2, 3, "b"), (6, 7, "c"))]
+    assert subtitles.joined(cues) == [(1, 2, "a"), (2, 3, "a\nb"), (3, 4, "a"), (6, 7, "c")]
+    at_once = [(Fraction(1), Fraction(2), text) for text in "ab"]
+    assert subtitles.joined(at_once) == [(1, 2, "a\nb")]
+
+
+@pytest.mark.parametrize("name", ["out.mkv", "out.mp4"])
+def test_subtitles_of_a_part(tmp_path: Path, name: str) -> None:
+    """What is over is left out, what is on begins with the first picture: that stays where it is."""
+    source, file, output = subtitled(tmp_path / "film.mkv", "subrip"), tmp_path / "a.cwrv", tmp_path / name
+    whole = tmp_path / "whole.cwrv"
+    assert cwrv("encode", source, "-o", whole, *USUAL).exit_code == 0
+    assert cwrv("encode", source, "-o", file, *USUAL, "--frames", "30:45").exit_code == 0
+    expected = [(0, 500, "two\nlines")]  # from 1.0 to 1.7 s; frame 30 is at 1.2 s
+    for made, options in ((file, ()), (whole, ("--frames", "30:45"))):
+        assert cwrv("decode", made, "-o", output, "-y", *options).exit_code == 0
+        assert shown(output)[1] == expected
+        assert first_picture(output) < Fraction(1, 20)
+
+
+def test_sound_goes_before_subtitles(tmp_path: Path, through: Encode) -> None:
+    """Matroska takes no such sound: the subtitles are left out, which is told."""
+    source = subtitled(tmp_path / "film.mov", "mov_text", "pcm_mulaw")
+    file = tmp_path / "b.cwrv"
+    done = cwrv("encode", source, "-o", file, *USUAL)
+    assert "subtitle track" in done.stderr
+    assert "left out" in done.stderr
+    assert "audio pcm_mulaw" in cwrv("info", file).stdout
+
+
+def test_packets_that_grow_are_refused(tmp_path: Path) -> None:
+    """Matroska can hold compressed packets: a small file must not fill the memory."""
+    data = io.BytesIO()
+    with av.open(data, "w", format="matroska") as container:
+        track = subtitles.add_text_stream(container, None)
+        packet = subtitles.packet_of_text("subrip", "a" * 20000, Fraction(0), Fraction(1))
+        packet.stream = track
+        container.mux_one(packet)
+    whole = Sound(0, data.getvalue())
+    assert [t["type"] for t in tracks_of(whole)] == ["subtitle"]
+    reader = SoundReader.__new__(SoundReader)
+    reader._most = 10
+    with av.open(io.BytesIO(whole.data), format="matroska") as container:
+        reader.container = container
+        with pytest.raises(ValueError, match="larger than the file"):
+            reader._read(list(container.streams), Fraction(0), (None, None), (Fraction(0),))
 
 
 def test_other_codecs_are_copied(tmp_path: Path, through: Encode) -> None:

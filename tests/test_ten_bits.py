@@ -17,6 +17,7 @@ from av.video.reformatter import VideoReformatter
 from run_cwrv import cwrv, fails
 from video_samples import properties, read, same
 
+from nvcodec.core.color import to_rgb
 from nvcodec.core.errors import InputError, OutputError
 from nvcodec.core.frame import Frame, VideoProperties, plane_bytes
 from nvcodec.core.metrics import frame_psnr, mean_psnr
@@ -86,7 +87,7 @@ def test_a_source_of_ten_bits_is_read_as_it_is(clip: Path) -> None:
 
 def test_frames_come_out_with_ten_bits(clip: Path, file: Path) -> None:
     with Decoder(file) as decoder:
-        assert (decoder.properties.bit_depth, decoder.container.major, decoder.container.minor) == (10, 6, 2)
+        assert (decoder.properties.bit_depth, decoder.container.minor) == (10, 2)
         frames = list(decoder)
         decoder.verify()
     assert {plane.dtype for frame in frames for plane in frame.planes} == {torch.uint16}
@@ -135,10 +136,33 @@ def test_hdr10_reaches_the_output(tmp_path: Path, codec: str, name: str) -> None
     assert len(frames) == 3
 
 
+def test_hdr10_of_a_part(tmp_path: Path) -> None:
+    """H.264 tells of it in its key frame alone, which is not the first frame of the part."""
+    video = properties(96, 64, bit_depth=10, **HDR)
+    write_video(tmp_path / "a.mp4", video, deep_frames(96, 64, 4), codec="h264")
+    found, frames = read(tmp_path / "a.mp4", frames=(2, 4))
+    assert (found.mastering_display, found.content_light, len(frames)) == (DISPLAY, LIGHT, 2)
+
+
+def test_ten_bits_become_hevc_unless_a_codec_is_asked_for(tmp_path: Path) -> None:
+    for size, expected in (((96, 64), "hevc"), ((48, 32), "h264")):  # x265 takes no smaller pictures than 64x64
+        write_video(tmp_path / "a.mkv", properties(*size, bit_depth=10), deep_frames(*size, 3), overwrite=True)
+        with av.open(str(tmp_path / "a.mkv")) as container:
+            assert container.streams.video[0].codec_context.codec.canonical_name == expected
+
+
+def test_full_range_of_ten_bits_reaches_white(tmp_path: Path) -> None:
+    for depth, kind in ((8, torch.uint8), (10, torch.uint16)):
+        top, middle = 2**depth - 1, 1 << (depth - 1)
+        planes = [torch.full((2, 2), top).to(kind), *[torch.full((1, 1), middle).to(kind)] * 2]
+        frame = Frame((planes[0], planes[1], planes[2]))
+        assert to_rgb(frame, properties(2, 2, bit_depth=depth, color_range=2)).unique().tolist() == [255]
+
+
 def test_metadata_of_another_form_is_ignored(file: Path) -> None:
     with Decoder(file) as decoder:
         header = decoder.header
-    for wrong in [[1], "1234567890", [True] * 10, [2**32] * 10, [-1] * 10, None]:
+    for wrong in [[1], "1234567890", [True] * 10, [2**32] * 10, [-1] * 10, [50_001] * 10, [70_000] * 2, None]:
         assert properties_of(header, {"mastering_display": wrong}).mastering_display == ()
         assert properties_of(header, {"content_light": wrong}).content_light == ()
     assert properties_of(header, {"content_light": [1, 2]}).content_light == (1, 2)

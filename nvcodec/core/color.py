@@ -88,11 +88,13 @@ def to_rgb(frame: Frame, properties: VideoProperties) -> torch.Tensor:
         InputError: the colour matrix is not supported.
     """
     red, blue = luma_weights(properties)
-    scale = 2.0 ** (8 - frame.bit_depth)
+    is_full = properties.color_range == RANGE_FULL
+    scale = 255 / (2**frame.bit_depth - 1) if is_full else 2.0 ** (8 - frame.bit_depth)
+    neutral = scale * (1 << (frame.bit_depth - 1))
     y = frame.y.float() * scale
-    u = _upsample(frame.u, frame.height, frame.width, properties.chroma_location) * scale - 128
-    v = _upsample(frame.v, frame.height, frame.width, properties.chroma_location) * scale - 128
-    if properties.color_range != RANGE_FULL:
+    u = _upsample(frame.u, frame.height, frame.width, properties.chroma_location) * scale - neutral
+    v = _upsample(frame.v, frame.height, frame.width, properties.chroma_location) * scale - neutral
+    if not is_full:
         y = (y - 16) * (255 / 219)
         u = u * (255 / 224)
         v = v * (255 / 224)

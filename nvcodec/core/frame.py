@@ -25,6 +25,8 @@ __all__ = [
     "Frame",
     "VideoProperties",
     "chroma_size",
+    "is_content_light",
+    "is_mastering_display",
     "plane_bytes",
     "video_seconds",
 ]
@@ -40,6 +42,22 @@ BIT_DEPTHS = (8, 10)
 _DEPTHS = {torch.uint8: 8, torch.uint16: 10}
 UNSPECIFIED = 2
 """H.273's "unspecified" for primaries, transfer and matrix."""
+
+
+def is_mastering_display(values: object) -> bool:
+    """Whether these can be ``VideoProperties.mastering_display``: coordinates up to 1, luminances of 32 bits."""
+    return _are_integers(values, [50_000] * 8 + [2**32 - 1] * 2)
+
+
+def is_content_light(values: object) -> bool:
+    """Whether these can be ``VideoProperties.content_light``."""
+    return _are_integers(values, [65_535] * 2)
+
+
+def _are_integers(values: object, most: list[int]) -> bool:
+    if not isinstance(values, list | tuple) or len(values) != len(most):
+        return False
+    return all(type(value) is int and 0 <= value <= limit for value, limit in zip(values, most, strict=True))
 
 
 def plane_bytes(plane: torch.Tensor) -> bytes:
@@ -114,8 +132,10 @@ class VideoProperties:
             type(n) is int and -(2**31) <= n < 2**31 for n in self.display_matrix
         ):
             raise InputError("a display_matrix has nine integers of 32 bits")
-        self._check_list("mastering_display", 10)
-        self._check_list("content_light", 2)
+        if self.mastering_display and not is_mastering_display(self.mastering_display):
+            raise InputError(f"mastering_display is {self.mastering_display}; it must be ten integers as HEVC has them")
+        if self.content_light and not is_content_light(self.content_light):
+            raise InputError(f"content_light is {self.content_light}; it must be two integers of 16 bits")
         if self.bit_depth not in BIT_DEPTHS:
             raise InputError(f"bit_depth is {self.bit_depth}; it must be 8 or 10")
 
@@ -123,11 +143,6 @@ class VideoProperties:
         value = getattr(self, name)
         if not low <= value <= high:
             raise InputError(f"{name} is {value}; it must be {low} to {high}")
-
-    def _check_list(self, name: str, length: int) -> None:
-        values = getattr(self, name)
-        if len(values) not in (0, length) or not all(type(n) is int and 0 <= n < 2**32 for n in values):
-            raise InputError(f"{name} is {values}; it must be {length} integers of 32 bits, or none")
 
     def _check_ratio(self, name: str, *, zero: bool) -> None:
         value = getattr(self, name)

@@ -69,7 +69,7 @@ class EncodeOptions:
     """At most one of ``bpp`` (bits of the file per luma sample), ``bitrate`` (bits/s), ``size`` (bytes) and
     ``quality`` (0 .. 60, lower is better, as the quantiser parameter of H.265); none means bpp 0.1.
 
-    ``gop``: frames between P frames, None to choose among those of the effort. ``segment``: most frames in a segment.
+    ``gop``: frames between P frames, None to choose by trial. ``segment``: most frames in a segment.
     ``width``: channels of the hybrid's network, None to choose by the bits there are. ``model``: the representation,
     one of MODELS. ``params``: how many numbers a network has, None to choose by the target; ``epochs``: how often it
     sees every frame, None to choose by the effort. ``audio``: whether audio tracks, subtitles, chapters and title are
@@ -419,8 +419,8 @@ def _encode_shots(
             warnings.warn(text, SourceWarning, stacklevel=3)
             return data
         raise TargetError(
-            f"the target of {total:.0f} bytes is out of reach; the largest file of these frames ({options.model}, "
-            f"effort {options.effort}) takes {size} bytes, {8 * size / _luma_samples(video):.4g} bpp"
+            f"the target of {total:.0f} bytes is out of reach; the largest file of these frames that was found "
+            f"({options.model}, effort {options.effort}) takes {size} bytes, {8 * size / _luma_samples(video):.4g} bpp"
         )
     return data
 

@@ -14,9 +14,11 @@ from nvcodec.core.errors import EncodeError, TargetError
 
 __all__ = [
     "LAMBDA_RANGE",
+    "FixedLambda",
     "Target",
     "UnitBudget",
     "at_equal_size",
+    "between",
     "check_reachable",
     "clamp_lambda",
     "first_lambda",
@@ -93,21 +95,29 @@ _LITTLE = 0.05
 class UnitBudget:
     """Steers lambda from unit to unit of the last pass, by what the pass before spent on the same units."""
 
-    def __init__(self, wanted: float, before: list[float], lambdas: list[float], slope: float = SLOPE) -> None:
-        """``wanted``: bits for all units. ``before``: bits of each unit in the pass before, at its ``lambdas``."""
+    def __init__(
+        self, wanted: float, before: list[float], lambdas: list[float], slope: float = SLOPE, even: bool = True
+    ) -> None:
+        """``wanted``: bits for all units. ``before``: bits of each unit in the pass before, at its ``lambdas``.
+        ``even``: whether all units get one lambda, or those in proportion to the ones they had: then the pass before
+        tells more exactly what they will take."""
         self.wanted = wanted
         self.slope = slope
-        self._needs = [bits * lmbda**slope for bits, lmbda in zip(before, lambdas, strict=True)]  # bits at lambda 1
+        mean = math.exp(sum(map(math.log, lambdas)) / max(len(lambdas), 1))
+        self._profile = [1.0 if even else lmbda / mean for lmbda in lambdas]
+        self._needs = [  # bits of each unit where ``_lmbda`` is 1
+            bits * (lmbda / part) ** slope for bits, lmbda, part in zip(before, lambdas, self._profile, strict=True)
+        ]
         self._spent: list[float] = []
         self._lmbda = (sum(self._needs) / max(wanted, 1.0)) ** (1 / slope)
 
     @property
     def start(self) -> float:
-        """That lambda which should spend ``wanted``, before the first unit."""
+        """That lambda, in the mean of the units, which should spend ``wanted``."""
         return clamp_lambda(self._lmbda)
 
     def lmbda(self, number: int, known: int) -> float:
-        """Lambda of unit ``number``: the one that all units to come should have to spend what is left of ``wanted``.
+        """Lambda of unit ``number``: all units to come should have such ones to spend what is left of ``wanted``.
 
         Asked for one unit after the other. ``known``: of how many units the bits have a part in it, the first ones;
         ``spend`` may have told of more.
@@ -118,11 +128,37 @@ class UnitBudget:
             expected = rest * self._lmbda**-self.slope
             ideal = (rest / max(left, 0.05 * expected)) ** (1 / self.slope)
             self._lmbda = min(max(ideal, self._lmbda / _STEP_LIMIT), self._lmbda * _STEP_LIMIT)
-        return clamp_lambda(self._lmbda)
+        return clamp_lambda(self._lmbda * self._profile[number])
 
     def spend(self, bits: float) -> None:
         """What the next unit took."""
         self._spent.append(bits)
+
+
+class FixedLambda:
+    """In the place of a ``UnitBudget``: the same lambda for all units, whatever they take."""
+
+    def __init__(self, lmbda: float) -> None:
+        self.start = clamp_lambda(lmbda)
+
+    def lmbda(self, number: int, known: int) -> float:
+        return self.start
+
+    def spend(self, bits: float) -> None:
+        pass
+
+
+def between(attempts: list[tuple[float, float]], wanted: float) -> float | None:
+    """A lambda from which ``wanted`` bits are to be hoped for: between the largest of the attempts (lambda, bits) that
+    took more and the next larger one that took less, by the law that leads through them, and not too near to either.
+    None where there are no two such ones."""
+    above = max((a for a in attempts if a[1] >= wanted), default=None)
+    below = min((a for a in attempts if a[1] < wanted and (above is None or a[0] > above[0])), default=None)
+    if above is None or below is None:
+        return None
+    share = math.log(above[1] / wanted) / math.log(above[1] / max(below[1], 1.0))
+    share = min(max(share, 0.15), 0.85)
+    return math.exp((1 - share) * math.log(above[0]) + share * math.log(below[0]))
 
 
 def measured_slope(bits: tuple[float, float], lambdas: tuple[float, float]) -> float:

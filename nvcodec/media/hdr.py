@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import av
 
-from nvcodec.core.frame import VideoProperties
+from nvcodec.core.frame import VideoProperties, is_content_light, is_mastering_display
 
 __all__ = ["content_light_of", "hdr_options", "mastering_display_of"]
 
@@ -35,12 +35,13 @@ def mastering_display_of(picture: av.VideoFrame) -> tuple[int, ...]:
     )
     least, most = (round(_LUMINANCE * top / bottom) for top, bottom in ratios[8:])
     found = (*green, *blue, *red, *white, most, least)
-    return found if min(found) >= 0 and max(found) < 2**32 else ()
+    return found if is_mastering_display(found) else ()
 
 
 def content_light_of(picture: av.VideoFrame) -> tuple[int, ...]:
     """As ``VideoProperties.content_light``; empty where the picture has none."""
-    return _side_data(picture, "CONTENT_LIGHT_LEVEL", _LIGHT)
+    found = _side_data(picture, "CONTENT_LIGHT_LEVEL", _LIGHT)
+    return found if is_content_light(found) else ()
 
 
 def hdr_options(encoder: str, properties: VideoProperties) -> Iterator[str]:

@@ -1,14 +1,16 @@
 """What a video file has beside its pictures: audio tracks, subtitles, chapters, and its title; and how it is read.
 
-Packets are copied as they are. What a .cwrv file holds of them (bitstream specification, 7.3) is an offset in whole
-seconds and a file in the NUT format of FFmpeg, which keeps every time base, the parameters of codecs, languages,
-dispositions and chapters; or in Matroska, where there are subtitles, which NUT knows no end of, or codecs that NUT does
-not know. Its clock, plus the offset, counts from the first frame of the video.
+Packets are copied as they are, but for MP4's subtitles, of which the text is kept. What a .cwrv file holds of them
+(bitstream specification, 7.3) is an offset in whole seconds and a file in the NUT format of FFmpeg, which keeps every
+time base, the parameters of codecs, languages, dispositions and chapters; or in Matroska, where there are subtitles,
+which NUT knows no end of, or codecs that NUT does not know. Its clock, plus the offset, counts from the first frame of
+the video.
 """
 
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -22,7 +24,7 @@ import av.error
 from nvcodec.core.errors import InputError, SyntaxViolation
 from nvcodec.core.limits import MAX_AUDIO_BYTES
 from nvcodec.media.packet_clock import Follower, moved
-from nvcodec.media.subtitles import add_text_stream, blank_packet, packet_of_text, text_codec, text_of_packet
+from nvcodec.media.subtitles import add_text_stream, blank_packet, packet_of_text, text_codec, text_of_packet, times_of
 
 __all__ = ["Sound", "SoundReader", "Track", "Window", "copied_stream", "moved_chapters", "read_sound", "titles"]
 
@@ -86,9 +88,10 @@ class SoundReader:
     def __init__(self, file: str | io.BytesIO, start: Fraction, window: Window, offsets: Sequence[Fraction]) -> None:
         """``start``: where the clock of ``window`` is at 0. ``offsets``: of the clock of the video."""
         kind = None if isinstance(file, str) else _format_of(file.getvalue())
+        self._most = math.inf if isinstance(file, str) else len(file.getvalue())  # packets may be compressed
         self.container: Any = av.open(file, format=kind, metadata_errors="replace")
         try:
-            streams = [s for s in self.container.streams if s.type in _KINDS]
+            streams = [s for s in self.container.streams if s.type in _KINDS and (s.codec_context or kind is None)]
             self.tracks = self._read(streams, start, window, offsets) if streams else []
         except BaseException:
             self.container.close()
@@ -100,7 +103,11 @@ class SoundReader:
     def _read(self, streams: list[Any], start: Fraction, window: Window, offsets: Sequence[Fraction]) -> list[Track]:
         found: dict[int, list[tuple[av.Packet, Fraction]]] = {s.index: [] for s in streams}
         clocks = {s.index: Follower(offsets) for s in streams}
+        size = 0
         for packet in self.container.demux(streams):
+            size += packet.size
+            if size > self._most:
+                raise ValueError("packets that are larger than the file")
             stamp = packet.pts if packet.pts is not None else packet.dts
             if stamp is None or not packet.time_base:
                 continue
@@ -113,8 +120,8 @@ class SoundReader:
             elif begin > window[1] + _OVER and len(offsets) == 1:
                 break
         for s in streams:
-            if s.type == "subtitle":
-                found[s.index] = [(packet, begin) for packet, begin in found[s.index] if bytes(packet).strip()]
+            if codec := text_codec(s):
+                found[s.index] = [(p, begin) for p, begin in found[s.index] if text_of_packet(codec, bytes(p)).strip()]
         tracks = [Track(s, _not_over(found[s.index], window[0])) for s in streams]
         return [track for track in tracks if track.packets]
 
@@ -131,7 +138,7 @@ def _not_over(packets: list[tuple[av.Packet, Fraction]], first: Fraction | None)
     kept = []
     for (packet, begin), (_, then) in zip_longest(packets, packets[1:], fillvalue=(None, first - 1)):
         assert packet is not None
-        end = max(begin + (packet.duration or 0) * (packet.time_base or 0), then)
+        end = begin + packet.duration * packet.time_base if packet.duration and packet.time_base else then
         if begin >= first or end >= first:
             kept.append((packet, begin))
     return kept
@@ -164,7 +171,7 @@ def _kept(reader: SoundReader, start: Fraction, window: Window, notes: list[str]
     first = min((begin for track in reader.tracks for _, begin in track.packets), default=Fraction(0))
     offset = first.numerator // first.denominator  # whole seconds: exact in every time base
     shift = -(start + offset)
-    kind = _NUT if reader.tracks and all(map(_is_of_nut, reader.tracks)) else _MATROSKA
+    kind = _container_for(reader.tracks)
     buffer = io.BytesIO()
     with av.open(buffer, "w", format=kind, options={"fflags": "bitexact"}) as output:
         made: dict[int, Any] = {}
@@ -172,16 +179,19 @@ def _kept(reader: SoundReader, start: Fraction, window: Window, notes: list[str]
         for track in reader.tracks:
             index, codec = track.stream.index, text_codec(track.stream)
             try:
+                if track.stream.type == "subtitle" and kind == _NUT:
+                    codec = ""
+                    raise ValueError("NUT knows no end of subtitles")
                 made[index] = copied_stream(output, track.stream)
-            except ValueError:
+            except (ValueError, AttributeError):
                 if codec:
                     made[index], texts[index] = add_text_stream(output, track.stream), codec
                     notes.append(f"{track} is kept as plain text")
                 else:
                     notes.append(f"{track} cannot be kept and is left out")
-        if reader.tracks and not made:
+        if not made and not titles(reader.container) and not reader.container.chapters():
             return None
-        if not reader.tracks:
+        if not made and kind == _MATROSKA:
             empty = add_text_stream(output, None)  # there is no file without a track
         end = None if window[1] is None else window[1] - offset
         output.set_chapters(moved_chapters(reader.container, shift, end))
@@ -190,9 +200,12 @@ def _kept(reader: SoundReader, start: Fraction, window: Window, notes: list[str]
             if track.stream.type == "audio" and track.stream.index in made:
                 made[track.stream.index].metadata[_LAYOUT] = track.stream.layout.name
         packets = [(begin, packet) for track in reader.tracks for packet, begin in track.packets]
-        if not reader.tracks:
+        if not made:
+            if kind == _NUT:
+                return None
             output.mux_one(blank_packet(empty))
         last: dict[int, int] = {}
+        track_kinds = {track.stream.index: track.stream.type for track in reader.tracks}
         for _, packet in sorted(packets, key=lambda pair: pair[0]):
             index = packet.stream_index
             if index not in made:
@@ -202,32 +215,39 @@ def _kept(reader: SoundReader, start: Fraction, window: Window, notes: list[str]
                 text = text_of_packet(texts[index], bytes(packet))
                 if not text:
                     continue
-                packet = packet_of_text(made[index].codec_context.name, text, packet)
-            _rising(packet, last.get(index))
+                packet = packet_of_text(made[index].codec_context.name, text, *times_of(packet))
+            _rising(packet, last.get(index), 0 if track_kinds[index] == "subtitle" else 1)
             last[index] = packet.dts or 0
             packet.stream = made[index]
             output.mux_one(packet)
     return Sound(offset, buffer.getvalue())
 
 
-def _is_of_nut(track: Track) -> bool:
-    """Whether NUT holds all of it."""
-    if track.stream.type != "audio":
-        return False
+def _container_for(tracks: Sequence[Track]) -> str:
+    """NUT where that holds all that can be held at all, or sound that Matroska does not hold; else Matroska."""
+    sound = [track for track in tracks if track.stream.type == "audio"]
+    in_nut, in_matroska = ([_holds(kind, track) for track in sound] for kind in (_NUT, _MATROSKA))
+    if any(one and not other for one, other in zip(in_nut, in_matroska, strict=True)):
+        return _NUT
+    is_more = len(sound) < len(tracks) or any(m and not n for n, m in zip(in_nut, in_matroska, strict=True))
+    return _MATROSKA if is_more or not tracks else _NUT
+
+
+def _holds(kind: str, track: Track) -> bool:
     try:
-        with av.open(io.BytesIO(), "w", format=_NUT) as trial:
+        with av.open(io.BytesIO(), "w", format=kind) as trial:
             trial.add_stream_from_template(track.stream)
-    except ValueError:
+    except (ValueError, AttributeError):
         return False
     return True
 
 
-def _rising(packet: Any, before: int | None) -> None:
-    """Files that repeat a time, or go back by a tick, are muxed as if they had gone on."""
+def _rising(packet: Any, before: int | None, step: int) -> None:
+    """Files that repeat a time, or go back by a tick, are muxed as if they had gone on. ``step``: at least that far."""
     if packet.dts is None:
         packet.dts = packet.pts
-    if before is not None and packet.dts <= before:
-        packet.dts = before + 1
+    if before is not None and packet.dts < before + step:
+        packet.dts = before + step
         packet.pts = packet.dts if packet.pts is None else max(packet.pts, packet.dts)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from fractions import Fraction
+from itertools import zip_longest
 from typing import Any
 
 import av
@@ -13,7 +14,7 @@ import numpy as np
 from nvcodec.core.errors import OutputError, SyntaxViolation
 from nvcodec.media.packet_clock import moved
 from nvcodec.media.sound import Sound, SoundReader, Track, Window, copied_stream, layout_of, moved_chapters, titles
-from nvcodec.media.subtitles import add_text_stream, packet_of_text, text_codec, text_of_packet
+from nvcodec.media.subtitles import add_text_stream, joined, packet_of_text, text_codec, text_of_packet, times_of
 
 __all__ = ["SoundWriter", "tracks_of"]
 
@@ -21,6 +22,8 @@ _AAC_RATE = 160_000
 """Bits a second of what has to be encoded anew."""
 _SAMPLE_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000)
 """That AAC has."""
+_LAST = Fraction(5)
+"""Seconds for which subtitles are shown that say no end, and that nothing follows."""
 _LEAST_GAP = Fraction(1, 20)
 """Seconds between two pieces of sound that are filled with silence."""
 
@@ -58,10 +61,13 @@ class SoundWriter:
                 continue
             for packet, begin in track.packets:
                 moved(packet, self._shift)
+                if track.stream.type == "subtitle":
+                    _from_start(packet)
                 self._waiting.append((begin, packet, target))
         output.set_chapters(moved_chapters(self._reader.container, self._shift, self._end))
         output.metadata.update(titles(self._reader.container))
-        self._waiting.sort(key=lambda entry: entry[0], reverse=True)
+        self._waiting.sort(key=lambda entry: entry[0])
+        self._waiting.reverse()  # the next one stands last
 
     def _add_other(self, output: Any, track: Track) -> None:
         if track.stream.type != "audio":
@@ -85,10 +91,17 @@ class SoundWriter:
         name = target.codec_context.name
         if codec != "subrip":
             self.notes.append(f"{track} becomes plain text ({name}): {output.format.name} cannot hold it")
-        for packet, begin in track.packets:
+        cues = []
+        following = [begin for _, begin in track.packets[1:]]
+        for (packet, _), then in zip_longest(track.packets, following):
             moved(packet, self._shift)
-            if text := text_of_packet(codec, bytes(packet)):
-                self._waiting.append((begin, packet_of_text(name, text, packet), target))
+            _from_start(packet)
+            begin, end = times_of(packet)
+            if end == begin:
+                end = begin + _LAST if then is None else max(then, begin)
+            cues.append((begin, end, text_of_packet(codec, bytes(packet))))
+        for begin, end, text in joined(cues) if name == "mov_text" else cues:
+            self._waiting.append((begin, packet_of_text(name, text, begin, end), target))
 
     def _add_encoded(self, output: Any, track: Track) -> None:
         source, layout = track.stream.codec_context, layout_of(track.stream) or "stereo"
@@ -134,6 +147,13 @@ class SoundWriter:
             except av.error.FFmpegError as error:
                 what = f"the sound at {float(begin):.3f} s cannot be written ({error.strerror})"
                 raise OutputError(f"{what}; --no-audio leaves it out") from error
+
+
+def _from_start(packet: Any) -> None:
+    """What began before the first picture is shown from there on."""
+    if packet.pts is not None and packet.pts < 0:
+        packet.duration = max((packet.duration or 0) + packet.pts, 0)
+        packet.pts = packet.dts = 0
 
 
 def _silence(samples: int, layout: str, rate: int) -> av.AudioFrame:

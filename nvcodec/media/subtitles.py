@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import html
 import re
+from collections.abc import Sequence
 from fractions import Fraction
+from itertools import pairwise
 from typing import Any
 
 import av
 
-__all__ = ["add_text_stream", "blank_packet", "packet_of_text", "text_codec", "text_of_packet"]
+__all__ = ["add_text_stream", "blank_packet", "joined", "packet_of_text", "text_codec", "text_of_packet", "times_of"]
 
 _BY_FORMAT = {"matroska": "subrip", "mp4": "mov_text"}
 """The codec of text of each kind of file."""
-_MARKS = re.compile(r"<[^>]*>|\{\\[^}]*\}")
+_TAGS, _BRACES = re.compile(r"</?[A-Za-z][^>]*>"), re.compile(r"\{\\[^}]*\}")
+_DRAWING = re.compile(r"\{[^}]*\\p[1-9][^}]*\}.*?(?=\{[^}]*\\p0[^}]*\}|$)", re.DOTALL)
 _HEADER = b"""[Script Info]
 ScriptType: v4.00+
 PlayResX: 384
@@ -57,20 +61,44 @@ def text_of_packet(codec: str, data: bytes) -> str:
         data = data[2 : 2 + int.from_bytes(data[:2], "big")]
     text = data.decode("utf-8", "replace")
     if codec in ("ass", "ssa"):  # ReadOrder, Layer, Style, Name, MarginL, MarginR, MarginV, Effect, Text
-        text = text.split(",", 8)[-1].replace(r"\N", "\n").replace(r"\n", "\n").replace(r"\h", " ")
-    return _MARKS.sub("", text).replace("\r\n", "\n").strip("\n")
+        text = _DRAWING.sub("", text.split(",", 8)[-1])
+        text = text.replace(r"\N", "\n").replace(r"\n", "\n").replace(r"\h", " ")
+    if codec in ("ass", "ssa", "subrip"):
+        text = _BRACES.sub("", text)
+    if codec in ("subrip", "webvtt"):
+        text = _TAGS.sub("", text)
+    if codec == "webvtt":
+        text = html.unescape(text)
+    return text.replace("\r\n", "\n").strip("\n")
 
 
-def packet_of_text(codec: str, text: str, like: Any) -> Any:
-    """A packet of ``codec`` that is shown when ``like`` is."""
+def joined(cues: Sequence[tuple[Fraction, Fraction, str]]) -> list[tuple[Fraction, Fraction, str]]:
+    """What is shown from when to when, one text at a time: of those (begin, end, text) that overlap, all lines."""
+    times = sorted({time for begin, end, _ in cues for time in (begin, end)})
+    found = []
+    for begin, end in pairwise(times):
+        if lines := [text for first, last, text in cues if first < end and last > begin]:
+            found.append((begin, end, "\n".join(lines)))
+    return found
+
+
+def packet_of_text(codec: str, text: str, begin: Fraction, end: Fraction) -> Any:
+    """A packet of ``codec`` that is shown between these seconds, to a millisecond."""
     data = text.encode()
     if codec == "mov_text":
         data = data[:65535].decode("utf-8", "ignore").encode()
         data = len(data).to_bytes(2, "big") + data
     packet = av.Packet(data)
-    packet.pts, packet.dts, packet.duration = like.pts, like.pts, like.duration
-    packet.time_base = like.time_base
+    packet.pts = packet.dts = round(1000 * begin)
+    packet.duration = round(1000 * end) - round(1000 * begin)
+    packet.time_base = Fraction(1, 1000)
     return packet
+
+
+def times_of(packet: Any) -> tuple[Fraction, Fraction]:
+    """From when to when it is shown, in seconds; both alike where it says no end."""
+    begin = packet.pts * packet.time_base
+    return begin, begin + (packet.duration or 0) * packet.time_base
 
 
 def blank_packet(stream: Any) -> Any:

@@ -135,6 +135,8 @@ class VideoReader(Iterator[Frame]):
             may_jump = bool(self._container.format.flags & _TS_DISCONT)
             self._clock = PacketClock(may_jump=may_jump, step=1 / Fraction(rate))
             self._good: av.VideoFrame | None = None
+            self._display: tuple[int, ...] = ()
+            self._light: tuple[int, ...] = ()
             self._lost: list[int] = []
             self._decoded = self._pictures(stream)
             self._waiting: tuple[av.VideoFrame, int | None] | None = self._first()
@@ -337,6 +339,8 @@ class VideoReader(Iterator[Frame]):
             self._lost.append(self._number)
             picture = self._good
         self._good = picture
+        self._display = mastering_display_of(picture) or self._display  # H.264 has it in key frames alone
+        self._light = content_light_of(picture) or self._light
         self._number += 1
         return picture, pts
 
@@ -387,8 +391,8 @@ class VideoReader(Iterator[Frame]):
                 field_order=_FIELD_ORDERS.get(context.field_order, ""),
                 bit_depth=bit_depth_of(picture),
                 display_matrix=_display_matrix(picture),
-                mastering_display=mastering_display_of(picture),
-                content_light=content_light_of(picture),
+                mastering_display=self._display,
+                content_light=self._light,
             )
         except InputError as error:
             raise InputError(f"{self.name}: {error}") from error

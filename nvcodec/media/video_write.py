@@ -37,6 +37,8 @@ __all__ = ["CODECS", "STDOUT", "OutputCodec", "check_output", "write_video"]
 
 STDOUT = "-"
 DEFAULT_CODEC = "h264"
+DEEP_CODEC = "hevc"
+"""Of 10 bits, which few players show in H.264."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,10 +165,14 @@ def write_video(
     becomes limited.
 
     Raises:
-        OutputError: as :func:`check_output`; or there are no frames, a frame has another size than the video,
+        OutputError: as :func:`check_output`; or there are no frames, a frame has another size or depth than the video,
             timestamps do not increase, or the encoder or the operating system fails.
     """
     chosen = check_output(path, codec, crf, overwrite=overwrite)
+    if chosen is not None and codec is None and properties.bit_depth > 8:
+        deep = CODECS[DEEP_CODEC]
+        if min(properties.width, properties.height) >= deep.min_size and deep.encoder in av.codecs_available:
+            chosen = deep
     if str(path) == STDOUT:
         return _write_stdout(properties, frames)
     with atomic_output(Path(path), overwrite=overwrite) as temporary:

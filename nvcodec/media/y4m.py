@@ -64,7 +64,7 @@ def write_y4m(stream: BinaryIO, properties: VideoProperties, frames: Iterable[Fr
     """Writes all frames to a binary stream and returns how many there were.
 
     Raises:
-        OutputError: a frame has another size than the video.
+        OutputError: a frame has another size or bit depth than the video.
         OSError: from the stream.
     """
     count = 0

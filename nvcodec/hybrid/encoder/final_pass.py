@@ -15,7 +15,16 @@ from nvcodec.core.errors import MismatchError
 from nvcodec.core.parallel import run_ahead
 from nvcodec.decoder import FrameHash, output_planes
 from nvcodec.encoder.distortion import plane_errors, psnr_611
-from nvcodec.encoder.rate_control import AIM, SLOPE, TOLERANCE, UnitBudget, at_equal_size, measured_slope
+from nvcodec.encoder.rate_control import (
+    AIM,
+    SLOPE,
+    TOLERANCE,
+    FixedLambda,
+    UnitBudget,
+    at_equal_size,
+    between,
+    measured_slope,
+)
 from nvcodec.encoder.representation import CodedSegment
 from nvcodec.encoder.segment_analysis import UnitReport
 from nvcodec.entropy.weights import TensorChange
@@ -31,6 +40,7 @@ SILENCING_BITS = 64.0
 
 GAIN_PER_OCTAVE = 4.0
 """Gain steps for a doubling of lambda: the best quantiser step grows with its square root."""
+_NEAR = 1.5
 _UNEVEN = 1.75
 """By as much lambda may move within the first attempt; where it moved further, another one knows better from the
 start."""
@@ -62,6 +72,7 @@ class FinalPass:
         units_done: of the present attempt. Their symbols are those of the ``SegmentFit``.
         cell_gains: as in ``SegmentFit``, of the units that are done.
         best: of the attempts before. met: how many of them met the target.
+        tried: of the attempts before, lambda in the mean and bits.
     """
 
     header: HybridHeader
@@ -77,6 +88,7 @@ class FinalPass:
     units_done: int = 0
     best: CodedSegment | None = None
     met: int = 0
+    tried: list[tuple[float, float]] = field(default_factory=list)
     cell_gains: list[float] = field(default_factory=lambda: [0.0] * 4)
 
     def run(
@@ -95,15 +107,18 @@ class FinalPass:
                 self.cell_gains = [0.0] * 4
             coded, spent, used = self._code_once(fit, on_unit)
             is_last = self.attempt + 1 == effort.attempts
-            harmful = [] if is_last else [d for d, gain in enumerate(self.cell_gains) if gain < -SILENCING_BITS]
+            harmful = [d for d, gain in enumerate(self.cell_gains) if gain < -SILENCING_BITS]
+            if is_last or not self._is_near(coded):
+                harmful = []
             for depth in harmful:
                 self.changes = without_cell(depth)
-            if not harmful and (self.best is None or self._rank(coded) > self._rank(self.best)):
+            if self.best is None or self._rank(coded) > self._rank(self.best):
                 self.best = coded
             if not harmful and self._is_met(coded):
                 self.met += not (self.attempt == 0 and max(used) > _UNEVEN * min(used))
                 if self.wanted is None or self.met >= effort.met:
                     break
+            self.tried.append((_mean_log(used, spent), float(coded.bits)))
             if self.attempt:
                 bits, lambdas = (sum(self.before), sum(spent)), (_mean_log(self.lambdas, spent), _mean_log(used, spent))
                 self.slope = measured_slope(bits, lambdas)
@@ -111,6 +126,10 @@ class FinalPass:
             self.attempt, self.units_done = self.attempt + 1, 0
         assert self.best is not None
         return self.best
+
+    def _is_near(self, coded: CodedSegment) -> bool:
+        """Whether the quality is about that which the target asks for."""
+        return self.wanted is None or 1 / _NEAR < coded.bits / self.wanted < _NEAR
 
     def _is_met(self, coded: CodedSegment) -> bool:
         return self.wanted is None or TOLERANCE[0] <= coded.bits * AIM / self.wanted <= TOLERANCE[1]
@@ -135,6 +154,7 @@ class FinalPass:
             "changes": {name: TensorChange(**change) for name, change in state["changes"].items()},
             "settings": PassSettings.restored(state["settings"]),
             "best": CodedSegment(**state["best"]) if state["best"] else None,
+            "tried": [tuple(pair) for pair in state["tried"]],
         }
         return FinalPass(**state | made)
 
@@ -144,11 +164,19 @@ class FinalPass:
             return
         writer = self._writer(fit)
         self.frame_bits = self.wanted - writer.weight_bits - _STREAM_END_BITS
-        budget = UnitBudget(self.frame_bits, self.before, self.lambdas, self.slope)
+        budget = self._budget()
         steps = round(GAIN_PER_OCTAVE * math.log2(budget.start / self.gain_lmbda))
         if steps:
             self.header = replace(self.header, gain_offset=self.header.gain_offset + steps)
             self.gain_lmbda = budget.start
+
+    def _budget(self) -> UnitBudget | FixedLambda:
+        """One lambda for all units, until two attempts have not met the target; from the third failure on no unit has
+        to make up for others, if there are attempts on both sides of the target."""
+        assert self.wanted is not None
+        if self.attempt > 2 and not self.met and (lmbda := between(self.tried, self.wanted)):
+            return FixedLambda(lmbda)
+        return UnitBudget(self.frame_bits, self.before, self.lambdas, self.slope, even=self.attempt < 2 or self.met > 0)
 
     def _code_once(
         self, fit: SegmentFit, on_unit: Callable[[UnitReport], None]
@@ -160,7 +188,7 @@ class FinalPass:
         writer = self._writer(fit)
         twin = Twin.frozen(writer.network)
         prices = twin.context_weights()
-        budget = UnitBudget(self.frame_bits, self.before, self.lambdas, self.slope) if self.wanted is not None else None
+        budget = self._budget() if self.wanted is not None else None
         geometry = fit.source.geometry
         spent: list[float] = []
         used: list[float] = []

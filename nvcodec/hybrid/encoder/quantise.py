@@ -39,9 +39,10 @@ def quantise_network(twin: Twin, sensitivity: dict[str, Tensor], price: float = 
 
 def _silencing(spec: TensorSpec, difference: np.ndarray, silent: np.ndarray) -> TensorChange:
     """The change of a cell's last scales that makes the rows ``silent`` 0 to the last bit, and others about right."""
-    symbols = np.rint(difference / _SILENCING_STEP).astype(np.int32)
-    assert np.array_equal(symbols[silent] * _SILENCING_STEP, difference[silent])
-    return TensorChange(symbols, STEPS.index(_SILENCING_STEP), best_scales(symbols, spec))
+    step = 1 if np.rint(difference[~silent]).any() else _SILENCING_STEP
+    symbols = np.rint(difference / step).astype(np.int32)
+    assert np.array_equal(symbols[silent] * step, difference[silent])
+    return TensorChange(symbols, STEPS.index(step), best_scales(symbols, spec))
 
 
 def gain_changes(twin: Twin) -> dict[str, TensorChange]:

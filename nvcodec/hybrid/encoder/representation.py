@@ -67,7 +67,7 @@ class HybridEncoder:
             work = None
             torch.manual_seed(seed)
         else:
-            gop, predicts, work = kept["gop"], kept["predicts"], kept["work"]
+            gop, predicts, work = kept["gop"], kept["predicts"], kept.pop("work")
         return encode_segment(
             replace(source, gop=gop, predicts=predicts), self.width, target, self.effort, on_unit, kept=work,
             keep=lambda state: keep(lambda: {"gop": gop, "predicts": predicts, "work": state()}),

@@ -37,6 +37,8 @@ _WEIGHT_SHARE = 0.25
 """Most of the target that the network may take."""
 _WEIGHT_PRICE = 0.5
 """Weight of the weights' own bits when they are chosen: the Hessian's diagonal understates what they do together."""
+_HIGHEST_PRICE = 1e6
+"""Of the weights' bits: what is left at it has to be, cells that are silent."""
 _FAR_LESS = 0.5
 """Of the usual importance: above it the usual quantiser steps are better than larger ones, a picture alone has 1/12."""
 _WEIGHT_GUESS = 0.06
@@ -70,11 +72,11 @@ _TRIAL = PassEffort(key_iterations=0, iterations=0, searches=1, modes=(1, 1, 1, 
 _LEARNED = PassEffort(key_iterations=16, iterations=6, searches=1)
 EFFORTS = {
     "fast": Effort(
-        replace(_LEARNED, stride=3), refinements=0, tuning=False, learning=0.3, attempts=6,
+        replace(_LEARNED, stride=3), refinements=0, tuning=False, learning=0.3, attempts=8,
         final=PassEffort(0, 0, searches=1, modes=(3, 2, 2, 2)),
     ),
     "medium": Effort(
-        _LEARNED, refinements=1, tuning=True, learning=0.5, attempts=8, met=2,
+        _LEARNED, refinements=1, tuning=True, learning=0.5, attempts=9, met=2,
         final=PassEffort(0, 0, searches=3, modes=(5, 4, 3, 3), splits_empty=True),
     ),
     "slow": Effort(
@@ -327,7 +329,7 @@ def _affordable(twin: Twin, fit: SegmentFit, wanted: float | None) -> dict[str, 
         changes = learned | gain_changes(twin)
         header = HybridHeader(twin.shape.width, fit.source.gop, twin.gain_offset, fit.source.predicts)
         weights = HybridWriter(header, changes, fit.source.geometry, 1, fit.source.samples.device).weight_bits
-        if not learned or wanted is None or weights <= _WEIGHT_SHARE * wanted:
+        if not learned or wanted is None or weights <= _WEIGHT_SHARE * wanted or price > _HIGHEST_PRICE:
             return changes
         price *= 2
 

@@ -112,7 +112,8 @@ class FinalCoding:
         budget = None
         if self.wanted is not None:
             frame_bits = self.wanted - self.state.weight_bits - _STREAM_END_BITS
-            budget = UnitBudget(frame_bits, self.state.before, self.state.lambdas, self.state.slope)
+            state = self.state
+            budget = UnitBudget(frame_bits, state.before, state.lambdas, state.slope, even=state.attempt < 2)
         fit.start_pass()
         spent: list[float] = []
         used: list[float] = []
