@@ -51,7 +51,7 @@ class Anchor:
         return self._points[crf]
 
     def enclose(self, target: int) -> tuple[Point, Point]:
-        """Two neighbouring points: the first at most ``target`` bytes the second above.
+        """Two neighbouring points: the first at most ``target`` bytes, the second above.
 
         Raises:
             TargetError: the target is out of the encoder's reach.
