@@ -52,7 +52,8 @@ def test_the_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fast = "<!-- benchmark fast -->\nfast\n<!-- /benchmark fast -->\n"
     document.write_text(f"before\n{fast}<!-- benchmark medium -->\nold\n<!-- /benchmark medium -->\nafter\n")
     command = ["benchmark", clips, "-o", tmp_path / "out", "--frames", "4", "--threads", "1"]
-    changes = {"BPPS": (0.2, 0.4, 0.8), "ANCHORS": "x264:ultrafast"}
+    command += ["--bpp", "0.2,0.4,0.8"]
+    changes = {"ANCHORS": "x264:ultrafast"}
 
     result = tool(*command, "--check", document, **changes)
     assert result.exit_code == 1
@@ -98,15 +99,15 @@ def test_a_folder_without_clips(tmp_path: Path) -> None:
     assert f"{tmp_path}: no clips" in result.output
 
 
-@pytest.mark.parametrize("effort", ["fast", "medium", "slow"])
-def test_the_document_has_a_place_for_the_tables(effort: str) -> None:
+@pytest.mark.parametrize("name", ["fast", "medium", "slow", "hd-fast"])
+def test_the_document_has_a_place_for_the_tables(name: str) -> None:
     quoted = runpy.run_path(str(TOOLS / "benchmark.py"))["quoted"]
-    name = "BENCHMARKS.md"
-    before, table, after = quoted((TOOLS.parent / name).read_text(encoding="utf-8"), effort, name)
-    assert before.endswith(f"<!-- benchmark {effort} -->\n")
-    assert f"effort {effort};" in table
-    assert after.startswith(f"<!-- /benchmark {effort} -->")
-    assert "benchmark.py" in before
+    document = TOOLS.parent / "docs" / "results" / "hybrid.md"
+    before, table, after = quoted(document.read_text(encoding="utf-8"), name, str(document))
+    assert before.endswith(f"<!-- benchmark {name} -->\n")
+    assert f"effort {name.removeprefix('hd-')};" in table
+    assert after.startswith(f"<!-- /benchmark {name} -->")
+    assert "make benchmark" in before
 
 
 def test_frames_of_single_clips() -> None:

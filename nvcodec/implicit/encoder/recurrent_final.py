@@ -113,7 +113,7 @@ class FinalCoding:
         if self.wanted is not None:
             frame_bits = self.wanted - self.state.weight_bits - _STREAM_END_BITS
             state = self.state
-            budget = UnitBudget(frame_bits, state.before, state.lambdas, state.slope, even=state.attempt < 2)
+            budget = UnitBudget(frame_bits, state.before, state.lambdas, state.slope, even=False)
         fit.start_pass()
         spent: list[float] = []
         used: list[float] = []
