@@ -3,11 +3,12 @@
     python tools/gop_lengths.py CLIP[:FRAMES] ... -o DIR --bpp 0.06 --effort fast
 
 Every figure is a whole file, decoded again: PSNR 6:1:1, less 3.5 dB for every doubling of its bytes over those that
-were asked for. What is finished in DIR is not computed again.
+were asked for. What the present code has finished in DIR is not computed again.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from concurrent.futures import ProcessPoolExecutor
@@ -19,6 +20,7 @@ from curve import clip_and_count
 
 import nvcodec
 from nvcodec.core.memory import keep_freed_memory
+from nvcodec.rd.tool_versions import codec_versions
 
 LENGTHS = (1, 2, 4, 8)
 DECIBELS = 3.5
@@ -26,7 +28,8 @@ DECIBELS = 3.5
 
 def figure(clip: Path, count: int | None, folder: Path, bpp: float, effort: str, gop: int | None) -> tuple[float, int]:
     """PSNR at equal size, and the length of the first segment's GOPs."""
-    path = folder / f"{clip.stem}_{count or 'all'}_{effort}_{bpp}_{gop or 'chosen'}.cwrv"
+    code = hashlib.sha256(f"{clip.resolve()} {codec_versions()}".encode()).hexdigest()[:8]
+    path = folder / f"{clip.stem}_{count or 'all'}_{effort}_{bpp}_{gop or 'chosen'}_{code}.cwrv"
     kept = path.with_suffix(".json")
     if not kept.exists():
         keep_freed_memory()  # as the command does

@@ -41,9 +41,9 @@ SILENCING_BITS = 64.0
 GAIN_PER_OCTAVE = 4.0
 """Gain steps for a doubling of lambda: the best quantiser step grows with its square root."""
 _NEAR = 1.5
-_UNEVEN = 1.75
-"""By as much lambda may move within the first attempt; where it moved further, another one knows better from the
-start."""
+_UNEVEN, _EVEN_ATTEMPTS = 1.75, 3
+"""By as much lambda may move within one of the first attempts; where it moved further, another one knows better from
+the start."""
 _STREAM_END_BITS = 96
 """Segment header and the rounding of the stream to whole words."""
 
@@ -115,7 +115,7 @@ class FinalPass:
             if self.best is None or self._rank(coded) > self._rank(self.best):
                 self.best = coded
             if not harmful and self._is_met(coded):
-                self.met += not (self.attempt == 0 and max(used) > _UNEVEN * min(used))
+                self.met += not (self.attempt < _EVEN_ATTEMPTS and max(used) > _UNEVEN * min(used))
                 if self.wanted is None or self.met >= effort.met:
                     break
             self.tried.append((_mean_log(used, spent), float(coded.bits)))
