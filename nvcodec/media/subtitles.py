@@ -97,7 +97,7 @@ def packet_of_text(codec: str, text: str, begin: Fraction, end: Fraction) -> Any
 
 def times_of(packet: Any) -> tuple[Fraction, Fraction]:
     """From when to when it is shown, in seconds; both alike where it says no end."""
-    begin = packet.pts * packet.time_base
+    begin = (packet.dts if packet.pts is None else packet.pts) * packet.time_base
     return begin, begin + (packet.duration or 0) * packet.time_base
 
 
